@@ -1,0 +1,179 @@
+"""Stage 1 of MEKD: a step of this package against a straightforward step of the same GAN.
+
+    python benchmarks/stage1_speed.py [--quick]
+
+Both take one Adam step of the paper's generator (width 64) and one of a discriminator of 32-64-128 channels on 64 real
+and 64 generated images, translated by up to two pixels. Straightforward: a new generated batch for each player, the
+discriminator's loss running back through G too, PyTorch's own memory format, upsampling and convolution one after the
+other. Product: :func:`deprivatization` in the package's own loop. At 32x32 (images of noise) and on the 16x16 digits,
+where a short training of both, a few seeds each, shows whether they end equally far from the real images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import ot
+import torch
+from measuring import Arm, compare, environment, finish, peak_memory, print_peak_memory
+from scipy.stats import ttest_ind
+from torch import Tensor
+from torch.nn.functional import softplus
+from torch.optim import Adam
+
+from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.data.datasets import load
+from mekd_plugin.mekd.deprivatization import deprivatization
+from mekd_plugin.networks import build
+from mekd_plugin.networks.generators import Generator, sample_latent, small_discriminator
+from mekd_plugin.rows import ImageRows
+from mekd_plugin.training.loop import Loop
+from mekd_plugin.training.metrics import Metrics
+from mekd_plugin.training.processes import Processes
+from mekd_plugin.training.recipe import Recipe
+from mekd_plugin.views import translate
+
+CLASSES, BATCH, WIDTH, SHIFT, LEARNING_RATE = 10, 64, 64, 2, 2e-4
+
+
+def main() -> None:
+    options = parse()
+    noise = torch.rand(512, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    if options.peak_of:
+        print_peak_memory(ARMS[options.peak_of](noise, 0)[1], threads=1)
+        return
+    digits = load("digits").train_images
+    record = {
+        "benchmark": "stage 1, steps of 64 real and 64 generated images",
+        "environment": environment(),
+        "timings": {
+            name: [
+                compare(
+                    *(arm(images, 0)[1] for arm in ARMS.values()),
+                    threads=threads,
+                    rounds=options.rounds,
+                    steps=options.steps,
+                )
+                for threads in (1, 2)
+            ]
+            for name, images in (("32x32", noise), ("16x16 digits", digits))
+        },
+        "peak_memory_at_32x32": peak_memory(list(ARMS)),
+        "results_on_digits": results(digits, steps=options.training_steps, seeds=options.seeds),
+    }
+    finish("stage1_speed", record, keep=not options.quick)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="three rounds, twenty training steps; nothing is kept")
+    parser.add_argument("--peak-of", choices=list(ARMS), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.rounds, options.steps, options.training_steps, options.seeds = (
+        (3, 1, 20, 2) if options.quick else (9, 4, 400, 3)
+    )
+    return options
+
+
+def straightforward(images: Tensor, seed: int) -> tuple[Generator, Arm]:
+    """The steps as a first implementation has them."""
+    torch.manual_seed(seed)
+    shape = image_shape(images)
+    generator, discriminator = Generator(CLASSES, shape, width=WIDTH), small_discriminator(shape)
+    generator_adam = Adam(generator.parameters(), lr=LEARNING_RATE, betas=(0.5, 0.999))
+    discriminator_adam = Adam(discriminator.parameters(), lr=LEARNING_RATE, betas=(0.5, 0.999))
+
+    def judged(shown: Tensor) -> Tensor:
+        return discriminator(translate(shown, SHIFT))
+
+    def run(steps: int) -> None:
+        generator.train()
+        for _ in range(steps):
+            real = images[torch.randint(len(images), (BATCH,))]
+            fake = generator(sample_latent(generator, BATCH))
+            loss = softplus(-judged(real)).mean() + softplus(judged(fake)).mean()
+            discriminator_adam.zero_grad()
+            loss.backward()
+            discriminator_adam.step()
+
+            fake = generator(sample_latent(generator, BATCH))
+            loss = softplus(-judged(fake)).mean()
+            generator_adam.zero_grad()
+            loss.backward()
+            generator_adam.step()
+
+    return generator, run
+
+
+def product(images: Tensor, seed: int) -> tuple[Generator, Arm]:
+    """The package's own first stage in the package's own loop."""
+    torch.manual_seed(seed)
+    shape = image_shape(images)
+    generator = Generator(CLASSES, shape, width=WIDTH)
+    stage = deprivatization(
+        generator,
+        small_discriminator(shape),
+        ImageRows(images, seed=seed),
+        steps=1,
+        batch_size=BATCH,
+        learning_rates=(LEARNING_RATE, LEARNING_RATE),
+        average=None,
+        shift=SHIFT,
+        response_weight=0.0,
+        reuse="",
+    )
+    loop = Loop(Processes.join("cpu"), Recipe(), seed=seed, metrics=Metrics(), progress=False)
+    nobody = build("lenet5_half", CLASSES, shape)  # the loop wants a student and a teacher; this stage has neither
+    teacher = BlackBox(nobody, "logits", CLASSES)
+
+    def run(steps: int) -> None:
+        loop.run(replace(stage, steps=steps), nobody, teacher)
+
+    return generator, run
+
+
+ARMS: dict[str, Callable[[Tensor, int], tuple[Generator, Arm]]] = {
+    "straightforward": straightforward,
+    "product": product,
+}
+
+
+def image_shape(images: Tensor) -> tuple[int, int, int]:
+    return images.shape[1], images.shape[2], images.shape[3]
+
+
+def results(images: Tensor, *, steps: int, seeds: int) -> dict[str, Any]:
+    """Sliced Wasserstein distance of generated images to the real ones after training, for every seed of both."""
+    torch.set_num_threads(1)
+    half = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).chunk(2)
+    record: dict[str, Any] = {"steps": steps, "real_to_real": distance(images[half[0]], images[half[1]])}
+    for name, arm in ARMS.items():
+        distances = []
+        for seed in range(seeds):
+            generator, run = arm(images, seed)
+            run(steps)
+            distances.append(distance(generated(generator), images))
+        record[name] = {"distances": distances, "mean": round(statistics.mean(distances), 4)}
+    record["untrained"] = distance(generated(straightforward(images, 0)[0]), images)
+    test = ttest_ind(*(record[name]["distances"] for name in ARMS), equal_var=False)
+    record["p_value_of_equal_means"] = round(float(test.pvalue), 3)
+    return record
+
+
+@torch.no_grad()
+def generated(generator: Generator) -> Tensor:
+    rng = torch.Generator().manual_seed(0)
+    return generator.eval()(sample_latent(generator, 1000, rng=rng))
+
+
+def distance(first: Tensor, second: Tensor) -> float:
+    points = (images.flatten(1).double().numpy() for images in (first, second))
+    return round(float(ot.sliced_wasserstein_distance(*points, n_projections=500, seed=0)), 4)
+
+
+if __name__ == "__main__":
+    main()

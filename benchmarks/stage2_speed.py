@@ -1,0 +1,185 @@
+"""Stage 2 of MEKD: a step of this package in ``bank`` mode against a straightforward step of the same mathematics.
+
+    python benchmarks/stage2_speed.py [--quick] [--channels 3]
+
+Both minimise ``mean |G(y_S / t) - G(y_T / t)| + t^2 KL`` over 32x32 images, batch 128, ResNet-32 to ResNet-8, G (the
+paper's size) frozen, SGD. Straightforward: new noise at every step, so a teacher forward and three generator forwards,
+in PyTorch's own memory format. Product: :class:`MEKD`'s own stages in the package's own loop, on a bank filled once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from measuring import Arm, compare, environment, finish, peak_memory, print_peak_memory
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.distiller import Asking
+from mekd_plugin.mekd.folding import fold
+from mekd_plugin.mekd.method import MEKD
+from mekd_plugin.networks import build
+from mekd_plugin.networks.generators import Generator
+from mekd_plugin.responses import Response
+from mekd_plugin.rows import Rows
+from mekd_plugin.training.loop import Loop
+from mekd_plugin.training.metrics import Metrics
+from mekd_plugin.training.processes import Processes
+from mekd_plugin.training.recipe import Recipe
+
+CLASSES, SIZE, BATCH, TEMPERATURE, LEARNING_RATE = 10, 32, 128, 5.0, 0.01
+
+
+def main() -> None:
+    options = parse()
+    networks = make_networks((options.channels, SIZE, SIZE))
+    if options.peak_of == "straightforward":
+        print_peak_memory(straightforward(*networks), threads=1)
+        return
+    began = time.perf_counter()
+    product = product_arm(*networks, bank_rows=options.bank_rows)
+    filling = time.perf_counter() - began
+    if options.peak_of == "product":
+        print_peak_memory(product, threads=1)
+        return
+    record = {
+        "benchmark": "stage 2, steps of batch 128, ResNet-32 to ResNet-8",
+        "image_shape": [options.channels, SIZE, SIZE],
+        "environment": environment(),
+        "timings": [
+            compare(straightforward(*networks), product, threads=threads, rounds=options.rounds, steps=options.steps)
+            for threads in (1, 2)
+        ],
+        "bank": {"rows": options.bank_rows, "seconds_to_fill": round(filling, 1)},
+        "float32_differences": float32_differences(*networks),
+        "peak_memory": peak_memory(["straightforward", "product"]),
+    }
+    finish(f"stage2_speed_{options.channels}_channel", record, keep=not options.quick)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a small bank and three rounds; nothing is kept")
+    parser.add_argument("--channels", type=int, choices=(1, 3), default=1)
+    parser.add_argument("--peak-of", choices=("straightforward", "product"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.rounds, options.steps, options.bank_rows = (3, 1, 512) if options.quick else (11, 4, 5000)
+    return options
+
+
+def make_networks(image_shape: tuple[int, int, int]) -> tuple[nn.Module, nn.Module, Generator]:
+    """Teacher, student and generator, untrained, but with batch-norm statistics of what they will see."""
+    torch.manual_seed(0)
+    teacher, student = build("resnet32", CLASSES, image_shape, seed=0), build("resnet8", CLASSES, image_shape, seed=1)
+    generator = Generator(CLASSES, image_shape)
+    with torch.no_grad():
+        for _ in range(20):
+            teacher(generator(torch.randn(32, CLASSES)))
+    return teacher.eval(), student, generator.eval()
+
+
+def straightforward(teacher: nn.Module, student: nn.Module, generator: Generator) -> Arm:
+    """The step as a first implementation has it; G is frozen."""
+    student, generator = copy.deepcopy(student).train(), copy.deepcopy(generator).requires_grad_(False)
+    optimizer = torch.optim.SGD(student.parameters(), lr=LEARNING_RATE, momentum=0.9, weight_decay=5e-4)
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            straightforward_loss(teacher, student, generator, torch.randn(BATCH, CLASSES)).backward()
+            optimizer.step()
+
+    return run
+
+
+def straightforward_loss(teacher: nn.Module, student: nn.Module, generator: nn.Module, latent: Tensor) -> Tensor:
+    with torch.no_grad():
+        images = generator(latent)
+        teacher_scores = centred(teacher(images))
+        target = generator(teacher_scores / TEMPERATURE)
+    student_scores = centred(student(images))
+    distance = F.l1_loss(generator(student_scores / TEMPERATURE), target)
+    student_log, teacher_log = (F.log_softmax(scores / TEMPERATURE, 1) for scores in (student_scores, teacher_scores))
+    divergence = F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True)
+    return distance + TEMPERATURE**2 * divergence
+
+
+def centred(scores: Tensor) -> Tensor:
+    return scores - scores.mean(1, keepdim=True)
+
+
+def make_method(generator: Generator, bank_rows: int) -> MEKD:
+    return MEKD(
+        num_classes=CLASSES,
+        image_shape=generator.image_shape,
+        generator=generator,
+        queries=bank_rows,
+        temperature=TEMPERATURE,
+        latent_temperature=TEMPERATURE,
+        style_dim=0,
+        balance=False,
+    )
+
+
+def product_arm(teacher: nn.Module, student: nn.Module, generator: Generator, *, bank_rows: int) -> Arm:
+    """The package's own last stage in the package's own loop."""
+    student, boundary = copy.deepcopy(student), BlackBox(teacher, "logits")
+    stages = make_method(copy.deepcopy(generator), bank_rows).stages(
+        boundary, torch.randn(64, *generator.image_shape), student
+    )
+    asking = next(stages)
+    if not isinstance(asking, Asking):
+        raise TypeError(f"MEKD's first stage is {asking}: with a generator of one's own it should ask")
+    asking.bank.fill(boundary, asking.draw, asking.size, stage=asking.name)
+    alignment = next(stages)
+    recipe = Recipe(
+        batch_size=BATCH,
+        optimizer="sgd",
+        learning_rate=LEARNING_RATE,
+        weight_decay=5e-4,
+        schedule="constant",
+        translate=0,
+    )
+    loop = Loop(Processes.join("cpu"), recipe, seed=0, metrics=Metrics(), progress=False)
+
+    def run(steps: int) -> None:
+        loop.run(replace(alignment, steps=steps), student, boundary)
+
+    return run
+
+
+def float32_differences(teacher: nn.Module, student: nn.Module, generator: Generator) -> dict[str, Any]:
+    """Both arms' loss and gradients on the same images, and G against its folded form: largest absolute values."""
+    student, generator = copy.deepcopy(student).train(), copy.deepcopy(generator).requires_grad_(False)
+    latent = torch.randn(BATCH, CLASSES, generator=torch.Generator().manual_seed(0))
+    method = make_method(generator, BATCH)
+    method.freeze(generator)
+    with torch.no_grad():
+        images = fold(generator)(latent)
+        rows = Rows(images, Response(teacher(images), "logits", CLASSES))
+    rows = replace(rows, extra={"target": method.targets(rows)})
+    weights = list(student.parameters())
+    losses = [straightforward_loss(teacher, student, generator, latent), method.losses(student, rows)["loss"]]
+    gradients = [torch.autograd.grad(loss, weights) for loss in losses]
+    return {
+        "images": largest_difference([generator(latent)], [images]),
+        "loss": largest_difference(losses[:1], losses[1:]),
+        "student_gradients": largest_difference(*gradients),
+        "largest_student_gradient": largest_difference(gradients[0], [torch.zeros(())] * len(weights)),
+    }
+
+
+@torch.no_grad()
+def largest_difference(first: Iterable[Tensor], second: Iterable[Tensor]) -> float:
+    return float(f"{max(float((a - b).abs().max()) for a, b in zip(first, second, strict=True)):.2e}")
+
+
+if __name__ == "__main__":
+    main()

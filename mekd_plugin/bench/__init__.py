@@ -1,0 +1,1 @@
+"""Experiments: grid, store, runner, statistics, figures, report; knows no method by name."""

@@ -1,0 +1,164 @@
+"""What ``mekd bench``, ``distill`` and ``teacher`` do and print, once their flags are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mekd_plugin.bench.benchmark import Benchmark, Planned, failures
+from mekd_plugin.bench.display import Display
+from mekd_plugin.bench.grid import BenchConfig
+from mekd_plugin.bench.pricing import format_price, price_of
+from mekd_plugin.bench.store import Store
+from mekd_plugin.bench.table import FAIR_PLAY, interval_note, panels, terminal
+from mekd_plugin.bench.teachers import LabelledImages, kind_of_teacher, load_teacher, trained_teacher
+from mekd_plugin.bench.worker import edge_of, load_data, recipe_of
+from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.data.datasets import load
+from mekd_plugin.errors import InputError
+from mekd_plugin.files import writable_directory
+from mekd_plugin.networks import build, load_weights
+from mekd_plugin.records import Results
+from mekd_plugin.training.checkpoint import save_weights
+from mekd_plugin.training.evaluation import accuracy
+from mekd_plugin.training.processes import Processes
+from mekd_plugin.training.run import distill as distill_once
+
+__all__ = ["bench", "distill", "teacher"]
+
+
+def bench(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, console: Console) -> int:
+    """Run a benchmark, or tell what it would ask; returns the exit status: 1 where a run failed."""
+    benchmark = Benchmark(config, out)
+    if dry_run:
+        with console.status("rehearsing a few steps of each setting") as status:
+            planned = benchmark.plan(observe=lambda spec: status.update(f"rehearsing {spec.method}"))
+        _print_plan(planned, config, benchmark.jobs, benchmark.evaluation_queries(), console)
+        return 0
+    store = Store(out, resume=resume)
+    pending = sum(not store.finished(spec.key) for spec in benchmark.specs)
+    console.print(
+        f"{len(benchmark.specs)} runs, {pending} of them to be done, {benchmark.jobs} side by side on "
+        f"{benchmark.place.device}; results go to {escape(str(out))}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    with Display(console, store.directory, pending, benchmark.jobs) as display:
+        results = benchmark.execute(resume=True, observe=display.observe)
+    _print_results(results, console)
+    if left_out := benchmark.strangers():
+        console.print(f"{left_out} runs in {out} belong to other settings and are left out.", highlight=False)
+    console.print(f"\nReport: {escape(str(out / 'report.html'))}", highlight=False, soft_wrap=True)
+    return 1 if any(failures(results)) else 0
+
+
+def distill(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, console: Console) -> int:
+    """Distil the one run that ``config`` describes; returns the exit status."""
+    benchmark = Benchmark(config, out)
+    spec, place = benchmark.specs[0], benchmark.place
+    if kind_of_teacher(spec.teacher) == "network":
+        raise InputError(
+            f"--teacher {spec.teacher} names a network: train one first, `mekd teacher {spec.teacher} --out FILE`, and "
+            "name that file"
+        )
+    if dry_run:
+        _print_plan(benchmark.plan(), config, 1, {}, console)
+        return 0
+    data = load_data(spec, place)
+    asked = load_teacher(spec.teacher, num_classes=data.num_classes, image_shape=data.image_shape)
+    result = distill_once(
+        build(spec.student, data.num_classes, data.image_shape, seed=spec.seed),
+        BlackBox(asked, spec.responses, data.num_classes, budget=spec.query_budget),
+        edge_of(spec, data).images,
+        spec.method,
+        preset=spec.preset,
+        recipe=recipe_of(spec),
+        seed=spec.seed,
+        directory=out,
+        resume=resume,
+        device=place.device,
+        validation=spec.validation,
+        **spec.hyperparameters,
+    )
+    share = accuracy(result.student, data.test_images, data.test_labels)
+    held_out = result.held_out_agreement
+    lines = [
+        f"test accuracy {100 * share:.2f} %"
+        + ("" if held_out is None else f"; agreement with the teacher on held-out answers {100 * held_out:.2f} %"),
+        f"{result.ledger}; price {format_price(price_of(result.ledger.total, config.price_per_1000))}",
+        *(f"warning: {warning}" for warning in result.report.get("warnings", [])),
+        f"student: {out / 'student.safetensors'}",
+    ]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def teacher(
+    network: str,
+    out: Path,
+    *,
+    data: Mapping[str, Any],
+    steps: int,
+    weights: Path | None,
+    device: str,
+    console: Console,
+) -> None:
+    """Train or import a teacher, test it, and write it with its network's name."""
+    if out.suffix != ".safetensors":
+        raise InputError(f"--out {out}: expected a name that ends in .safetensors")
+    writable_directory(out.parent)
+    loaded = load(**data)
+    if weights is not None:
+        module = load_weights(build(network, loaded.num_classes, loaded.image_shape), weights)
+    else:
+        labelled = LabelledImages(loaded.train_images, loaded.train_labels, loaded.num_classes)
+        chosen = str(Processes.join(device).device)
+        module, _ = trained_teacher(network, labelled, steps=steps, device=chosen, progress=True)
+    share = accuracy(module, loaded.test_images, loaded.test_labels)
+    config = {"network": network, "num_classes": loaded.num_classes, "image_shape": list(loaded.image_shape)}
+    save_weights(module, out, config=config)
+    console.print(f"{network}: test accuracy {100 * share:.2f} %; {out}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_results(results: Results, console: Console) -> None:
+    parts = panels(results.summary)
+    for part in parts:
+        console.print()
+        console.print(terminal(part))
+        for note in part.notes:
+            console.print(f"! {escape(note)}", style="yellow", highlight=False)
+    console.print(interval_note(parts), style="dim", highlight=False)
+    console.print("Fair play:", style="dim")
+    for rule in FAIR_PLAY:
+        console.print(f"- {rule}", style="dim", highlight=False)
+
+
+def _print_plan(
+    planned: Sequence[Planned], config: BenchConfig, jobs: int, evaluation: Mapping[str, int], console: Console
+) -> None:
+    table = Table(title="What this would ask", title_justify="left", title_style="bold", header_style="bold")
+    for name in ("Run", "Queries by stage", "Seeds", "Queries", "Price", "Seconds a seed"):
+        table.add_column(name, justify="left" if name in ("Run", "Queries by stage") else "right")
+    for entry in planned:
+        stages = ", ".join(f"{stage} {count:,}" for stage, count in entry.plan.queries.items()) or "none"
+        spec = entry.spec
+        name = f"{spec.method} on {spec.dataset}, {spec.responses}"
+        price = format_price(price_of(entry.queries, config.price_per_1000))
+        table.add_row(name, stages, str(entry.seeds), f"{entry.queries:,}", price, f"{entry.plan.seconds:,.0f}")
+    queries = sum(entry.queries for entry in planned)
+    seconds = sum(entry.seeds * entry.plan.seconds for entry in planned) / jobs
+    console.print(table)
+    price = format_price(price_of(queries, config.price_per_1000))
+    console.print(
+        f"All together: {queries:,} queries, {price}, about {seconds / 60:,.0f} min with {jobs} runs side by side; "
+        "without the time a remote teacher takes to answer, or a local one to be trained. Nothing was asked.",
+        highlight=False,
+    )
+    for name, count in evaluation.items():
+        console.print(f"Besides, {name} answers {count:,} test images once, to measure agreement.", highlight=False)

@@ -1,0 +1,250 @@
+"""A benchmark's settings, and the runs that they expand into."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
+from itertools import product
+from typing import Any
+
+from mekd_plugin import __version__
+from mekd_plugin.errors import InputError
+from mekd_plugin.registry import distillers, unknown_name
+
+__all__ = ["BenchConfig", "RunSpec", "expand", "setting"]
+
+
+def setting(default: Any, help: str, **metadata: Any) -> Any:  # noqa: A002 (the command line's own word)
+    """A field of a configuration that is a flag of the command line and a key of its YAML file too."""
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """Everything that `mekd bench` can be told. Tuples are axes of the grid: a run for each combination."""
+
+    dataset: tuple[str, ...] = setting(("digits",), "Data sets: digits, mnist, fashion_mnist, imagefolder:PATH, ...")
+    data_root: str | None = setting(None, "Where the data sets' files are; default $MEKD_DATA.", place=True)
+    download: bool = setting(False, "Fetch missing data sets into --data-root.", place=True)
+    image_size: int | None = setting(None, "Scale every image to this square size.")
+    teacher: tuple[str, ...] = setting(
+        ("resnet20",),
+        "A network (trained on the data set's training images), a file that `mekd teacher` wrote, NETWORK@WEIGHTS, "
+        "FILE.onnx, or package.module:function.",
+    )
+    teacher_steps: int = setting(2000, "Optimiser steps where the teacher is trained here.")
+    student: tuple[str, ...] = setting(("resnet8",), "Student networks.")
+    methods: tuple[str, ...] = setting(
+        ("mekd", "kd", "logit_mimicry", "distribution_alignment"), "Names or aliases; `mekd list` shows them."
+    )
+    responses: tuple[str, ...] = setting(("soft",), "What the teacher answers: soft (logits), probabilities, or hard.")
+    real_fraction: float | None = setting(None, "Share of the training images that the edge holds; default 0.1.")
+    real_images: int | None = setting(None, "How many images the edge holds, instead of a share.")
+    disjoint: bool = setting(False, "Take the edge's images out of the teacher's training data.")
+    query_budget: tuple[int, ...] = setting((5000,), "Images that a run may send, in all stages together; 0: no limit.")
+    preset: str = setting("quick", "quick (sized for a CPU) or paper: methods' hyperparameters and training recipe.")
+    steps: int | None = setting(None, "Student steps; default: the preset's.")
+    validation: float = setting(0.02, "Share of the answers that is held out to validate the student without labels.")
+    seeds: tuple[int, ...] = setting((0, 1, 2), "Each has its own edge images, generator and student.")
+    hyperparameters: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict,
+        metadata={"help": "Overrides: METHOD.NAME=VALUE, or recipe.NAME=VALUE for every student's training."},
+    )
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
+    threads: int = setting(1, "CPU threads of a run; another number rounds differently.")
+    jobs: int | None = setting(None, "Runs side by side; default: one a core on a CPU, one on a GPU.", place=True)
+    price_per_1000: float | None = setting(1.5, "Price of 1,000 queries, for the table.", place=True)
+
+    def __post_init__(self) -> None:
+        for name in ("dataset", "teacher", "student", "methods", "responses", "query_budget", "seeds"):
+            values = getattr(self, name)
+            if not values:
+                raise InputError(f"{name} is empty: expected at least one value")
+            if len(set(values)) != len(values):
+                raise InputError(f"{name}={','.join(map(str, values))}: expected each value once")
+        for name, lowest in (("teacher_steps", 1), ("steps", 1), ("threads", 1), ("jobs", 1), ("price_per_1000", 0)):
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise InputError(f"{name}={value}: expected at least {lowest}")
+        if min(self.query_budget) < 0:
+            raise InputError(f"query_budget={min(self.query_budget)}: expected a number of images, or 0 for no limit")
+        if min(self.seeds) < 0:
+            raise InputError(f"seeds={min(self.seeds)}: expected numbers from 0")
+        if self.real_fraction is not None and self.real_images is not None:
+            raise InputError(
+                f"real_fraction={self.real_fraction} and real_images={self.real_images}: give one of the two"
+            )
+        registry = distillers()
+        canonical = [registry.canonical(name) for name in self.methods]
+        if len(set(canonical)) != len(canonical):
+            raise InputError(f"methods={','.join(self.methods)}: a method is there twice, under an alias")
+        for name in self.hyperparameters:
+            if name != "recipe":
+                registry.canonical(name)
+        for kind in self.responses:
+            _kind(kind)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> BenchConfig:
+        """From a parsed YAML file, or the command line's values; dashes in keys are underscores.
+
+        Raises:
+            UnknownName: a key is no setting. InputError: a value is of the wrong type.
+        """
+        known = {item.name: item for item in fields(cls)}
+        converted: dict[str, Any] = {}
+        for key, value in values.items():
+            name = key.replace("-", "_")
+            if name not in known:
+                raise unknown_name("benchmark setting", key, known)
+            converted[name] = _convert(name, str(known[name].type), value)
+        return cls(**converted)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, as it stands in ``results.json``."""
+        content: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return content
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that decides one run's numbers; two equal ones are the same run.
+
+    Attributes are those of :class:`BenchConfig`, one value each; ``method`` is canonical, ``responses`` a kind, and
+    ``device`` a kind of device (``"cpu"``, ``"cuda"``).
+    """
+
+    dataset: str
+    image_size: int | None
+    teacher: str
+    teacher_steps: int
+    student: str
+    method: str
+    responses: str
+    real_fraction: float | None
+    real_images: int | None
+    disjoint: bool
+    query_budget: int | None
+    preset: str
+    steps: int | None
+    validation: float
+    seed: int
+    hyperparameters: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    device: str
+    threads: int
+    version: str = __version__
+    torch: str = field(default_factory=lambda: version("torch"))
+
+    @property
+    def key(self) -> str:
+        """Name of the run's directory: readable, and a hash of every setting."""
+        canonical = json.dumps(asdict(self), sort_keys=True)
+        readable = re.sub(r"[^a-zA-Z0-9_]+", "-", f"{self.method}-{self.dataset}-seed{self.seed}")[:60]
+        return f"{readable}-{hashlib.sha256(canonical.encode()).hexdigest()[:10]}"
+
+    @property
+    def signature(self) -> str:
+        """One line with every setting; defaults that were not touched stand for themselves in the version."""
+        edge = f"{self.real_images} images" if self.real_images is not None else f"{self.real_fraction:g}"
+        settings = {
+            "data": self.dataset if self.image_size is None else f"{self.dataset} at {self.image_size}",
+            "edge": edge + (" disjoint" if self.disjoint else ""),
+            "teacher": f"{self.teacher} {self.teacher_steps} steps",
+            "student": self.student,
+            "responses": self.responses,
+            "budget": self.query_budget if self.query_budget is not None else "none",
+            "preset": self.preset,
+            "steps": self.steps if self.steps is not None else "preset",
+            **{f"recipe.{name}": value for name, value in sorted(self.recipe.items())},
+            **dict(sorted(self.hyperparameters.items())),
+            "validation": self.validation,
+            "seed": self.seed,
+            "device": self.device,
+            "threads": self.threads,
+            "torch": self.torch,
+            "version": self.version,
+        }
+        return "|".join([self.method, *(f"{name}:{value}" for name, value in settings.items())])
+
+
+def expand(config: BenchConfig, *, device: str) -> list[RunSpec]:
+    """The runs of a grid. Seeds vary fastest, so that neighbours in the queue do not prepare the same thing.
+
+    Args:
+        config: the settings.
+        device: the kind of device that ``config.device`` stands for on this machine.
+    """
+    registry = distillers()
+    overrides = {
+        name if name == "recipe" else registry.canonical(name): dict(values)
+        for name, values in config.hyperparameters.items()
+    }
+    fraction = 0.1 if config.real_fraction is None and config.real_images is None else config.real_fraction
+    axes = product(
+        config.dataset,
+        config.teacher,
+        config.responses,
+        config.student,
+        config.query_budget,
+        config.methods,
+        config.seeds,
+    )
+    return [
+        RunSpec(
+            dataset=dataset,
+            image_size=config.image_size,
+            teacher=teacher,
+            teacher_steps=config.teacher_steps,
+            student=student,
+            method=registry.canonical(method),
+            responses=_kind(responses),
+            real_fraction=fraction,
+            real_images=config.real_images,
+            disjoint=config.disjoint,
+            query_budget=budget or None,
+            preset=config.preset,
+            steps=config.steps,
+            validation=config.validation,
+            seed=seed,
+            hyperparameters=overrides.get(registry.canonical(method), {}),
+            recipe=overrides.get("recipe", {}),
+            device=device,
+            threads=config.threads,
+        )
+        for dataset, teacher, responses, student, budget, method, seed in axes
+    ]
+
+
+def _kind(responses: str) -> str:
+    # Imported here: the command line reads this module for its flags, and `mekd list` must not load torch.
+    from mekd_plugin.responses import resolve_kind
+
+    return resolve_kind(responses)
+
+
+def _convert(name: str, annotation: str, value: Any) -> Any:
+    """``value`` as the type that the field declares; a comma-separated text is a list."""
+    if value is None and "None" in annotation:
+        return None
+    if annotation.startswith("Mapping"):
+        if not isinstance(value, Mapping):
+            raise InputError(f"{name}={value!r}: expected names and values, such as {{mekd: {{style_dim: 0}}}}")
+        return value
+    kind = next((kind for kind in (int, float, bool) if re.search(rf"\b{kind.__name__}\b", annotation)), str)
+    try:
+        if annotation.startswith("tuple"):
+            items: Iterable[Any] = value.split(",") if isinstance(value, str) else value
+            items = items if isinstance(items, list | tuple) else [items]
+            return tuple(kind(item.strip() if isinstance(item, str) else item) for item in items)
+        if kind is not bool:
+            return kind(value)
+        if isinstance(value, bool):
+            return value
+    except (TypeError, ValueError):
+        pass
+    raise InputError(f"{name}={value!r}: expected {annotation.replace('tuple[', 'a list of ').replace(', ...]', '')}")

@@ -1,0 +1,24 @@
+"""What a number of queries costs."""
+
+from __future__ import annotations
+
+__all__ = ["format_price", "price_of"]
+
+
+def price_of(queries: int, per_1000: float | None) -> float | None:
+    """The price of ``queries`` at ``per_1000`` each thousand, in its currency; None where no price is known.
+
+    A constant rate: free allowances and discounts for large numbers are left out, so it is an upper bound.
+    """
+    return None if per_1000 is None else queries * per_1000 / 1000
+
+
+def format_price(price: float | None) -> str:
+    """Two decimals, thousands apart; a dash where there is none.
+
+    >>> format_price(18900), format_price(7.5), format_price(None)
+    ('$18,900', '$7.50', '-')
+    """
+    if price is None:
+        return "-"
+    return f"${price:,.0f}" if price >= 1000 else f"${price:,.2f}"

@@ -1,0 +1,83 @@
+"""Records on disk: one file a run, written whole, so that a kill at any moment leaves a readable directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from mekd_plugin.errors import InputError
+from mekd_plugin.files import writable_directory, write_atomically
+from mekd_plugin.records import Results, RunRecord
+
+__all__ = ["Store"]
+
+
+class Store:
+    """The directory of a benchmark.
+
+    Args:
+        out: created where missing.
+        resume: whether results that are there already are gone on with.
+
+    Raises:
+        InputError: it cannot be written, or holds results and ``resume`` is false.
+    """
+
+    def __init__(self, out: Path, *, resume: bool = False) -> None:
+        if out.exists() and not out.is_dir():
+            raise InputError(f"{out} is a file: name a directory for the results")
+        self.runs = out / "runs"
+        if not resume and self.runs.is_dir() and any(self.runs.iterdir()):
+            raise InputError(
+                f"{out} holds results already: add --resume to go on (what is finished is not done again), or name "
+                "another directory with --out"
+            )
+        self.out = writable_directory(out)
+        writable_directory(self.runs)
+
+    def directory(self, key: str) -> Path:
+        """Where a run keeps its files."""
+        return self.runs / key
+
+    def read(self, key: str) -> RunRecord | None:
+        """A run's record; None where there is none yet, or none that can be read, so that the run is done again."""
+        try:
+            return RunRecord.from_json(json.loads((self.directory(key) / "record.json").read_text()))
+        except (OSError, ValueError):
+            return None
+
+    def finished(self, key: str) -> bool:
+        """Whether the run needs nothing more; a failed one is tried again."""
+        record = self.read(key)
+        return record is not None and record.status == "finished"
+
+    def write(self, record: RunRecord) -> None:
+        """Keep a record."""
+        folder = writable_directory(self.directory(record.key))
+        write_atomically(folder / "record.json", _encode(record.to_json()))
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[None]:
+        """Hold a run, waiting for another process that holds it; the system lets go of a killed process's claims."""
+        folder = writable_directory(self.directory(key))
+        with FileLock(folder / "claim.lock"):
+            yield
+
+    def strangers(self, keys: set[str]) -> int:
+        """How many recorded runs belong to other settings than those of ``keys``."""
+        return sum(folder.name not in keys and (folder / "record.json").exists() for folder in self.runs.iterdir())
+
+    def write_results(self, results: Results) -> Path:
+        """Assemble ``results.json``."""
+        path = self.out / "results.json"
+        write_atomically(path, _encode(results.to_json()))
+        return path
+
+
+def _encode(content: object) -> bytes:
+    # Not a number is no JSON: it would be written as such and read by nobody else.
+    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()

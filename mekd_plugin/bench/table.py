@@ -1,0 +1,151 @@
+"""The table of results: cells as text, for the terminal, for Markdown and for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rich.table import Table as RichTable
+
+from mekd_plugin.bench.pricing import format_price
+
+__all__ = ["COLUMNS", "FAIR_PLAY", "Panel", "format_interval", "markdown", "panels", "terminal"]
+
+FAIR_PLAY = (
+    "Every image sent to the teacher counts as a query, in every stage, each augmented view and each repeat included; "
+    "only answers read again from the bank are free. An answer lost with a killed process counts too.",
+    "The recipe is the same for all methods: steps, batch size, optimiser, unqueried augmentation. It stands in the "
+    "settings.",
+    "Presets are chosen on a split of the training images or on held-out answers, never on the test set. The accuracy "
+    "is that of the last step.",
+    "Best on test (†) is the highest test accuracy over the points of the learning curve: it is chosen on the test "
+    "set, and is there to be compared with publications that do the same.",
+    "Agreement is the share of test images on which student and teacher name the same class. Test images are answered "
+    "for the evaluation only; no method sees those answers, and they are not in its queries.",
+    "Methods that send only synthetic images keep the real ones at home. Those that send real images, or mixtures of "
+    "them, do not: the gap between the two groups is the price of privacy.",
+)
+
+
+class _Column(NamedTuple):
+    title: str
+    numeric: bool
+
+
+COLUMNS = (
+    _Column("Method", False),
+    _Column("Accuracy %", True),
+    _Column("Best on test † %", True),
+    _Column("Agreement %", True),
+    _Column("Queries", True),
+    _Column("Price", True),
+    _Column("Leaves the edge", False),
+    _Column("Pool", False),
+    _Column("Seconds", True),
+    _Column("Seeds", True),
+)
+_NOT_IN_TERMINAL = {"Best on test † %", "Pool"}
+
+
+class Panel(NamedTuple):
+    """Rows that can be compared with each other: one data set, teacher, student, kind of response, and budget.
+
+    Attributes:
+        title: what they have in common, and the teacher's accuracy.
+        rows: summary rows.
+        cells: text for each row and each of ``COLUMNS``.
+        notes: failures and warnings, a sentence each.
+    """
+
+    title: str
+    rows: list[dict[str, Any]]
+    cells: list[list[str]]
+    notes: list[str]
+
+
+def format_interval(interval: Mapping[str, Any] | None) -> str:
+    """In per cent: ``97.96 ± 0.55`` over seeds, ``97.96 [96.41, 98.85]`` over the test images of one run."""
+    if interval is None:
+        return "-"
+    mean, low, high = (100 * interval[name] for name in ("mean", "low", "high"))
+    if interval["kind"] == "t":
+        return f"{mean:.2f} ± {(high - low) / 2:.2f}"
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}]" if interval["kind"] == "wilson" else f"{mean:.2f}"
+
+
+def panels(summary: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    """The summary in comparable parts, in order of appearance."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in summary:
+        identity = tuple(row[name] for name in ("dataset", "teacher", "student", "responses", "budget"))
+        groups.setdefault(identity, []).append(dict(row))
+    return [Panel(_title(rows), rows, [_cells(row) for row in rows], _notes(rows)) for rows in groups.values()]
+
+
+def markdown(parts: Sequence[Panel]) -> str:
+    """Tables in Markdown, with the rules of the comparison below."""
+    lines = []
+    for part in parts:
+        lines += [f"## {part.title}", "", "| " + " | ".join(column.title for column in COLUMNS) + " |"]
+        lines.append("|" + "|".join("---:" if column.numeric else "---" for column in COLUMNS) + "|")
+        lines += ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in part.cells]
+        lines += ["", *(f"- {note}" for note in part.notes), *([""] if part.notes else [])]
+    lines += [interval_note(parts), "", "Fair play:", "", *(f"- {rule}" for rule in FAIR_PLAY)]
+    return "\n".join(lines) + "\n"
+
+
+def terminal(part: Panel) -> RichTable:
+    """A table for the terminal, without the columns that are only in the files."""
+    table = RichTable(title=part.title, title_justify="left", title_style="bold", header_style="bold")
+    shown = [index for index, column in enumerate(COLUMNS) if column.title not in _NOT_IN_TERMINAL]
+    for index in shown:
+        numeric = COLUMNS[index].numeric
+        table.add_column(COLUMNS[index].title, justify="right" if numeric else "left", no_wrap=numeric)
+    for row in part.cells:
+        table.add_row(*(row[index] for index in shown))
+    return table
+
+
+def interval_note(parts: Sequence[Panel]) -> str:
+    """What the intervals in these tables are."""
+    kinds = {row["student_accuracy"]["kind"] for part in parts for row in part.rows if row["student_accuracy"]}
+    notes = {
+        "t": "± is half the 95 % interval of the mean over the seeds (Student's t).",
+        "wilson": "[low, high] is Wilson's 95 % interval over the test images of a single run; it says nothing about "
+        "other seeds.",
+    }
+    return " ".join(text for kind, text in notes.items() if kind in kinds)
+
+
+def _title(rows: Sequence[Mapping[str, Any]]) -> str:
+    first = rows[0]
+    known = next((row["teacher_accuracy"] for row in rows if row["teacher_accuracy"] is not None), None)
+    images = next((row["real_images"] for row in rows if row["real_images"] is not None), None)
+    parts = [
+        f"{first['dataset']}: {first['teacher']}" + (f" ({100 * known:.2f} %)" if known is not None else ""),
+        f" to {first['student']}, {first['responses']}",
+        f", {images:,.0f} unlabelled images" if images is not None else "",
+        f", at most {first['budget']:,} queries" if first["budget"] else ", no query budget",
+    ]
+    return "".join(parts)
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    total = row["finished"] + row["failed"]
+    return [
+        row["method"] + (" (white box: a reference)" if row["white_box"] else ""),
+        format_interval(row["student_accuracy"]) if row["finished"] else "failed",
+        format_interval(row["best_test_accuracy"]),
+        format_interval(row["agreement"]),
+        "-" if row["queries"] is None else f"{row['queries']:,.0f}",
+        format_price(row["price"]),
+        row["leaves_edge"] or "-",
+        row["pool"] or "-",
+        "-" if row["seconds"] is None else f"{row['seconds']:,.0f}",
+        f"{row['finished']}" if not row["failed"] else f"{row['finished']} of {total}",
+    ]
+
+
+def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    failures = [f"{row['method']}: {row['failed']} failed: {'; '.join(row['errors'])}" for row in rows if row["failed"]]
+    return failures + [f"{row['method']}: {warning}" for row in rows for warning in row["warnings"]]

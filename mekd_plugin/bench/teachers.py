@@ -1,0 +1,203 @@
+"""Teachers by name: trained here and cached, read from a file, or somebody's function."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from mekd_plugin import __version__
+from mekd_plugin.blackbox.backends import onnx_teacher
+from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.errors import CheckpointError, InputError, UnknownName
+from mekd_plugin.files import writable_directory
+from mekd_plugin.networks import build, load_weights
+from mekd_plugin.training.checkpoint import load_state, save_state, save_weights
+from mekd_plugin.training.recipe import Recipe
+from mekd_plugin.training.run import fingerprint
+from mekd_plugin.training.teacher import train_teacher
+
+__all__ = [
+    "LabelledImages",
+    "cache_directory",
+    "evaluation_answers",
+    "kind_of_teacher",
+    "load_teacher",
+    "trained_teacher",
+]
+
+CACHE_VARIABLE = "MEKD_CACHE"
+_SEED = 0
+"""One teacher for all students: it is not what a benchmark varies."""
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """What a teacher is trained on: images ``(N, channels, height, width)``, labels ``(N,)`` in ``[0, num_classes)``."""
+
+    images: Tensor
+    labels: Tensor
+    num_classes: int
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(channels, height, width)``."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+
+def cache_directory() -> Path:
+    """``$MEKD_CACHE``, or the platform's place for what can be made again."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("mekd-plugin", appauthor=False))
+
+
+def kind_of_teacher(name: str) -> str:
+    """``"onnx"``, ``"file"``, ``"function"`` or ``"network"`` (to be trained)."""
+    if name.endswith(".onnx"):
+        return "onnx"
+    if "@" in name or name.endswith((".safetensors", ".pt", ".pth")):
+        return "file"
+    return "function" if ":" in name and not name.startswith("torchvision:") else "network"
+
+
+def load_teacher(name: str, *, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module | Callable[..., Any]:
+    """A teacher that needs no training here.
+
+    Args:
+        name: a ``.safetensors`` file that says its network, as `mekd teacher` writes them; ``NETWORK@WEIGHTS``;
+            ``FILE.onnx``; or ``package.module:function``, images -> answers.
+        num_classes: of the data.
+        image_shape: of the data.
+
+    Raises:
+        CheckpointError: the file is missing, or is for other classes or image sizes. UnknownName: no such function.
+    """
+    kind = kind_of_teacher(name)
+    if kind == "onnx":
+        return onnx_teacher(name, threads=torch.get_num_threads())
+    if kind == "function":
+        module, _, attribute = name.partition(":")
+        try:
+            function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise UnknownName(f"teacher {name!r}: {error}; expected package.module:function, on PYTHONPATH") from error
+        if not callable(function):
+            raise InputError(f"teacher {name!r} is a {type(function).__name__}: expected a function, images -> answers")
+        return function
+    network, _, path = name.rpartition("@")
+    if not network:
+        config = _config(Path(path))
+        network = config["network"]
+        found = (config["num_classes"], tuple(config["image_shape"]))
+        if found != (num_classes, image_shape):
+            raise CheckpointError(
+                f"{path} is a teacher of {found[0]} classes for images of {found[1]}, and the data has {num_classes} "
+                f"and {image_shape}; name the data set that it was trained for"
+            )
+    return load_weights(build(network, num_classes, image_shape), path)
+
+
+def trained_teacher(
+    network: str,
+    data: LabelledImages,
+    *,
+    steps: int,
+    device: str = "cpu",
+    progress: bool = False,
+    directory: Path | None = None,
+) -> tuple[nn.Module, Path]:
+    """A network trained on ``data``, and its file in the cache; trained once for all benchmarks on this machine.
+
+    Args:
+        network: a name of ``mekd_plugin.networks``.
+        data: labelled training images.
+        steps: of the students' own default recipe.
+        device: where to train.
+        progress: whether to draw a progress bar.
+        directory: of the cache; default :func:`cache_directory`.
+    """
+    recipe = Recipe(steps=steps)
+    decides = {
+        "network": network,
+        "images": fingerprint(data.images),
+        "labels": fingerprint(data.labels),
+        "num_classes": data.num_classes,
+        "recipe": asdict(recipe),
+        "seed": _SEED,
+        "device": device.partition(":")[0],
+        "threads": torch.get_num_threads(),
+        "version": __version__,
+        "torch": torch.__version__,
+    }
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+    folder = writable_directory((directory or cache_directory()) / "teachers")
+    readable = network.replace(":", "-").replace("/", "-")
+    path = folder / f"{readable}-{digest}.safetensors"
+    module = build(network, data.num_classes, data.image_shape, seed=_SEED)
+    # Runs side by side want the same teacher: the first trains it, the others wait and read it.
+    with FileLock(path.with_suffix(".lock")):
+        if path.exists():
+            try:
+                return load_weights(module, path).eval(), path
+            except CheckpointError:
+                path.unlink()
+        trained = train_teacher(
+            module,
+            data.images,
+            data.labels,
+            num_classes=data.num_classes,
+            recipe=recipe,
+            seed=_SEED,
+            device=device,
+            progress=progress,
+        )
+        config = {"network": network, "num_classes": data.num_classes, "image_shape": list(data.image_shape)}
+        save_weights(trained, path, config=config)
+    return trained, path
+
+
+def evaluation_answers(
+    teacher: nn.Module | Callable[..., Any], images: Tensor, *, name: str, responses: str, classes: int, folder: Path
+) -> Tensor:
+    """The classes ``(N,)`` that the teacher answers about the test images, asked once and kept in ``folder``.
+
+    They serve the evaluation only, so no budget counts them.
+    """
+    identity = hashlib.sha256(f"{name}\n{fingerprint(images)}".encode()).hexdigest()[:16]
+    path = writable_directory(folder) / f"answers-{identity}.safetensors"
+    with FileLock(path.with_suffix(".lock")):
+        if path.exists():
+            try:
+                known: Tensor = load_state(path)
+                return known
+            except CheckpointError:
+                path.unlink()
+        labels = BlackBox(teacher, responses, classes).query(images, stage="evaluation").labels.cpu()
+        save_state(path, labels)
+    return labels
+
+
+def _config(path: Path) -> Mapping[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as stream:
+            config: Mapping[str, Any] = json.loads((stream.metadata() or {})["config"])
+            return {name: config[name] for name in ("network", "num_classes", "image_shape")}
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no teacher at {path}: expected a file that `mekd teacher` wrote") from error
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} does not say which network it holds: name it, as in resnet20@{path}, or let `mekd teacher` import "
+            "it"
+        ) from error

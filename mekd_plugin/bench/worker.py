@@ -1,0 +1,255 @@
+"""One run, in a process of its own: data, teacher, student, distillation, record.
+
+Started by the runner as ``python -m mekd_plugin.bench.worker`` with a job on its standard input, which stays open: when
+it closes, the runner is gone, and so is the worker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mekd_plugin import registry
+from mekd_plugin.bench.grid import RunSpec
+from mekd_plugin.bench.sent import SentImages
+from mekd_plugin.bench.store import Store
+from mekd_plugin.bench.teachers import (
+    LabelledImages,
+    evaluation_answers,
+    kind_of_teacher,
+    load_teacher,
+    trained_teacher,
+)
+from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.data.datasets import ImageData, load
+from mekd_plugin.data.splits import EdgeSplit, edge_images
+from mekd_plugin.networks import build
+from mekd_plugin.records import Queries, RunRecord, Seconds
+from mekd_plugin.training.evaluation import predict
+from mekd_plugin.training.recipe import Recipe
+from mekd_plugin.training.run import Distillation, distill
+
+__all__ = ["Place", "blank_record", "edge_of", "load_data", "perform", "prepare_teacher", "recipe_of"]
+
+_CURVE_POINTS = 10
+_SNAPSHOTS = 8
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run works; decides no number.
+
+    Attributes:
+        out: the benchmark's directory.
+        device: such as ``"cuda:1"``.
+        data_root: of the data sets.
+        download: whether missing ones are fetched.
+    """
+
+    out: str
+    device: str = "cpu"
+    data_root: str | None = None
+    download: bool = False
+
+
+def blank_record(spec: RunSpec, **changes: Any) -> RunRecord:
+    """A record with the run's settings, and nothing measured yet."""
+    needs = registry.distillers().get(spec.method).needs
+    return RunRecord(
+        method=spec.method,
+        seed=spec.seed,
+        dataset=spec.dataset,
+        teacher=spec.teacher,
+        student=spec.student,
+        responses=spec.responses,
+        signature=spec.signature,
+        key=spec.key,
+        budget=spec.query_budget,
+        split="disjoint" if spec.disjoint else "teacher's training set",
+        pool=needs.pool,
+        leaves_edge=needs.leaves_edge,
+        white_box=needs.gradients,
+        **{"status": "failed", **changes},
+    )
+
+
+def load_data(spec: RunSpec, place: Place) -> ImageData:
+    """The run's data set."""
+    return load(spec.dataset, place.data_root, place.download, spec.image_size)
+
+
+def edge_of(spec: RunSpec, data: ImageData) -> EdgeSplit:
+    """The images that the edge holds in this run."""
+    return edge_images(
+        data,
+        real_fraction=spec.real_fraction,
+        real_images=spec.real_images,
+        seed=spec.seed,
+        disjoint=spec.disjoint,
+    )
+
+
+def recipe_of(spec: RunSpec) -> Recipe:
+    """How the student is trained."""
+    steps = {} if spec.steps is None else {"steps": spec.steps}
+    return Recipe.preset(spec.preset, **{**spec.recipe, **steps})
+
+
+def prepare_teacher(
+    spec: RunSpec, place: Place, data: ImageData, split: EdgeSplit, *, progress: bool = False
+) -> tuple[nn.Module | Callable[..., Any], Tensor]:
+    """The teacher, trained or read, and the classes that it answers about the test images."""
+    teacher: nn.Module | Callable[..., Any]
+    if kind_of_teacher(spec.teacher) == "network":
+        rows = split.teacher_indices
+        labelled = LabelledImages(data.train_images[rows], data.train_labels[rows], data.num_classes)
+        teacher, path = trained_teacher(
+            spec.teacher, labelled, steps=spec.teacher_steps, device=place.device, progress=progress
+        )
+        name = path.name
+    else:
+        teacher = load_teacher(spec.teacher, num_classes=data.num_classes, image_shape=data.image_shape)
+        name = _identity(spec.teacher)
+    if isinstance(teacher, nn.Module):
+        teacher.to(place.device)
+    answers = evaluation_answers(
+        teacher,
+        data.test_images,
+        name=name,
+        responses=spec.responses,
+        classes=data.num_classes,
+        folder=Path(place.out) / "teachers",
+    )
+    return teacher, answers
+
+
+def perform(spec: RunSpec, place: Place) -> RunRecord:
+    """Do one run, or go on with it, and return its record."""
+    data = load_data(spec, place)
+    split = edge_of(spec, data)
+    teacher, answers = prepare_teacher(spec, place, data, split)
+    store = Store(Path(place.out), resume=True)
+    directory = store.directory(spec.key)
+    recipe = recipe_of(spec)
+    watcher = SentImages(directory / "sent.npz", data.num_classes)
+    black_box = BlackBox(watcher.wrap(teacher), spec.responses, data.num_classes, budget=spec.query_budget)
+
+    def evaluate(student: nn.Module) -> dict[str, float]:
+        guesses = predict(student, data.test_images).argmax(dim=1)
+        return {
+            "accuracy": float((guesses == data.test_labels).float().mean()),
+            "agreement": float((guesses == answers).float().mean()),
+        }
+
+    result = distill(
+        build(spec.student, data.num_classes, data.image_shape, seed=spec.seed),
+        black_box,
+        split.images,
+        spec.method,
+        preset=spec.preset,
+        recipe=recipe,
+        seed=spec.seed,
+        directory=directory,
+        resume=True,
+        device=place.device,
+        evaluate=evaluate,
+        evaluate_steps=[round(recipe.steps * part / _CURVE_POINTS) for part in range(1, _CURVE_POINTS)],
+        validation=spec.validation,
+        snapshots=_SNAPSHOTS,
+        cache=Path(place.out) / "shared",
+        progress=False,
+        **spec.hyperparameters,
+    )
+    watcher.write()
+    teacher_accuracy = float((answers == data.test_labels).float().mean())
+    return _record(spec, result, recipe, evaluate(result.student), teacher_accuracy, len(split.images), data)
+
+
+def _record(
+    spec: RunSpec,
+    result: Distillation,
+    recipe: Recipe,
+    last: dict[str, float],
+    teacher_accuracy: float,
+    real_images: int,
+    data: ImageData,
+) -> RunRecord:
+    points = {entry["step"]: entry for entry in result.history if entry["stage"] == "evaluation"}
+    points[result.steps] = {"step": result.steps, **last}
+    curve = [{name: points[step][name] for name in ("step", "accuracy", "agreement")} for step in sorted(points)]
+    training = "|".join(f"{name}:{value}" for name, value in asdict(recipe).items())
+    return replace(
+        blank_record(spec, status="finished"),
+        signature=f"{spec.signature}|{training}",
+        teacher_accuracy=teacher_accuracy,
+        student_accuracy=last["accuracy"],
+        best_test_accuracy=max(point["accuracy"] for point in curve),
+        agreement=last["agreement"],
+        held_out_agreement=result.held_out_agreement,
+        queries=Queries.from_json(result.ledger.as_record()),
+        real_images=real_images,
+        steps=result.steps,
+        seconds=Seconds.from_json(result.seconds),
+        peak_memory_mb=round(result.peak_memory_mb, 1),
+        test_images=len(data.test_images),
+        curve=curve,
+        warnings=list(result.report.get("warnings", [])),
+    )
+
+
+def _identity(teacher: str) -> str:
+    """A name that changes with a file's content's time and size; a function's is its own."""
+    path = Path(teacher.rpartition("@")[2])
+    if not path.is_file():
+        return teacher
+    status = path.stat()
+    return f"{teacher} {status.st_size} {status.st_mtime_ns}"
+
+
+def _die_with_the_runner() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+def main() -> int:
+    """Read the job, do it, write the record."""
+    job = json.loads(sys.stdin.readline())
+    threading.Thread(target=_die_with_the_runner, daemon=True).start()
+    spec, place = RunSpec(**job["spec"]), Place(**job["place"])
+    torch.set_num_threads(spec.threads)
+    store = Store(Path(place.out), resume=True)
+    if job["task"] == "teacher":
+        data = load_data(spec, place)
+        prepare_teacher(spec, place, data, edge_of(spec, data))
+        return 0
+    with store.claim(spec.key):
+        if store.finished(spec.key):
+            return 0
+        try:
+            record = perform(spec, place)
+        except Exception as error:
+            traceback.print_exc()
+            record = blank_record(spec, error=f"{type(error).__name__}: {error}")
+        store.write(record)
+    return 0 if record.status == "finished" else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # the runner reads the last line of the log
+        traceback.print_exc()
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,20 @@
+"""The boundary: a teacher that can only be asked, what was spent on asking it, and the answers that were kept."""
+
+from mekd_plugin.blackbox.backends import onnx_teacher
+from mekd_plugin.blackbox.bank import Bank, FreshQueries
+from mekd_plugin.blackbox.journal import Journal
+from mekd_plugin.blackbox.ledger import Ledger, Processes
+from mekd_plugin.blackbox.meter import TeacherModule, meter
+from mekd_plugin.blackbox.teacher import BlackBox
+
+__all__ = [
+    "Bank",
+    "BlackBox",
+    "FreshQueries",
+    "Journal",
+    "Ledger",
+    "Processes",
+    "TeacherModule",
+    "meter",
+    "onnx_teacher",
+]

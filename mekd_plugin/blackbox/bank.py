@@ -1,0 +1,282 @@
+"""Rows that were asked about: a bank of kept ones, asked once, and rows asked anew at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from mekd_plugin.blackbox.asking import affordable, ask_together
+from mekd_plugin.blackbox.columns import Columns, Fill
+from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.blackbox.weighted import WeightedIndices, check_weights
+from mekd_plugin.errors import InputError, NeedsNotMet
+from mekd_plugin.responses import Response
+from mekd_plugin.rows import Rows, Share, ShuffledIndices
+
+__all__ = ["Bank", "FreshQueries"]
+
+_CHUNK = 256  # rows asked about at a time: the most that a killed process can lose
+_IMAGES, _RESPONSE = "images", "response"
+
+
+class Bank:
+    """Images, the teacher's responses to them, and further columns: asked once, learnt from ever after.
+
+    A bank in a directory (:meth:`keep`) outlives its run and can serve others. While it is filled, a killed run loses
+    nothing that the teacher's journal holds.
+
+    Args:
+        name: of the bank, for messages and directories.
+        memory_limit: bytes; a larger column lies in the bank's directory, if it has one, mapped into memory.
+    """
+
+    def __init__(self, name: str = "bank", *, memory_limit: int = 256 * 2**20) -> None:
+        self.name = name
+        self._columns = Columns(memory_limit)
+        self._count = 0
+        self._held_out = 0
+        self._seed = 0
+        self._weights: Tensor | None = None
+        self._indices: ShuffledIndices | None = None
+
+    def __len__(self) -> int:
+        """Rows to learn from: those held out are not among them."""
+        return self._count - self._held_out
+
+    @property
+    def images(self) -> Tensor:
+        """``(len, channels, height, width)``."""
+        return self.rows().images
+
+    @property
+    def response(self) -> Response:
+        """The teacher's answers to ``images``."""
+        return self.rows().teacher()
+
+    @property
+    def extra(self) -> dict[str, Tensor]:
+        """Further columns by name, each with ``len`` entries."""
+        return dict(self.rows().extra)
+
+    def rows(self) -> Rows:
+        """All rows to learn from; views, not copies.
+
+        Raises:
+            InputError: the bank is empty.
+        """
+        return self._slice(0, len(self))
+
+    def keep(self, directory: str | Path) -> None:
+        """Keep the bank in ``directory``; the rows of a whole bank there are taken over.
+
+        In a run of several processes each names a directory of its own.
+
+        Raises:
+            InputError: rows were asked about already, or the directory cannot be written.
+            CheckpointError: the bank in it is damaged.
+        """
+        if self._count:
+            raise InputError(f"bank {self.name!r} holds {self._count} rows already: keep(directory) comes before fill")
+        self._columns.keep(directory)
+        self._count = self._columns.rows
+
+    def fill(
+        self,
+        teacher: BlackBox,
+        draw: Callable[[int, int], Rows],
+        size: int,
+        *,
+        stage: str,
+        label: Callable[[BlackBox, Rows], Response] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Ask until the bank has ``size`` rows; the rows it has already cost nothing.
+
+        Args:
+            teacher: asked in chunks of 256 rows; in a run of several processes each asks its share of every chunk.
+            draw: ``draw(start, stop)`` -> rows to ask about, a pure function of the range.
+            size: rows of the full bank; where it has more, only the first ones show.
+            stage: name of the queries in the ledger.
+            label: asks in its own way, ``label(teacher, rows) -> response``, with as many queries a row as it needs;
+                None sends each image once.
+            progress: is told ``(rows so far, rows wanted)`` after every chunk.
+
+        Raises:
+            QueryBudgetExceeded: the budget does not reach; then nothing was asked. Where it is short by no more than
+                was lost with a killed process, the bank gets as many rows as it reaches for, with a warning.
+            InputError: rows are held out already, or ``draw`` or ``label`` does not return what it was asked for.
+            NeedsNotMet: ``label`` in a run of several processes.
+        """
+        if size < 1:
+            raise InputError(f"size={size}: expected at least one row for bank {self.name!r}")
+        if self._held_out:
+            raise InputError(f"bank {self.name!r} has rows held out: hold them out after the last fill")
+        if label is not None and teacher.ledger.processes.world > 1:
+            raise NeedsNotMet(f"bank {self.name!r} is asked in the method's own way, which takes a single process")
+        self._indices = None
+        if self._take_over(teacher, size):
+            return
+        start = self._columns.rows
+        reach = size if label is not None else start + affordable(teacher, size - start, stage, self.name)
+        try:
+            for begin in range(start, reach, _CHUNK):
+                end = min(begin + _CHUNK, reach)
+                rows = draw(begin, end)
+                if len(rows) != end - begin:
+                    raise InputError(f"draw({begin}, {end}) returned {len(rows)} rows: expected {end - begin}")
+                response = ask_together(teacher, rows, stage, label)
+                columns = {**rows.extra, _IMAGES: rows.images, _RESPONSE: response.values}
+                self._columns.write(begin, reach, columns, (response.kind, response.num_classes))
+                if progress is not None:
+                    progress(end, reach)
+            journal = teacher.journal
+            fill = Fill(reach) if journal is None else Fill(reach, journal.identity, journal.position)
+            self._columns.finish(size, fill)
+        except BaseException:
+            self._columns.discard_unfinished()
+            raise
+        self._count = reach
+
+    def add_column(self, name: str, column: Tensor | Callable[[Rows], Tensor]) -> None:
+        """Give every row a further entry; an old column of that name is replaced, and one added is gone after a fill.
+
+        Args:
+            name: an identifier other than ``images`` and ``response``.
+            column: ``(len, ...)``; or a function from rows to it, called for 256 rows at a time, so that a large column
+                need never be in memory whole.
+
+        Raises:
+            InputError: the name cannot be used, or the column has another number of entries.
+        """
+        if name in (_IMAGES, _RESPONSE) or not name.isidentifier():
+            raise InputError(f"column {name!r}: expected an identifier other than {_IMAGES!r} and {_RESPONSE!r}")
+        if isinstance(column, Tensor) and len(column) != len(self):
+            raise InputError(f"column {name!r} has {len(column)} entries: expected one for each of {len(self)} rows")
+        chunks = [(begin, min(begin + _CHUNK, len(self))) for begin in range(0, len(self), _CHUNK)]
+
+        def part(begin: int, end: int) -> Tensor:
+            if isinstance(column, Tensor):
+                return column[begin:end]
+            entries = column(self._slice(begin, end))
+            if len(entries) != end - begin:
+                raise InputError(
+                    f"column {name!r} got {len(entries)} entries: expected one for each of {end - begin} rows"
+                )
+            return entries
+
+        self._columns.add(name, len(self), ((begin, part(begin, end)) for begin, end in chunks))
+
+    def hold_out(self, count: int) -> Rows:
+        """Take the last ``count`` rows, once, out of what is learnt from: for validation.
+
+        Returns:
+            Those rows.
+
+        Raises:
+            InputError: rows are held out already, or none would stay.
+        """
+        if self._held_out:
+            raise InputError(f"bank {self.name!r} holds out {self._held_out} rows already: hold out once")
+        if not 0 <= count < self._count:
+            raise InputError(f"hold_out({count}): bank {self.name!r} has {self._count} rows, and one must stay")
+        held = self._slice(self._count - count, self._count)
+        self._held_out, self._indices = count, None
+        return held
+
+    def with_answers(self, response: Response) -> Bank:
+        """The same images with other answers, in memory; for a control with shuffled ones.
+
+        Further columns stay: those computed from the answers have to be computed again.
+
+        Raises:
+            InputError: not one answer for each row.
+        """
+        if len(response) != len(self):
+            raise InputError(f"{len(response)} answers: expected one for each of {len(self)} rows")
+        other = Bank(self.name)
+        other._columns = self._columns.replaced(_RESPONSE, response.values, (response.kind, response.num_classes))
+        other._count, other._seed, other._weights = len(self), self._seed, self._weights
+        return other
+
+    def order(self, seed: int, weights: Tensor | None = None) -> Self:
+        """Set the order of the batches.
+
+        Args:
+            seed: of the order.
+            weights: ``(len,)``, at least 0; rows are then drawn with replacement, in proportion to them. None shows
+                every row equally often.
+
+        Raises:
+            InputError: weights that are no such thing.
+        """
+        self._seed, self._weights, self._indices = seed, weights, None
+        if weights is not None:
+            self._weights = check_weights(weights, len(self))
+        return self
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the columns that are in memory to ``device``, in place; mapped ones stay on the disk."""
+        self._columns.to(device)
+        return self
+
+    def batch(self, step: int, size: int, share: Share) -> Rows:
+        """``size`` rows for this process at ``step``, in the order that was set."""
+        if self._indices is None:
+            if self._weights is None:
+                self._indices = ShuffledIndices(len(self), self._seed)
+            else:
+                self._indices = WeightedIndices(check_weights(self._weights, len(self)), self._seed)
+        return self.rows()[self._indices.batch(step, size, share)]
+
+    def _slice(self, begin: int, end: int) -> Rows:
+        """Rows ``begin`` to ``end``, with the further columns that reach so far."""
+        if self._columns.answers is None:
+            raise InputError(f"bank {self.name!r} is empty: fill it before learning from it")
+        kind, num_classes = self._columns.answers
+        extra = {
+            name: self._columns[name][begin:end]
+            for name, length in self._columns.lengths().items()
+            if name not in (_IMAGES, _RESPONSE) and length >= end
+        }
+        response = Response(self._columns[_RESPONSE][begin:end], kind, num_classes)
+        return Rows(self._columns[_IMAGES][begin:end], response, extra)
+
+    def _take_over(self, teacher: BlackBox, size: int) -> bool:
+        """Show ``size`` rows, if finished fills hold them; a replay then goes on behind the questions they took."""
+        answers = self._columns.answers
+        if answers is not None:
+            if answers[0] != teacher.responses:
+                raise InputError(
+                    f"bank {self.name!r} holds {answers[0]!r} responses and the teacher answers {teacher.responses!r}: "
+                    "fill another bank"
+                )
+            teacher.expect_classes(answers[1])
+        fill = self._columns.fills.get(size)
+        if fill is not None and teacher.journal is not None and fill.journal == teacher.journal.identity:
+            teacher.journal.rewind(fill.position)
+            self._count = fill.rows
+            return True
+        self._count = min(size, self._columns.rows)
+        return self._count == size
+
+
+class FreshQueries:
+    """Rows that are drawn and asked about at every step: a source as costly as it is fresh.
+
+    Args:
+        teacher: asked about every batch.
+        draw: ``draw(step, size, share)`` -> rows, a pure function of the three.
+        stage: name of the queries in the ledger.
+    """
+
+    def __init__(self, teacher: BlackBox, draw: Callable[[int, int, Share], Rows], *, stage: str) -> None:
+        self._teacher, self._draw, self._stage = teacher, draw, stage
+
+    def batch(self, step: int, size: int, share: Share) -> Rows:
+        """``size`` new rows for this process, answered; costs that many queries."""
+        rows = self._draw(step, size, share)
+        return rows.answered(self._teacher.query(rows.images, stage=self._stage))

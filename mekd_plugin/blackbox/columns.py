@@ -1,0 +1,256 @@
+"""The columns of a bank: tensors with one entry a row, in memory, or in a directory, mapped where they are large.
+
+In a directory each column is one ``.npy`` file, and ``bank.json`` names the files that belong together. It is written
+last and renamed into place, so a fill that was killed leaves the bank as it was before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mekd_plugin.blackbox.appended import cannot_write
+from mekd_plugin.errors import CheckpointError, InputError
+from mekd_plugin.files import writable_directory, write_atomically
+from mekd_plugin.responses import Kind
+
+__all__ = ["Columns", "Fill"]
+
+_SCHEMA = 1
+_COPIED = 4096  # rows copied at a time when a bank grows
+
+
+@dataclass(frozen=True)
+class Fill:
+    """How a fill ended: the rows there were, and the journal of its run with the position in it ("" for none)."""
+
+    rows: int
+    journal: str = ""
+    position: int = 0
+
+
+@dataclass(frozen=True)
+class _Column:
+    tensor: Tensor
+    drawn: bool  # came with the rows; else computed from them later
+    file: str | None = None
+    mapped: np.ndarray | None = None
+
+
+class Columns:
+    """Named columns that grow by whole fills: :meth:`write` any number of times, then :meth:`finish`.
+
+    Args:
+        memory_limit: bytes of a column above which it is mapped, if there is a directory.
+
+    Attributes:
+        rows: of the fills that were finished.
+        fills: how each was finished, by the rows it was asked for.
+        answers: kind and number of classes of the teacher's answers in them; None before the first.
+    """
+
+    def __init__(self, memory_limit: int) -> None:
+        self._memory_limit = memory_limit
+        self._directory: Path | None = None
+        self._columns: dict[str, _Column] = {}
+        self._unfinished: dict[str, _Column] = {}
+        self._number = 0
+        self.rows = 0
+        self.fills: dict[int, Fill] = {}
+        self.answers: tuple[Kind, int] | None = None
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._columns[name].tensor
+
+    def lengths(self) -> dict[str, int]:
+        """Entries of each column."""
+        return {name: len(column.tensor) for name, column in self._columns.items()}
+
+    def to(self, device: torch.device | str) -> None:
+        """Move the columns that are in memory; mapped ones stay on the disk."""
+        for name, column in self._columns.items():
+            if column.mapped is None:
+                self._columns[name] = replace(column, tensor=column.tensor.to(device))
+
+    def replaced(self, name: str, tensor: Tensor, answers: tuple[Kind, int]) -> Columns:
+        """The same columns with another one in the place of ``name``, in memory."""
+        other = Columns(self._memory_limit)
+        other._columns = {**self._columns, name: _Column(tensor, drawn=True)}
+        other.rows, other.answers = self.rows, answers
+        return other
+
+    def keep(self, directory: str | Path) -> None:
+        """Keep the columns in ``directory``, and take over what finished fills left there.
+
+        Raises:
+            InputError: it cannot be written.
+            CheckpointError: what is there is damaged.
+        """
+        self._directory = writable_directory(Path(directory))
+        marker = self._directory / "bank.json"
+        if not marker.exists():
+            return
+        try:
+            found = json.loads(marker.read_text())
+            if found["mekd bank"] != _SCHEMA:
+                raise ValueError(f"schema {found['mekd bank']}, expected {_SCHEMA}")
+            self._columns = {name: self._load(**entry) for name, entry in found["columns"].items()}
+            self.rows, self._number = int(found["rows"]), int(found["number"])
+            self.answers = (found["kind"], int(found["num_classes"]))
+            self.fills = {int(size): Fill(**fill) for size, fill in found["fills"].items()}
+            short = [name for name, column in self._columns.items() if column.drawn and len(column.tensor) != self.rows]
+            if short:
+                raise ValueError(f"columns {short} have not {self.rows} rows")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"the bank in {self._directory} is damaged ({error}): move the directory away to ask again"
+            ) from error
+
+    def write(self, begin: int, size: int, columns: Mapping[str, Tensor], answers: tuple[Kind, int]) -> None:
+        """Write rows from ``begin`` on, in a fill that will end with ``size`` rows.
+
+        Raises:
+            InputError: the columns are not those of the rows before, or the directory cannot hold them.
+        """
+        if self.answers not in (None, answers):
+            raise InputError(f"responses of {answers} after responses of {self.answers}: expected one teacher a bank")
+        before = self._unfinished or {name: column for name, column in self._columns.items() if column.drawn}
+        if before and set(columns) != set(before):
+            raise InputError(f"columns {sorted(columns)}: expected {sorted(before)}, as in the rows before")
+        for name, column in columns.items():
+            like = before[name].tensor if before else column
+            if column.shape[1:] != like.shape[1:] or column.dtype != like.dtype:
+                raise InputError(
+                    f"column {name!r} holds {column.dtype} of shape {tuple(column.shape[1:])} a row: expected "
+                    f"{like.dtype} of {tuple(like.shape[1:])}, as in the rows before"
+                )
+            if name not in self._unfinished:
+                self._unfinished[name] = self._allocate(name, size, column, drawn=True)
+                for start in range(0, self.rows, _COPIED):
+                    stop = min(start + _COPIED, self.rows)
+                    self._unfinished[name].tensor[start:stop] = self[name][start:stop]
+            self._unfinished[name].tensor[begin : begin + len(column)] = column.detach()
+        self.answers = answers
+
+    def finish(self, asked_for: int, fill: Fill) -> None:
+        """Make the unfinished fill the bank, at once and whole; columns added for fewer rows are dropped.
+
+        Raises:
+            InputError: the directory cannot hold it.
+        """
+        for name, column in self._unfinished.items():
+            self._unfinished[name] = self._stored(name, column)
+        replaced, self._columns, self._unfinished = self._columns, self._unfinished, {}
+        self.rows = fill.rows
+        self.fills[asked_for] = fill
+        self._mark(replaced.values())
+
+    def discard_unfinished(self) -> None:
+        """Leave no trace of a fill that failed."""
+        unfinished, self._unfinished = self._unfinished, {}
+        if self._directory is not None:
+            for name, column in unfinished.items():
+                del column
+                self._path(name).unlink(missing_ok=True)
+        if not self.rows:
+            self.answers = None
+
+    def add(self, name: str, count: int, parts: Iterable[tuple[int, Tensor]]) -> None:
+        """Add a column of ``count`` entries, handed in as ``(begin, entries)``; replaces one of that name."""
+        column: _Column | None = None
+        try:
+            for begin, part in parts:
+                column = column or self._allocate(name, count, part, drawn=False)
+                column.tensor[begin : begin + len(part)] = part.detach()
+        except BaseException:
+            if column is not None and column.file is not None:
+                self._path(name).unlink(missing_ok=True)
+            raise
+        if column is not None:
+            replaced = [self._columns[name]] if name in self._columns else []
+            self._columns[name] = self._stored(name, column)
+            self._mark(replaced)
+
+    def _allocate(self, name: str, count: int, like: Tensor, *, drawn: bool) -> _Column:
+        """Room for ``count`` entries shaped as those of ``like``: in memory, or in a mapped file."""
+        shape = (count, *like.shape[1:])
+        size = count * like[:1].numel() * like.element_size()
+        if self._directory is None or size <= self._memory_limit:
+            return _Column(torch.empty(shape, dtype=like.dtype), drawn)
+        path = self._path(name)
+        try:
+            mapped = np.lib.format.open_memmap(path, mode="w+", dtype=_numpy_dtype(name, like), shape=shape)
+            if hasattr(os, "posix_fallocate"):
+                # A full disk is an error here; found out by a write to the map, it would kill the process.
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise cannot_write(path, error) from error
+        return _Column(torch.from_numpy(mapped), drawn, path.name, mapped)
+
+    def _stored(self, name: str, column: _Column) -> _Column:
+        """``column``, on the disk if there is a directory."""
+        if self._directory is None:
+            return column
+        if isinstance(column.mapped, np.memmap):
+            column.mapped.flush()
+            return column
+        path = self._path(name)
+        _numpy_dtype(name, column.tensor)
+        try:
+            with path.open("wb") as file:
+                np.save(file, column.tensor.numpy(), allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise cannot_write(path, error) from error
+        return replace(column, file=path.name)
+
+    def _load(self, file: str, drawn: bool) -> _Column:
+        path = self._directory / file if self._directory is not None else Path(file)
+        # Copy-on-write: PyTorch wants writable memory, the file must not change.
+        mapped = np.load(path, mmap_mode="c", allow_pickle=False)
+        if mapped.nbytes > self._memory_limit:
+            return _Column(torch.from_numpy(mapped), drawn, file, mapped)
+        return _Column(torch.from_numpy(np.array(mapped)), drawn, file)
+
+    def _mark(self, replaced: Iterable[_Column]) -> None:
+        """Write which files are the bank, then delete those that no longer are."""
+        self._number += 1
+        if self._directory is None or self.answers is None:
+            return
+        kind, num_classes = self.answers
+        marker: dict[str, Any] = {
+            "mekd bank": _SCHEMA,
+            "rows": self.rows,
+            "number": self._number,
+            "kind": kind,
+            "num_classes": num_classes,
+            "columns": {name: {"file": column.file, "drawn": column.drawn} for name, column in self._columns.items()},
+            "fills": {str(size): asdict(fill) for size, fill in self.fills.items()},
+        }
+        write_atomically(self._directory / "bank.json", json.dumps(marker, indent=1).encode())
+        for column in replaced:
+            if column.file is not None:
+                (self._directory / column.file).unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        """File of a column that is being written; ``_number`` keeps it apart from the one it may replace."""
+        return (self._directory or Path()) / f"{name}-{self._number}.npy"
+
+
+def _numpy_dtype(name: str, like: Tensor) -> np.dtype[Any]:
+    try:
+        return torch.empty(0, dtype=like.dtype).numpy().dtype
+    except TypeError as error:
+        raise InputError(f"column {name!r} is {like.dtype}, which no .npy file holds: use float32") from error

@@ -1,0 +1,83 @@
+"""A teacher in anybody's script: an ``nn.Module`` without parameters that counts what the script really asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn, Self
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from mekd_plugin.blackbox.answers import as_tensor
+from mekd_plugin.blackbox.backends import Ask, make_backend
+from mekd_plugin.blackbox.fingerprints import fingerprint
+from mekd_plugin.blackbox.ledger import Ledger
+from mekd_plugin.errors import InputError
+
+__all__ = ["TeacherModule", "meter"]
+
+_STAGE = "module"
+
+
+class TeacherModule(nn.Module):
+    """A teacher that can only be asked, in the shape of a module: ``module(images)`` is a query.
+
+    It has no parameters, no buffers and no submodules; ``train()`` and ``to()`` do not reach the teacher, answers carry
+    no gradient, and a copy is the module itself, so that nothing escapes the count.
+
+    Attributes:
+        ledger: what was asked; ``print(module.ledger)`` says it in a line.
+    """
+
+    def __init__(self, answer: Callable[[Tensor], Tensor], ledger: Ledger) -> None:
+        super().__init__()
+        self.ledger = ledger
+        _ANSWERS[self] = answer
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The teacher's answers to ``images``, a plain tensor on their device."""
+        with torch.no_grad():
+            return _ANSWERS[self](images)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise InputError("a black-box teacher cannot be pickled, which would hand it out: save its answers instead")
+
+    def extra_repr(self) -> str:
+        return str(self.ledger)
+
+
+def meter(module: nn.Module | Ask, *, budget: int | None = None) -> TeacherModule:
+    """Count what a script asks of its teacher, for one more line in it.
+
+    That line is ``teacher = meter(teacher)``, and nothing else changes: the model's answers come back as they are,
+    whatever their range, as long as they are one tensor with an entry for each image; images are neither checked nor
+    changed. The model runs in eval and inference mode.
+
+    Args:
+        module: the script's teacher.
+        budget: images that may be sent; None only counts.
+
+    Raises:
+        InputError: it cannot be called.
+        QueryBudgetExceeded: in the script, before the budget is passed.
+        TeacherAnswerError: in the script, where the model returns features besides its answer, or no tensor.
+    """
+    ask, ledger = make_backend(module), Ledger(budget)
+
+    def answer(images: Tensor) -> Tensor:
+        number = ledger.intend(fingerprint(images), _STAGE)
+        answered = as_tensor(ask(images.detach().clone()), len(images), number).to(images.device)
+        ledger.settle()
+        return answered
+
+    return TeacherModule(answer, ledger)
+
+
+_ANSWERS: WeakKeyDictionary[TeacherModule, Callable[[Tensor], Tensor]] = WeakKeyDictionary()

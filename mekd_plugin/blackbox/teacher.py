@@ -1,0 +1,276 @@
+"""The boundary: a teacher that can only be asked, by counted, checked queries.
+
+Hiding a teacher inside one process is a guard against mistakes, not security: a method cannot come upon a gradient, a
+feature or a parameter by any public way, but code that digs through private names of this module will find the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, Self
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from mekd_plugin.blackbox.answers import as_tensor, check_images, check_response, quantize_images
+from mekd_plugin.blackbox.backends import Ask, make_backend
+from mekd_plugin.blackbox.fingerprints import fingerprint
+from mekd_plugin.blackbox.journal import Journal
+from mekd_plugin.blackbox.ledger import Ledger
+from mekd_plugin.blackbox.meter import TeacherModule
+from mekd_plugin.errors import InputError
+from mekd_plugin.responses import Kind, Response, resolve_kind
+
+__all__ = ["BlackBox"]
+
+
+class BlackBox:
+    """A teacher behind a boundary.
+
+    Args:
+        teacher: ``nn.Module``, function from images to answers (tensor or NumPy array), or ``onnx_teacher(path)``.
+        responses: what it answers: ``"logits"`` (or ``"soft"``), ``"probabilities"`` or ``"hard"``; never guessed. Hard
+            responses are class indices, or the arg max of scores taken inside the boundary.
+        num_classes: C; a module's may be left to be learnt from its first scores.
+        budget: images that may be sent in all; None for no limit.
+        value_range: smallest and largest pixel value that the teacher takes.
+        batch_size: images sent at a time.
+        quantize: ``"uint8"`` rounds images to the 256 levels of ``value_range`` first, as an upload would.
+        device: moves a module there, and sends a function its images there; None leaves both where they are.
+        ledger: of another black box, to share its budget; then ``budget`` stays out.
+
+    Raises:
+        InputError: an argument is missing or cannot be used.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module | Callable[[Tensor], Any],
+        responses: str | None = None,
+        num_classes: int | None = None,
+        *,
+        budget: int | None = None,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+        batch_size: int = 256,
+        quantize: str | None = None,
+        device: torch.device | str | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
+        if isinstance(teacher, BlackBox):
+            raise InputError("the teacher is a BlackBox already: use it as it is")
+        if responses is None:
+            raise InputError(
+                'responses= is missing: say what the teacher returns, "logits" (or "soft"), "probabilities" or "hard"; '
+                "it is never guessed"
+            )
+        if num_classes is None and not isinstance(teacher, nn.Module):
+            raise InputError("num_classes= is missing: a function does not tell how many classes its answers are about")
+        if ledger is not None and budget is not None:
+            raise InputError(f"budget={budget} and ledger= are both given: a shared ledger brings its own budget")
+        if batch_size < 1:
+            raise InputError(f"batch_size={batch_size}: expected at least 1 image")
+        if quantize not in (None, "uint8"):
+            raise InputError(f'quantize={quantize!r}: expected "uint8" or None')
+        self._kind = resolve_kind(responses)
+        self._num_classes: int | None = None
+        if num_classes is not None:
+            self.expect_classes(num_classes)
+        self._value_range = _checked_range(value_range)
+        self._batch_size, self._quantize = batch_size, quantize is not None
+        self._ledger = Ledger(budget) if ledger is None else ledger
+        self._journal: Journal | None = None
+        self._stage = "query"
+        self._batches = 0
+        _BACKENDS[self] = make_backend(teacher, device)
+
+    @property
+    def responses(self) -> Kind:
+        """``"logits"``, ``"probabilities"`` or ``"hard"``."""
+        return self._kind
+
+    @property
+    def num_classes(self) -> int:
+        """C.
+
+        Raises:
+            InputError: not declared, and nothing was asked yet that tells it.
+        """
+        if self._num_classes is None:
+            raise InputError("the teacher's num_classes is not known before its first answer: give num_classes=")
+        return self._num_classes
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """Smallest and largest pixel value that the teacher takes."""
+        return self._value_range
+
+    @property
+    def ledger(self) -> Ledger:
+        """What was spent on asking."""
+        return self._ledger
+
+    @property
+    def journal(self) -> Journal | None:
+        """Answers since the last checkpoint; None where no directory keeps them."""
+        return self._journal
+
+    def expect_classes(self, num_classes: int) -> None:
+        """Declare the number of classes where it was left open.
+
+        Raises:
+            InputError: fewer than 2, or another number is declared or learnt already.
+        """
+        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
+            raise InputError(f"num_classes={num_classes!r}: expected a whole number from 2")
+        if self._num_classes not in (None, num_classes):
+            raise InputError(f"num_classes={num_classes}: this teacher answers about {self._num_classes} classes")
+        self._num_classes = num_classes
+
+    def query(self, images: Tensor, *, stage: str | None = None) -> Response:
+        """Ask about images; each counts, also one that was asked about before.
+
+        Where a directory keeps the run, a question of an interrupted life is answered from the journal, uncounted.
+
+        Args:
+            images: ``(N, channels, height, width)``, floating point, within ``value_range``, on any device.
+            stage: what they are asked for, in the ledger; None for that of :meth:`asking_for`, or ``"query"``.
+
+        Returns:
+            Their N responses on the images' device, without gradient; scores in the images' dtype, or in float32 where
+            that is less precise.
+
+        Raises:
+            InputError: the images are not such.
+            QueryBudgetExceeded: they would pass the budget; nothing was sent.
+            TeacherAnswerError: the answer is no response of the declared kind.
+            ReplayDiverged: an interrupted run asks other questions than in its first life.
+        """
+        return self._query(images, self._stage if stage is None else stage, self._value_range)
+
+    def sit_out(self, *, stage: str) -> None:
+        """Take part in a question of several processes with no image of one's own.
+
+        It has its place in the journal, so the position is the same in every process.
+        """
+        nothing = torch.empty(0, dtype=torch.int64)
+        kept = None if self._journal is None else self._journal.replay(nothing, stage, self._kind)
+        self._ledger.intend(nothing, stage)
+        if self._journal is not None and kept is None:
+            values = nothing if self._kind == "hard" else torch.empty(0, self.num_classes)
+            self._journal.append(Response(values, self._kind, self.num_classes), nothing, stage, 0)
+        self._ledger.settle()
+
+    @contextmanager
+    def asking_for(self, stage: str) -> Iterator[None]:
+        """Within it, queries that name no stage count for ``stage``."""
+        before, self._stage = self._stage, stage
+        try:
+            yield
+        finally:
+            self._stage = before
+
+    def as_module(self) -> TeacherModule:
+        """The teacher as a module for anybody's script: forward is a query, for the stage ``"module"``.
+
+        It returns plain tensors ``(N, C)``: logits, probabilities, or for hard responses one-hot vectors; the images'
+        value range is not enforced.
+        """
+
+        def answer(images: Tensor) -> Tensor:
+            response = self._query(images, "module", None)
+            if response.soft:
+                return response.values
+            return nn.functional.one_hot(response.values, response.num_classes).to(_precise(images.dtype))
+
+        return TeacherModule(answer, self._ledger)
+
+    def keep(self, directory: str | Path | None, rank: int = 0) -> None:
+        """Begin, or go on with, a run whose spending and answers are kept in ``directory``; None keeps it in memory.
+
+        What was spent before counts as the stage ``"earlier runs"``. In a run of several processes set
+        ``ledger.processes`` first; all of them call this together.
+
+        Raises:
+            InputError: the directory cannot be written.
+            CheckpointError: a file of the run in it is damaged.
+        """
+        self.release()
+        if directory is None:
+            self._ledger.attach(None)
+            return
+        journal = Journal(Path(directory) / f"journal-{rank}.bin")
+        self._ledger.attach(directory, rank, answered=journal.last_serial)
+        self._journal = journal
+
+    def release(self) -> None:
+        """Let go of the directory; what was counted stays counted."""
+        if self._journal is not None:
+            self._journal.close()
+        self._journal = None
+        self._ledger.detach()
+
+    def _query(self, images: Tensor, stage: str, value_range: tuple[float, float] | None) -> Response:
+        check_images(images, value_range)
+        images = images.detach()
+        sent = quantize_images(images, self._value_range) if self._quantize else images
+        fingerprints = fingerprint(sent)
+        kept = None if self._journal is None else self._journal.replay(fingerprints, stage, self._kind)
+        if kept is not None:
+            self._ledger.intend(fingerprints[:0], stage)  # other processes may have to ask: all take part in counting
+            self._ledger.settle()
+            self._num_classes = kept.num_classes
+            return kept.to(images.device)
+        serial = self._ledger.intend(fingerprints, stage)
+        response = self._ask(sent)
+        if self._journal is not None:
+            self._journal.append(response, fingerprints, stage, serial)
+        self._ledger.settle()
+        return response
+
+    def _ask(self, images: Tensor) -> Response:
+        answers = []
+        for part in images.split(self._batch_size):
+            self._batches += 1
+            # The teacher gets a copy: a layer that works in place must not reach the caller's images.
+            answer = as_tensor(_BACKENDS[self](part.clone()), len(part), self._batches).to(images.device)
+            if answer.is_floating_point():
+                answer = answer.to(_precise(images.dtype))
+            response = check_response(answer, self._kind, self._num_classes, self._batches)
+            self._num_classes = response.num_classes
+            answers.append(response.values)
+        return Response(torch.cat(answers), self._kind, self.num_classes)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise InputError("a BlackBox cannot be pickled, which would hand out its teacher: save its answers, a Bank")
+
+    def __repr__(self) -> str:
+        classes = "?" if self._num_classes is None else self._num_classes
+        return f"BlackBox(responses={self._kind!r}, num_classes={classes}, {self._ledger})"
+
+
+_BACKENDS: WeakKeyDictionary[BlackBox, Ask] = WeakKeyDictionary()
+"""The teachers, away from the objects that methods are handed."""
+
+
+def _checked_range(value_range: tuple[float, float]) -> tuple[float, float]:
+    try:
+        low, high = (float(value) for value in value_range)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(f"value_range={value_range!r}: expected two finite numbers (low, high), low below high")
+    return low, high
+
+
+def _precise(dtype: torch.dtype) -> torch.dtype:
+    return dtype if dtype in (torch.float32, torch.float64) else torch.float32

@@ -1,0 +1,151 @@
+"""Data sets that are folders of image files: anybody's own, and Tiny ImageNet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mekd_plugin.errors import DataMissing, InputError
+
+__all__ = ["read_image_folder", "read_tiny_imagenet", "to_value_range"]
+
+Parts = tuple[Tensor, Tensor, Tensor, Tensor, int]
+"""Training images and labels, test images and labels, number of classes."""
+
+_TINY = "tiny-imagenet-200"
+_TINY_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+_TINY_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
+_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+_GREYSCALE_MODES = {"1", "L"}
+
+
+def to_value_range(pixels: Tensor) -> Tensor:
+    """uint8 pixels 0..255, any shape, to float32 in [-1, 1], contiguous, with one copy in memory."""
+    return pixels.to(torch.float32, memory_format=torch.contiguous_format, copy=True).div_(127.5).sub_(1)
+
+
+def read_image_folder(path: Path, image_size: int | None) -> Parts:
+    """``path/train`` and ``path/test`` (or ``path/val``), one folder of image files a class, classes in sorted order.
+
+    Raises:
+        DataMissing: folders or files are not there, or a file is no image.
+        InputError: sizes that differ with no ``image_size`` to scale to, or classes that differ between the parts.
+    """
+    train = path / "train"
+    test = path / "test" if (path / "test").is_dir() else path / "val"
+    if not train.is_dir() or not test.is_dir():
+        raise DataMissing(
+            f"{path} is no image folder: expected {path / 'train'} and {path / 'test'} (or val), each with one folder "
+            "of image files a class"
+        )
+    classes, test_classes = (_class_names(part) for part in (train, test))
+    if classes != test_classes:
+        odd = sorted(set(classes) ^ set(test_classes))
+        raise InputError(
+            f"{train} and {test} hold other classes ({', '.join(odd)} on one side only): expected the same"
+        )
+    if len(classes) < 2:
+        raise InputError(f"{train} holds {len(classes)} class folders: expected at least 2")
+    parts = [[_image_files(part / name) for name in classes] for part in (train, test)]
+    everything = [file for part in parts for files in part for file in files]
+    mode = "L" if all(_mode(file) in _GREYSCALE_MODES for file in everything) else "RGB"
+    # One size for both parts; the first image's where none is asked for.
+    size = (image_size, image_size) if image_size else _size(everything[0])
+    read: list[Tensor] = []
+    for part in parts:
+        labels = [label for label, files in enumerate(part) for _ in files]
+        images = _read([file for files in part for file in files], mode, size, scale=image_size is not None)
+        read += [images, torch.tensor(labels)]
+    return read[0], read[1], read[2], read[3], len(classes)
+
+
+def read_tiny_imagenet(root: Path, download: bool) -> Parts:
+    """Tiny ImageNet: 200 classes, 100,000 training images and the 10,000 labelled validation images as the test set.
+
+    Raises:
+        DataMissing: the folder ``tiny-imagenet-200`` is not under ``root``, or is incomplete.
+    """
+    folder = root / _TINY
+    if download and not folder.is_dir():
+        from torchvision.datasets.utils import download_and_extract_archive
+
+        try:
+            download_and_extract_archive(_TINY_URL, str(root), md5=_TINY_MD5)
+        except (OSError, RuntimeError) as error:
+            raise DataMissing(f"tiny_imagenet could not be fetched from {_TINY_URL} into {root}: {error}") from error
+    names, annotations = folder / "wnids.txt", folder / "val" / "val_annotations.txt"
+    if not names.is_file() or not annotations.is_file():
+        raise DataMissing(
+            f"tiny_imagenet is not at {folder}. Expected there: wnids.txt, train/<class>/images/*.JPEG, "
+            "val/val_annotations.txt, val/images/*.JPEG. Unpack tiny-imagenet-200.zip there, or fetch it with "
+            "--download (download=True)"
+        )
+    classes = sorted(names.read_text().split())
+    label_of = {name: label for label, name in enumerate(classes)}
+    train_files = [_image_files(folder / "train" / name / "images") for name in classes]
+    train_labels = [label for label, files in enumerate(train_files) for _ in files]
+    rows = [line.split("\t")[:2] for line in annotations.read_text().splitlines() if line]
+    test_files = [folder / "val" / "images" / file for file, _ in rows]
+    size = (64, 64)
+    train = _read([file for files in train_files for file in files], "RGB", size, scale=False)
+    test = _read(test_files, "RGB", size, scale=False)
+    return train, torch.tensor(train_labels), test, torch.tensor([label_of[name] for _, name in rows]), len(classes)
+
+
+def _class_names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _image_files(folder: Path) -> list[Path]:
+    files = sorted(file for file in folder.glob("*") if file.suffix.lower() in _SUFFIXES)
+    if not files:
+        raise DataMissing(f"{folder} holds no image files: expected some of {', '.join(sorted(_SUFFIXES))}")
+    return files
+
+
+def _open(file: Path) -> Image.Image:
+    try:
+        image = Image.open(file)
+    except OSError as error:
+        raise DataMissing(f"{file} cannot be read as an image ({error}): replace it or take it out") from error
+    if image.mode.startswith(("I", "F")):
+        # Pillow would cut such values off at 255 without a word.
+        raise InputError(f"{file} has more than 8 bits a channel (mode {image.mode}): convert it to 8 bits first")
+    return image
+
+
+def _mode(file: Path) -> str:
+    with _open(file) as image:
+        return image.mode
+
+
+def _size(file: Path) -> tuple[int, int]:
+    with _open(file) as image:
+        return image.size
+
+
+def _read(files: Sequence[Path], mode: str, size: tuple[int, int], *, scale: bool) -> Tensor:
+    """``(N, channels, height, width)`` float32 in [-1, 1]; ``size`` is Pillow's (width, height)."""
+    channels = 1 if mode == "L" else 3
+    images = torch.empty(len(files), channels, size[1], size[0])
+    for row, file in enumerate(files):
+        with _open(file) as opened:
+            try:
+                image = opened.convert(mode)
+            except OSError as error:
+                raise DataMissing(f"{file} is truncated or damaged ({error}): replace it or take it out") from error
+        if image.size != size:
+            if not scale:
+                raise InputError(
+                    f"{file} is {image.size[0]}x{image.size[1]} and others are {size[0]}x{size[1]}: "
+                    "say image_size= to scale them all to one size"
+                )
+            image = image.resize(size, Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(image)).view(size[1], size[0], channels)
+        images[row] = to_value_range(pixels.permute(2, 0, 1))
+    return images

@@ -1,0 +1,59 @@
+"""The errors that this package raises, one base class for all of them.
+
+Every message names the value that was wrong, what was expected and what to do about it.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "DataMissing",
+    "InputError",
+    "MekdError",
+    "MissingDependency",
+    "NeedsNotMet",
+    "QueryBudgetExceeded",
+    "ReplayDiverged",
+    "TeacherAnswerError",
+    "UnknownName",
+]
+
+
+class MekdError(Exception):
+    """Base class of every error that this package raises on purpose."""
+
+
+class InputError(MekdError, ValueError):
+    """A value that the caller handed in cannot be used."""
+
+
+class TeacherAnswerError(MekdError):
+    """The teacher answered something that cannot be a response to the images sent."""
+
+
+class QueryBudgetExceeded(MekdError):
+    """Asking would pass the query budget; raised *before* anything is sent."""
+
+
+class NeedsNotMet(MekdError):
+    """A method needs what the teacher or the data cannot give; raised before any training."""
+
+
+class UnknownName(MekdError, LookupError):
+    """A name that no registry knows."""
+
+
+class ReplayDiverged(MekdError):
+    """A resumed run asks about other images than it did before it was interrupted."""
+
+
+class CheckpointError(MekdError):
+    """A file that should hold weights or a run's state cannot be used."""
+
+
+class DataMissing(MekdError, FileNotFoundError):
+    """A data set's files are not where they were looked for."""
+
+
+class MissingDependency(MekdError, ImportError):
+    """An optional package is not installed."""

@@ -1,0 +1,257 @@
+"""MEKD, mapping-emulation knowledge distillation.
+
+Source: Ma, Xiang, Wang, Wu, Li, *Aligning Logits Generatively for Principled Black-Box Knowledge Distillation*, CVPR 2024.
+Stage 1 (``deprivatization.py``) trains a generator on the edge's images; stage 2 (``alignment.py``) compares the scores
+of teacher and student through it:
+
+    L = w_f * mean |G(y_S / t_g) - G(y_T / t_g)| + w_kl * t^2 * KL(softmax(y_T / t) || softmax(y_S / t))
+
+Departures:
+- ``mode="bank"``: a fixed number of generated images, asked about once; the paper (``"fresh"``) asks anew at every step;
+- scores are centred image by image before G, which is not blind to a constant;
+- the divergence is scaled by t^2, as Hinton's; the public code scales by t;
+- preset ``quick``: a discriminator that sees no batch, a shift before it, averaged weights, latent noise beside the
+  scores (``style_dim``), and scores divided by their own spread instead of ``t_g``, since G was trained on N(0, I).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mekd_plugin.blackbox.bank import Bank, FreshQueries
+from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.distiller import Asking, Distiller, Needs, Stage, Student
+from mekd_plugin.errors import InputError
+from mekd_plugin.functional import kd_divergence
+from mekd_plugin.mekd.alignment import image_distance, latent_from_scores, score_scale
+from mekd_plugin.mekd.deprivatization import Health, deprivatization, generator_health
+from mekd_plugin.mekd.folding import fold
+from mekd_plugin.networks.generators import (
+    PAPER_BN_EPS,
+    Generator,
+    paper_discriminator,
+    sample_latent,
+    small_discriminator,
+)
+from mekd_plugin.responses import Response, centre_scores
+from mekd_plugin.rows import ImageRows, Rows, Share
+from mekd_plugin.transfer import number_of_queries
+
+__all__ = ["MEKD"]
+
+_DEFAULT_BANK = 5000
+_HARD_CONFIDENCE = 0.95
+
+
+class MEKD(Distiller):
+    """Mapping-emulation knowledge distillation.
+
+    Args:
+        mode: ``"bank"`` or ``"fresh"``.
+        queries: generated images in the bank; None takes what the teacher's budget leaves (5,000 without a budget).
+        generator: a trained one to use instead of stage 1.
+        gan_steps: steps of stage 1.
+        gan_batch_size: real, and generated, images a step of stage 1.
+        gan_learning_rates: Adam's, of the generator and of the discriminator.
+        gan_average: decay of the running mean of the generator's weights; None keeps the last ones.
+        gan_shift: pixels of the random translation before the discriminator.
+        discriminator: ``"small"`` (sees no batch) or ``"paper"``.
+        discriminator_width: channels of the small one's first layer; None as for the generator.
+        generator_width: channels of the generator's last hidden layer; None takes as many as the longer side of the
+            images has pixels, from 16 to 64.
+        generator_eps: epsilon of its batch norms.
+        style_dim: coordinates of latent noise beside the C scores.
+        response_weight: w_im of stage 1; above 0 it asks the teacher ``gan_batch_size`` images at every step.
+        image_weight: w_f, of the image-space term.
+        divergence_weight: w_kl, of the divergence.
+        temperature: t, of the divergence from soft responses.
+        hard_temperature: t, of the divergence from hard ones.
+        latent_temperature: t_g, by which scores are divided before G; None divides by the spread of the bank's.
+        norm: of the image-space term, ``"l1"`` or ``"l2"``.
+        hard_scale: the score that a hard response gives to its class; None gives the one at which a softmax over C
+            classes is 95 % sure.
+        balance: whether rows of rare classes are drawn more often.
+        **world: see :class:`Distiller`.
+    """
+
+    needs = Needs(responses="either", leaves_edge="synthetic images")
+    presets: ClassVar = {
+        "quick": {},
+        "paper": {
+            "mode": "fresh",
+            "gan_steps": 18_800,
+            "gan_average": None,
+            "gan_shift": 0,
+            "discriminator": "paper",
+            "generator_width": 64,
+            "generator_eps": PAPER_BN_EPS,
+            "style_dim": 0,
+            "response_weight": 0.5,
+            "gan_learning_rates": (2e-4, 2e-4),
+            "image_weight": 1.0,
+            "temperature": 5.0,
+            "hard_temperature": 5.0,
+            "latent_temperature": 5.0,
+            "hard_scale": 1.0,
+            "balance": False,
+        },
+        "tiny": {"gan_steps": 300, "gan_learning_rates": (1e-3, 1e-3), "generator_width": 16, "discriminator_width": 16},
+    }
+
+    def __init__(
+        self,
+        *,
+        mode: Literal["bank", "fresh"] = "bank",
+        queries: int | None = None,
+        generator: Generator | None = None,
+        gan_steps: int = 2500,
+        gan_batch_size: int = 64,
+        gan_learning_rates: tuple[float, float] = (5e-4, 5e-4),
+        gan_average: float | None = 0.999,
+        gan_shift: int = 1,
+        discriminator: Literal["small", "paper"] = "small",
+        discriminator_width: int | None = None,
+        generator_width: int | None = None,
+        generator_eps: float = 1e-5,
+        style_dim: int = 54,
+        response_weight: float = 0.0,
+        image_weight: float = 0.3,
+        divergence_weight: float = 1.0,
+        temperature: float = 4.0,
+        hard_temperature: float = 1.0,
+        latent_temperature: float | None = None,
+        norm: Literal["l1", "l2"] = "l1",
+        hard_scale: float | None = None,
+        balance: bool = False,
+        **world: Any,
+    ) -> None:
+        super().__init__(**world)
+        if mode not in ("bank", "fresh"):
+            raise InputError(f'mode={mode!r}: expected "bank" (asked once) or "fresh" (asked anew at every step)')
+        if mode == "fresh" and latent_temperature is None:
+            raise InputError('mode="fresh" has no bank to measure the spread of scores on: give latent_temperature')
+        if discriminator not in ("small", "paper"):
+            raise InputError(f'discriminator={discriminator!r}: expected "small" or "paper"')
+        self.mode, self.queries, self.generator = mode, queries, generator
+        self.gan_steps, self.gan_batch_size = gan_steps, gan_batch_size
+        self.gan_learning_rates, self.gan_average, self.gan_shift = gan_learning_rates, gan_average, gan_shift
+        channels = min(64, max(16, *self.image_shape[1:]))
+        self.discriminator, self.discriminator_width = discriminator, discriminator_width or channels
+        self.generator_width, self.generator_eps = generator_width or channels, generator_eps
+        self.style_dim = style_dim
+        self.response_weight = response_weight
+        self.image_weight, self.divergence_weight = image_weight, divergence_weight
+        self.temperature, self.hard_temperature = temperature, hard_temperature
+        self.latent_temperature, self.norm, self.balance = latent_temperature, norm, balance
+        self.hard_scale = hard_scale or math.log(_HARD_CONFIDENCE / (1 - _HARD_CONFIDENCE) * (self.num_classes - 1))
+        self.health: Health | None = None
+        self._frozen: nn.Module | None = None
+        self._scale = 1.0 if latent_temperature is None else latent_temperature
+
+    def stages(self, teacher: BlackBox, images: Tensor, student: nn.Module) -> Iterator[Stage]:
+        if self.generator is None:
+            self.generator = self._new_generator()
+            yield deprivatization(
+                self.generator,
+                self._new_discriminator(),
+                ImageRows(images, seed=self.seed),
+                steps=self.gan_steps,
+                batch_size=self.gan_batch_size,
+                learning_rates=self.gan_learning_rates,
+                average=self.gan_average,
+                shift=self.gan_shift,
+                response_weight=self.response_weight,
+                reuse=f"{self.generator.config} {self.discriminator} {self.discriminator_width} {self.gan_batch_size} "
+                f"{self.gan_learning_rates} {self.gan_average} {self.gan_shift}",
+            )
+        self.freeze(self.generator)
+        if self.mode == "fresh":
+            yield self.align("alignment", FreshQueries(teacher, self._draw_fresh, stage="alignment"), student)
+            return
+        bank = Bank("bank")
+        size = number_of_queries(teacher, "bank", self.queries, otherwise=_DEFAULT_BANK)
+        yield Asking("bank", bank, self._draw, size)
+        self.health = generator_health(bank.rows(), images)
+        scores = bank.response.scores(hard_scale=self.hard_scale)
+        if self.latent_temperature is None:
+            self._scale = float(score_scale(scores))
+        if self.image_weight:
+            bank.add_column("target", self.targets)
+        weights = _balancing_weights(bank.response) if self.balance else None
+        yield self.align("alignment", bank.order(self.seed, weights), student)
+
+    def freeze(self, generator: Generator) -> None:
+        """Take ``generator`` as it stands for stage 2; nothing trains it from here on."""
+        self.generator, self._frozen = generator, fold(generator)
+
+    def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
+        logits = student(rows.images)
+        response = rows.teacher()
+        scores = response.scores(hard_scale=self.hard_scale)
+        temperature = self.temperature if response.soft else self.hard_temperature
+        parts = {"divergence": kd_divergence(logits, scores, temperature)}
+        loss = self.divergence_weight * parts["divergence"]
+        if self.image_weight:
+            target = rows.extra["target"] if "target" in rows.extra else self.targets(rows)
+            latent = latent_from_scores(centre_scores(logits), self._scale, rows.extra.get("style"))
+            parts["image_distance"] = image_distance(self._generator_on(logits), latent, target, norm=self.norm)
+            loss = loss + self.image_weight * parts["image_distance"]
+        return {"loss": loss, **parts}
+
+    @torch.no_grad()
+    def targets(self, rows: Rows) -> Tensor:
+        """The teacher's images G(y_T / t_g, e), ``(N, channels, height, width)`` in [-1, 1], of answered rows."""
+        scores = rows.teacher().scores(hard_scale=self.hard_scale)
+        return self._generator_on(scores)(latent_from_scores(scores, self._scale, rows.extra.get("style")))
+
+    def report(self) -> dict[str, Any]:
+        return {} if self.health is None else {"generator": self.health.as_record(), "warnings": self.health.warnings}
+
+    def _new_generator(self) -> Generator:
+        return Generator(
+            self.num_classes,
+            self.image_shape,
+            style_dim=self.style_dim,
+            width=self.generator_width,
+            eps=self.generator_eps,
+        )
+
+    def _new_discriminator(self) -> nn.Module:
+        if self.discriminator == "paper":
+            return paper_discriminator(self.image_shape)
+        return small_discriminator(self.image_shape, width=self.discriminator_width)
+
+    @torch.no_grad()
+    def _generate(self, latent: Tensor) -> Rows:
+        return Rows(self._generator_on(latent)(latent), extra={"style": latent[:, self.num_classes :]})
+
+    def _draw(self, start: int, stop: int) -> Rows:
+        if self.generator is None:
+            raise InputError("there is no generator yet: run stage 1, or give one")
+        rng = torch.Generator().manual_seed(self.seed * 1_000_003 + start)
+        latent = torch.randn(stop - start, self.generator.latent_dim, generator=rng)
+        return self._generate(latent.to(next(self.generator.parameters()).device))
+
+    def _draw_fresh(self, step: int, size: int, share: Share) -> Rows:
+        if self.generator is None:
+            raise InputError("there is no generator yet: run stage 1, or give one")
+        return self._generate(sample_latent(self.generator, size))
+
+    def _generator_on(self, like: Tensor) -> nn.Module:
+        if self._frozen is None:
+            raise InputError("there is no generator yet: run stage 1, or call freeze(generator)")
+        if next(self._frozen.parameters()).device != like.device:
+            self._frozen.to(like.device)
+        return self._frozen
+
+
+def _balancing_weights(response: Response, *, most: float = 4.0) -> Tensor:
+    """Weights ``(N,)`` that draw every class equally often, none more than ``most`` times as often as it comes."""
+    counts = torch.bincount(response.labels, minlength=response.num_classes).clamp_min(1)
+    share = len(response) / response.num_classes / counts
+    return share.clamp(max=most)[response.labels]

@@ -1,0 +1,218 @@
+"""What a benchmark writes down: one record a run, one ``results.json`` for all of them, with a schema number."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from mekd_plugin.errors import InputError
+
+__all__ = ["SCHEMA", "Queries", "Results", "RunRecord", "Seconds", "describe_environment"]
+
+SCHEMA = 1
+_REPORTED_PACKAGES = ("mekd-plugin", "torch", "torchvision", "accelerate", "numpy", "scipy", "scikit-learn", "pot")
+
+
+class _Json:
+    """Dataclasses to JSON and back; keys that a newer version added are ignored."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts, lists and scalars."""
+        return asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def from_json(cls, content: Any) -> Self:
+        """The value that ``to_json`` wrote.
+
+        Raises:
+            InputError: not a mapping, or a required key is missing.
+        """
+        if not isinstance(content, Mapping):
+            raise InputError(f"a {cls.__name__} is a JSON object, not {type(content).__name__}")
+        known = fields(cls)  # type: ignore[arg-type]
+        required = {item.name for item in known if item.default is MISSING and item.default_factory is MISSING}
+        if missing := sorted(required - content.keys()):
+            raise InputError(f"a {cls.__name__} without {', '.join(missing)}: was it written by another program?")
+        return cls(**{item.name: content[item.name] for item in known if item.name in content})
+
+
+@dataclass(frozen=True)
+class Queries(_Json):
+    """What a run asked the teacher; one image sent is one query.
+
+    Attributes:
+        by_stage: images sent, by stage.
+        total: images sent, repeats and views included.
+        distinct: different images among them.
+        uncertain: images that were sent, and whose answers a killed process lost.
+    """
+
+    by_stage: dict[str, int] = field(default_factory=dict)
+    total: int = 0
+    distinct: int = 0
+    uncertain: int = 0
+
+
+@dataclass(frozen=True)
+class Seconds(_Json):
+    """Wall-clock seconds: ``prepare`` (generator, asking) and ``distill`` (the student)."""
+
+    prepare: float = 0.0
+    distill: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunRecord(_Json):
+    """One run: its settings, what it cost, what came out. Accuracies and agreements are fractions in [0, 1].
+
+    Attributes:
+        method: canonical name.
+        seed: of the edge's images, the method and the student.
+        dataset: name.
+        teacher: as it was given.
+        student: network name.
+        responses: ``"logits"``, ``"probabilities"`` or ``"hard"``.
+        status: ``"finished"`` or ``"failed"``.
+        signature: one line with every setting that decides the numbers, and the version.
+        key: name of the run's directory.
+        error: why it failed.
+        teacher_accuracy: on the test set.
+        student_accuracy: on the test set, after the last step.
+        best_test_accuracy: the highest over the points of ``curve``: chosen *on the test set*, as many publications
+            do; to compare with theirs only.
+        agreement: share of the test images on which student and teacher name the same class.
+        held_out_agreement: the same on held-out answered images, which needs no labels; None without validation.
+        queries: what it asked.
+        budget: limit on the queries; None where there was none.
+        real_images: unlabelled images that the edge holds.
+        split: where they come from: ``"teacher's training set"`` or ``"disjoint"`` from it.
+        pool: where the method's images come from: ``"edge"`` or ``"none"``.
+        leaves_edge: what was sent to the teacher.
+        price: of the queries; None without ``price_per_1000``.
+        white_box: whether the method needs the teacher's insides, so that it is only a reference.
+        steps: student steps.
+        seconds: wall-clock time.
+        peak_memory_mb: of the process, or of the GPU where one was used.
+        test_images: size of the test set.
+        curve: test accuracy and agreement at points of the student's training, ``{"step", "accuracy", "agreement"}``.
+        warnings: what the method has to say about its own health.
+    """
+
+    method: str
+    seed: int
+    dataset: str
+    teacher: str
+    student: str
+    responses: str
+    status: Literal["finished", "failed"]
+    signature: str
+    key: str = ""
+    error: str | None = None
+    teacher_accuracy: float | None = None
+    student_accuracy: float | None = None
+    best_test_accuracy: float | None = None
+    agreement: float | None = None
+    held_out_agreement: float | None = None
+    queries: Queries = field(default_factory=Queries)
+    budget: int | None = None
+    real_images: int | None = None
+    split: str = ""
+    pool: str = ""
+    leaves_edge: str = ""
+    price: float | None = None
+    white_box: bool = False
+    steps: int | None = None
+    seconds: Seconds = field(default_factory=Seconds)
+    peak_memory_mb: float | None = None
+    test_images: int | None = None
+    curve: list[dict[str, float]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, content: Any) -> Self:
+        """See :meth:`_Json.from_json`; the nested records too."""
+        if isinstance(content, Mapping):
+            content = dict(content)
+            if "queries" in content:
+                content["queries"] = Queries.from_json(content["queries"])
+            if "seconds" in content:
+                content["seconds"] = Seconds.from_json(content["seconds"])
+        return super().from_json(content)
+
+
+@dataclass(frozen=True)
+class Results(_Json):
+    """The content of ``results.json``.
+
+    Attributes:
+        environment: see :func:`describe_environment`.
+        config: the benchmark's settings.
+        runs: a record each.
+        summary: over the seeds, a row for each method and setting.
+        schema: of this file.
+    """
+
+    environment: dict[str, Any]
+    config: dict[str, Any]
+    runs: list[RunRecord]
+    summary: list[dict[str, Any]]
+    schema: int = SCHEMA
+
+    def to_json(self) -> dict[str, Any]:
+        """With the schema number first."""
+        content = super().to_json()
+        return {"schema": content.pop("schema"), **content}
+
+    @classmethod
+    def from_json(cls, content: Any) -> Self:
+        """See :meth:`_Json.from_json`.
+
+        Raises:
+            InputError: also for another schema number.
+        """
+        if isinstance(content, Mapping):
+            if content.get("schema") != SCHEMA:
+                raise InputError(
+                    f"results with schema {content.get('schema')!r}: this version reads schema {SCHEMA}; "
+                    "run the benchmark again, or read it with the version that wrote it"
+                )
+            content = {**content, "runs": [RunRecord.from_json(run) for run in content.get("runs", [])]}
+        return super().from_json(content)
+
+
+def describe_environment(*, device: str, jobs: int, threads: int) -> dict[str, Any]:
+    """Where the numbers were made: time, machine, device, versions; no host or user name."""
+    packages = {}
+    for name in _REPORTED_PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(terse=True),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "device": device,
+        "jobs": jobs,
+        "threads_per_job": threads,
+        "packages": packages,
+    }
+
+
+def _processor() -> str:
+    """The processor's marketing name where Linux tells it; its architecture elsewhere."""
+    listing = Path("/proc/cpuinfo")
+    if listing.exists():
+        for line in listing.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,175 @@
+"""Names of methods to their classes, through entry points: ours come in by the same door as anybody's.
+
+A package adds a method with one line of its ``pyproject.toml``, in the group ``mekd.distillers``; an alias is a line
+in ``mekd.aliases`` whose value is the canonical name. Listing reads metadata only: nothing is imported until a class
+is asked for.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+from mekd_plugin.errors import InputError, MekdError, UnknownName
+
+if TYPE_CHECKING:
+    from mekd_plugin.distiller import Distiller
+
+__all__ = ["Entry", "Registry", "available", "create", "distillers", "unknown_name"]
+
+_GROUP, _ALIASES = "mekd.distillers", "mekd.aliases"
+_BASE = "mekd_plugin.distiller:Distiller"
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> UnknownName:
+    """The error for a ``name`` that is not among ``known``: the list of them, and the closest match."""
+    known = sorted(known)
+    close = get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return UnknownName(f"unknown {what} {name!r}: expected one of {', '.join(known) or '(none known)'}{hint}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a method without importing it.
+
+    Attributes:
+        name: canonical, as it stands in every record.
+        target: ``package.module:Class``.
+        owner: the distribution that brings it, with its version.
+        aliases: further names.
+    """
+
+    name: str
+    target: str
+    owner: str
+    aliases: tuple[str, ...] = ()
+
+
+class Registry:
+    """Methods by name.
+
+    Args:
+        entries: entry points whose values are classes.
+        aliases: entry points whose values are canonical names.
+    """
+
+    def __init__(self, entries: Iterable[EntryPoint], aliases: Iterable[EntryPoint] = ()) -> None:
+        self._owners: dict[str, list[Entry]] = defaultdict(list)
+        for point in entries:
+            self._owners[point.name].append(Entry(point.name, point.value, _owner(point)))
+        self._aliases: dict[str, list[Entry]] = defaultdict(list)
+        for point in aliases:
+            self._aliases[point.name].append(Entry(point.name, point.value, _owner(point)))
+
+    def entries(self) -> list[Entry]:
+        """Every method, sorted by name.
+
+        Raises:
+            MekdError: two packages claim one name.
+        """
+        found = {name: self._single(name) for name in sorted(self._owners)}
+        for alias in sorted(self._aliases):
+            name = self.canonical(alias)
+            found[name] = replace(found[name], aliases=(*found[name].aliases, alias))
+        return list(found.values())
+
+    def canonical(self, name: str) -> str:
+        """The name that records hold for ``name``, which may be an alias.
+
+        Raises:
+            UnknownName: no package brings it, or an alias points at nothing.
+            MekdError: two packages claim it.
+        """
+        if name not in self._owners and name not in self._aliases:
+            raise unknown_name("method", name, [*self._owners, *self._aliases])
+        entry = self._single(name)
+        if name in self._owners:
+            return name
+        if entry.target not in self._owners:
+            raise unknown_name(f"method (to which {entry.owner} points the alias {name!r})", entry.target, self._owners)
+        return entry.target
+
+    def get(self, name: str) -> type[Distiller]:
+        """The class of a method.
+
+        Raises:
+            UnknownName: as :meth:`canonical`.
+            MekdError: two packages claim the name, or its target cannot be imported.
+            InputError: the target is no Distiller.
+        """
+        entry = self._single(self.canonical(name))
+        base, target = _load(_BASE, "the base class"), _load(entry.target, f"{entry.name!r} of {entry.owner}")
+        if not (isinstance(target, type) and issubclass(target, base)):
+            raise InputError(
+                f"method {entry.name!r} of {entry.owner}: {entry.target} is {target!r}, expected a subclass of "
+                f"{_BASE.replace(':', '.')}; correct the line in that package's entry points"
+            )
+        return target
+
+    def create(self, name: str, *, preset: str = "quick", **settings: Any) -> Distiller:
+        """An instance of a method: its preset, overridden by ``settings``.
+
+        Args:
+            name: canonical or an alias.
+            preset: ``"quick"`` or ``"paper"``.
+            settings: ``num_classes``, ``image_shape``, ``seed``, and the method's hyperparameters.
+
+        Raises:
+            UnknownName: the method or the preset is unknown.
+            InputError: the method has no such hyperparameter, or lacks a required argument.
+        """
+        cls = self.get(name)
+        if preset not in cls.presets:
+            raise unknown_name(f"preset of {self.canonical(name)}", preset, cls.presets)
+        accepted = inspect.signature(cls).parameters
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values()):
+            for setting in settings:
+                if setting not in accepted:
+                    raise InputError(str(unknown_name(f"hyperparameter of {cls.__name__}", setting, accepted)))
+        merged = {**cls.presets[preset], **settings}
+        missing = [key for key, value in accepted.items() if value.default is value.empty and key not in merged]
+        required = [key for key in missing if accepted[key].kind is inspect.Parameter.KEYWORD_ONLY]
+        if required:
+            raise InputError(f"{self.canonical(name)}: {', '.join(required)} must be given")
+        return cls(**merged)
+
+    def _single(self, name: str) -> Entry:
+        claims = [*self._owners.get(name, []), *self._aliases.get(name, [])]
+        if len(claims) > 1:
+            owners = " and ".join(f"{claim.owner} ({claim.target})" for claim in claims)
+            raise MekdError(f"the method name {name!r} is claimed by {owners}: uninstall one, or rename it there")
+        return claims[0]
+
+
+def _owner(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
+
+
+def _load(target: str, what: str) -> Any:
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise MekdError(f"cannot load {what} from {target}: {error}; install that package whole, or again") from error
+
+
+def distillers() -> Registry:
+    """The methods of every installed package, as they stand now."""
+    return Registry(entry_points(group=_GROUP), entry_points(group=_ALIASES))
+
+
+def available() -> list[str]:
+    """Canonical names of every installed method, sorted; imports none of them."""
+    return [entry.name for entry in distillers().entries()]
+
+
+def create(name: str, *, preset: str = "quick", **settings: Any) -> Distiller:
+    """An instance of the method ``name``; see :meth:`Registry.create`."""
+    return distillers().create(name, preset=preset, **settings)

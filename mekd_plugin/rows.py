@@ -1,0 +1,133 @@
+"""Rows: what a training step looks at, and where its batches come from.
+
+A row is *(image, response, named extra columns)*. Batches are a pure function of the step, so that a resumed run sees
+exactly what it would have seen, and of the process's rank, so that several processes see different rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mekd_plugin.errors import InputError
+from mekd_plugin.responses import Response
+
+__all__ = ["ImageRows", "RowSource", "Rows", "Share", "ShuffledIndices"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A batch of rows.
+
+    Attributes:
+        images: ``(N, channels, height, width)``, floating point.
+        response: the teacher's answers to ``images``; None for rows that were not asked about.
+        extra: further columns by name, each with N entries along its first axis.
+        asked: rows that a stage's ``ask`` had answered for this step, where it has one.
+    """
+
+    images: Tensor
+    response: Response | None = None
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    asked: Rows | None = None
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    def __getitem__(self, index: Tensor | slice) -> Rows:
+        return Rows(
+            self.images[index],
+            None if self.response is None else self.response[index],
+            {name: column[index] for name, column in self.extra.items()},
+        )
+
+    def to(self, device: torch.device | str) -> Rows:
+        """The same rows on ``device``."""
+        return Rows(
+            self.images.to(device, non_blocking=True),
+            None if self.response is None else self.response.to(device, non_blocking=True),
+            {name: column.to(device, non_blocking=True) for name, column in self.extra.items()},
+            None if self.asked is None else self.asked.to(device),
+        )
+
+    def answered(self, response: Response) -> Rows:
+        """The same rows with the teacher's answers to them."""
+        return replace(self, response=response)
+
+    def teacher(self) -> Response:
+        """The teacher's answers, for a step that cannot do without them.
+
+        Raises:
+            InputError: the rows were not asked about.
+        """
+        if self.response is None:
+            raise InputError("these rows hold no teacher response: ask about their images before learning from them")
+        return self.response
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of a global batch this process takes: ``rank`` of ``world`` equal parts."""
+
+    rank: int = 0
+    world: int = 1
+
+
+class RowSource(Protocol):
+    """Where a stage's batches come from."""
+
+    def batch(self, step: int, size: int, share: Share) -> Rows:
+        """``size`` rows for this process at ``step`` (from 0), on the source's own device."""
+
+
+class ShuffledIndices:
+    """An endless stream of row numbers: one seeded permutation of ``count`` rows after another.
+
+    Batch ``k`` of ``size`` is positions ``k * size`` to ``(k + 1) * size`` of the stream, so a source of any length
+    serves batches of any size, every row equally often, and a position is all there is to resume from.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        if count < 1:
+            raise InputError("there are no rows to draw batches from: expected at least one")
+        self.count, self.seed = count, seed
+        self._permutations: dict[int, Tensor] = {}
+
+    def take(self, start: int, stop: int) -> Tensor:
+        """Row numbers at stream positions ``start`` to ``stop``, int64 on the CPU."""
+        first, last = start // self.count, (stop - 1) // self.count
+        stream = torch.cat([self._permutation(epoch) for epoch in range(first, last + 1)])
+        return stream[start - first * self.count : stop - first * self.count]
+
+    def batch(self, step: int, size: int, share: Share) -> Tensor:
+        """This process's part of the global batch ``step`` of ``size * share.world`` rows."""
+        start = (step * share.world + share.rank) * size
+        return self.take(start, start + size)
+
+    def _permutation(self, epoch: int) -> Tensor:
+        if epoch not in self._permutations:
+            if len(self._permutations) > 4:
+                self._permutations.clear()
+            rng = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            self._permutations[epoch] = torch.randperm(self.count, generator=rng)
+        return self._permutations[epoch]
+
+
+class ImageRows:
+    """Rows that are images only, such as the edge's real ones in stage 1.
+
+    Args:
+        images: ``(N, channels, height, width)``.
+        seed: of the order of the rows.
+    """
+
+    def __init__(self, images: Tensor, *, seed: int) -> None:
+        self.images = images
+        self._order = ShuffledIndices(len(images), seed)
+
+    def batch(self, step: int, size: int, share: Share) -> Rows:
+        return Rows(self.images[self._order.batch(step, size, share).to(self.images.device)])

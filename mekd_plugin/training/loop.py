@@ -1,0 +1,297 @@
+"""The loop: the only place that iterates over batches, for every stage of every method."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from tqdm.auto import tqdm
+
+from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.distiller import Player, Training
+from mekd_plugin.errors import InputError, MekdError
+from mekd_plugin.rows import Rows
+from mekd_plugin.training.checkpoint import load_state, load_weights_into, restore_optimizer, save_state
+from mekd_plugin.training.metrics import Metrics
+from mekd_plugin.training.processes import Processes
+from mekd_plugin.training.recipe import Recipe
+from mekd_plugin.views import translate
+
+__all__ = ["Loop", "TrainingDiverged", "stage_seed"]
+
+
+class TrainingDiverged(MekdError):
+    """A loss is no longer a finite number."""
+
+
+def stage_seed(seed: int, name: str, rank: int = 0) -> int:
+    """The seed of a stage's random numbers: a stage draws the same ones whatever ran before it."""
+    digest = seed & 0xFFFFFFFF
+    for byte in f"{name}/{rank}".encode():
+        digest = (digest * 16777619 ^ byte) & 0xFFFFFFFFFFFF
+    return digest
+
+
+@dataclass
+class _Seat:
+    """A player at the table: what the loop keeps of it."""
+
+    module: nn.Module
+    weights: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler | None
+    averaged: AveragedModel | None
+
+    @classmethod
+    def take(cls, player: Player, device: torch.device, *, channels_last: bool) -> _Seat:
+        module = player.module.to(device)
+        if channels_last:
+            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module.train()
+        weights = [weight for weight in module.parameters() if weight.requires_grad]
+        if not weights:
+            raise InputError(f"{type(module).__name__} has no weight that requires a gradient: nothing to train")
+        optimizer = player.optimizer(weights)
+        schedule = None if player.schedule is None else player.schedule(optimizer)
+        averaged = None
+        if player.average is not None:
+            averaged = AveragedModel(module, multi_avg_fn=_running_mean(player.average), use_buffers=True)
+        return cls(module, weights, optimizer, schedule, averaged)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
+        }
+
+    def restore(self, state: Mapping[str, Any], origin: str) -> None:
+        load_weights_into(self.module, state["module"], origin=origin)
+        restore_optimizer(self.optimizer, state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        if self.averaged is not None:
+            load_weights_into(self.averaged, state["averaged"], origin=origin)
+
+
+@dataclass
+class Loop:
+    """Runs training stages.
+
+    Attributes:
+        processes: device and peers.
+        recipe: of the student.
+        seed: of the run; every stage derives its own from it.
+        metrics: where scalars go.
+        checkpoint: file for the unfinished stage's state; None keeps none.
+        checkpoint_steps: how often it is written.
+        log_steps: how often scalars are read off the device.
+        observers: called after each of the student's steps as ``observer(step, student)``, ``step`` counted from 1 over
+            all stages; evaluation and snapshots are observers.
+        progress: whether to draw a progress bar.
+        student_steps: how many steps the student has taken in finished stages.
+        settled_metrics: lines of metrics that belong to finished stages.
+    """
+
+    processes: Processes
+    recipe: Recipe
+    seed: int
+    metrics: Metrics
+    checkpoint: Path | None = None
+    checkpoint_steps: int = 250
+    log_steps: int = 50
+    observers: list[Callable[[int, nn.Module], None]] = field(default_factory=list)
+    progress: bool = True
+    student_steps: int = 0
+    settled_metrics: int = 0
+
+    def run(self, stage: Training, student: nn.Module, teacher: BlackBox) -> None:
+        """Train one stage to its end, from the checkpoint where it holds this stage."""
+        steps = self.steps_of(stage)
+        size = stage.batch_size or self.recipe.batch_size
+        seats = self._seats(stage, student, steps)
+        torch.manual_seed(stage_seed(self.seed, stage.name, self.processes.share.rank))
+        start = self._resume(stage.name, seats, teacher)
+        update = self._updater(seats)
+        bar = tqdm(total=steps, initial=start, desc=stage.name, leave=False, disable=None if self.progress else True)
+        with bar, _stop_between_steps() as stopped:
+            for step in range(start, steps):
+                rows = self._rows(stage, step, size)
+                if stage.ask is not None:
+                    asked = stage.ask(rows)
+                    rows = replace(rows, asked=asked.answered(teacher.query(asked.images, stage=stage.name)))
+                with torch.autocast(
+                    self.processes.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"
+                ):
+                    scalars = stage.step(rows, update)
+                done = step + 1
+                if done % self.log_steps == 0 or done == steps:
+                    self._log(stage, done, scalars, teacher, bar)
+                if stage.trains_student:
+                    self._observe(done, student)
+                if self.checkpoint is not None and (done % self.checkpoint_steps == 0 or stopped.is_set()):
+                    self._save(stage.name, done, seats, teacher)
+                if stopped.is_set():
+                    raise KeyboardInterrupt
+                bar.update()
+        for seat in seats.values():
+            if seat.averaged is not None:
+                seat.module.load_state_dict(seat.averaged.module.state_dict())
+            self.processes.align(seat.module)
+        if stage.trains_student:
+            self.student_steps += steps
+        self.settled_metrics = self.metrics.position
+
+    def steps_of(self, stage: Training) -> int:
+        """How many steps the stage takes: its own number, or its share of the recipe's."""
+        return stage.steps if stage.steps is not None else max(1, round(stage.share * self.recipe.steps))
+
+    def _seats(self, stage: Training, student: nn.Module, steps: int) -> dict[str, _Seat]:
+        players = dict(stage.players)
+        if stage.trains_student:
+            players["student"] = Player(
+                student, self.recipe.make_optimizer, lambda optimizer: self.recipe.make_schedule(optimizer, steps)
+            )
+        if not players:
+            raise InputError(f"stage {stage.name!r} has no player: there is nothing to train")
+        seats = {
+            name: _Seat.take(player, self.processes.device, channels_last=self.recipe.channels_last)
+            for name, player in players.items()
+        }
+        for seat in seats.values():
+            self.processes.align(seat.module)
+        return seats
+
+    def _rows(self, stage: Training, step: int, size: int) -> Rows:
+        rows = stage.rows.batch(step, size, self.processes.share).to(self.processes.device)
+        if self.recipe.channels_last:
+            rows = replace(rows, images=rows.images.contiguous(memory_format=torch.channels_last))
+        if stage.trains_student and self.recipe.translate:
+            rows = replace(rows, images=translate(rows.images, self.recipe.translate))
+        return rows
+
+    def _updater(self, seats: Mapping[str, _Seat]) -> Callable[[Mapping[str, Tensor]], None]:
+        def update(losses: Mapping[str, Tensor]) -> None:
+            if unknown := set(losses) - set(seats):
+                raise InputError(f"losses for {sorted(unknown)}, but this stage's players are {sorted(seats)}")
+            moved = [(seats[name], loss) for name, loss in losses.items()]
+            with torch.autocast(self.processes.device.type, enabled=False):
+                for seat, _ in moved:
+                    seat.optimizer.zero_grad(set_to_none=True)
+                for index, (seat, loss) in enumerate(moved):
+                    torch.autograd.backward(loss, inputs=seat.weights, retain_graph=index + 1 < len(moved))
+                for seat, _ in moved:
+                    self.processes.average([weight.grad for weight in seat.weights if weight.grad is not None])
+                    seat.optimizer.step()
+                    if seat.schedule is not None:
+                        seat.schedule.step()
+                    if seat.averaged is not None:
+                        seat.averaged.update_parameters(seat.module)
+
+        return update
+
+    def _log(
+        self, stage: Training, done: int, scalars: Mapping[str, Tensor], teacher: BlackBox, bar: Any
+    ) -> None:
+        values = {name: float(value) for name, value in scalars.items()}
+        if not all(abs(value) < float("inf") for value in values.values()):
+            raise TrainingDiverged(
+                f"stage {stage.name!r}, step {done}: {values} is not finite; lower the learning rate, or look at the "
+                "teacher's responses (everything up to the last checkpoint is kept)"
+            )
+        self.metrics.write({"stage": stage.name, "step": done, **values, "queries": teacher.ledger.total})
+        shown = {name: f"{values[name]:.3f}" for name in ("loss", "agreement") if name in values}
+        bar.set_postfix({**shown, "queries": teacher.ledger.total}, refresh=False)
+
+    def _observe(self, done: int, student: nn.Module) -> None:
+        for observer in self.observers:
+            observer(self.student_steps + done, student)
+
+    def _save(self, name: str, done: int, seats: Mapping[str, _Seat], teacher: BlackBox) -> None:
+        position = None if teacher.journal is None else teacher.journal.position
+        if self.processes.main and self.checkpoint is not None:
+            state = {
+                "stage": name,
+                "step": done,
+                "players": {player: seat.state() for player, seat in seats.items()},
+                "random": _random_state(self.processes.device),
+                "position": position,
+                "metrics": self.metrics.position,
+            }
+            save_state(self.checkpoint, state)
+        if teacher.journal is not None and position is not None:
+            teacher.journal.forget(position)
+
+    def _resume(self, name: str, seats: Mapping[str, _Seat], teacher: BlackBox) -> int:
+        state = load_state(self.checkpoint) if self.checkpoint is not None and self.checkpoint.exists() else None
+        if state is None or state["stage"] != name:
+            self.metrics.rewind(self.settled_metrics)
+            return 0
+        for player, seat in seats.items():
+            seat.restore(state["players"][player], str(self.checkpoint))
+        if self.processes.main:
+            _restore_random_state(state["random"], self.processes.device)
+        else:
+            torch.manual_seed(stage_seed(self.seed, f"{name}/{state['step']}", self.processes.share.rank))
+        if teacher.journal is not None:
+            teacher.journal.rewind(state["position"])
+        self.metrics.rewind(state["metrics"])
+        return int(state["step"])
+
+
+def _running_mean(decay: float) -> Callable[[Any, Any, Any], None]:
+    """An exponential moving average whose decay grows from 0.1, so that the initial weights are soon forgotten."""
+
+    @torch.no_grad()
+    def average(averaged: Any, current: Any, count: Any) -> None:
+        weight = 1 - ((1 + count) / (10 + count)).clamp(max=decay)
+        for mean, value in zip(averaged, current, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, weight.to(mean))
+            else:
+                mean.copy_(value)
+
+    return average
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _restore_random_state(states: Mapping[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+@contextlib.contextmanager
+def _stop_between_steps() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into a request to stop after the step under way; a second one stops at once."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+
+    def request(signum: int, frame: FrameType | None) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    before = signal.signal(signal.SIGINT, request)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, before)

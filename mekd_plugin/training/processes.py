@@ -1,0 +1,92 @@
+"""Where a run computes: its device, and the other processes it shares the work with (accelerate's)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast, gather, pad_across_processes
+from torch import Tensor, nn
+
+from mekd_plugin.errors import InputError
+from mekd_plugin.rows import Share
+
+__all__ = ["Processes"]
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that ``accelerate launch`` or ``torchrun`` started; alone where neither did.
+
+    Attributes:
+        device: where this process computes.
+        share: this process's rank, and how many there are.
+    """
+
+    device: torch.device
+    share: Share
+
+    @classmethod
+    def join(cls, device: str = "auto") -> Processes:
+        """Find this process's place.
+
+        Args:
+            device: ``"auto"`` (an accelerator where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+
+        Raises:
+            InputError: the device is unknown, or not on this machine.
+        """
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            state = PartialState(cpu=device == "cpu")
+            return cls(state.device, Share(state.process_index, state.num_processes))
+        try:
+            if device == "auto":
+                found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+                chosen = found or torch.device("cpu")
+            else:
+                chosen = torch.device(device)
+            torch.empty(1, device=chosen)
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(
+                f'device={device!r} cannot be used here ({error}); expected "auto", "cpu" or e.g. "cuda:0"'
+            ) from error
+        return cls(chosen, Share())
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files and shows progress."""
+        return self.share.rank == 0
+
+    def gather(self, values: Tensor) -> Tensor:
+        """``values`` of all processes, one after another along the first axis; lengths may differ.
+
+        The result is on the device of ``values``.
+        """
+        if self.share.world == 1:
+            return values
+        device = values.device
+        length = torch.tensor([len(values)], device=self.device)
+        lengths = gather(length).tolist()
+        padded = pad_across_processes(values.to(self.device), dim=0)
+        parts = gather(padded).split(max(lengths))
+        return torch.cat([part[:count] for part, count in zip(parts, lengths, strict=True)]).to(device)
+
+    def average(self, gradients: Sequence[Tensor]) -> None:
+        """Replace each gradient by its mean over the processes, in one exchange."""
+        if self.share.world == 1 or not gradients:
+            return
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        torch.distributed.all_reduce(flat)
+        flat /= self.share.world
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def align(self, module: nn.Module) -> None:
+        """Give every process the first one's weights and buffers."""
+        if self.share.world > 1:
+            with torch.no_grad():
+                for tensor in [*module.parameters(), *module.buffers()]:
+                    tensor.copy_(broadcast(tensor.detach().contiguous()))

@@ -1,0 +1,93 @@
+"""The student's training recipe: the same for every method, or a comparison of methods says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, MultiStepLR, OneCycleLR
+
+from mekd_plugin.errors import InputError
+
+__all__ = ["Recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a student is trained.
+
+    Attributes:
+        steps: optimiser steps, in all of a method's student stages together.
+        batch_size: rows a step, on each process.
+        optimizer: ``"adamw"`` or ``"sgd"`` (momentum 0.9).
+        learning_rate: highest rate.
+        weight_decay: decoupled for AdamW, coupled for SGD.
+        schedule: ``"one_cycle"``, ``"multistep"`` (x0.1 after 1/3 and 2/3 of the steps, the paper's 80 and 160 of 240
+            epochs) or ``"constant"``.
+        translate: pixels by which a row's image is shifted at random at every step, its answer kept; costs no query.
+        precision: ``"no"`` (float32) or ``"bf16"`` (automatic mixed precision).
+        channels_last: memory format of images and convolutions; faster on CPUs and GPUs, rounds differently.
+    """
+
+    steps: int = 2000
+    batch_size: int = 64
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 3e-3
+    weight_decay: float = 5e-3
+    schedule: Literal["one_cycle", "multistep", "constant"] = "one_cycle"
+    translate: int = 1
+    precision: Literal["no", "bf16"] = "no"
+    channels_last: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 2:
+            raise InputError(
+                f"steps={self.steps}, batch_size={self.batch_size}: expected at least 1 step and batches of at least 2 "
+                "(batch norm needs two rows)"
+            )
+        for name, known in (
+            ("optimizer", ("adamw", "sgd")),
+            ("schedule", ("one_cycle", "multistep", "constant")),
+            ("precision", ("no", "bf16")),
+        ):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(known)}")
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Recipe:
+        """``"quick"`` or ``"paper"`` (240 epochs of 500 steps of 128, SGD 0.1), with ``changes``."""
+        presets = {
+            "quick": cls(),
+            "paper": cls(
+                steps=120_000,
+                batch_size=128,
+                optimizer="sgd",
+                learning_rate=0.1,
+                weight_decay=5e-4,
+                schedule="multistep",
+                translate=0,
+            ),
+        }
+        if name not in presets:
+            raise InputError(f"preset={name!r}: expected one of {', '.join(presets)}")
+        known = {field.name for field in fields(cls)}
+        if unknown := set(changes) - known:
+            raise InputError(f"a recipe has no setting {sorted(unknown)}; it has {sorted(known)}")
+        return replace(presets[name], **changes)
+
+    def make_optimizer(self, weights: Iterable[nn.Parameter]) -> Optimizer:
+        """The student's optimiser."""
+        if self.optimizer == "sgd":
+            return SGD(weights, lr=self.learning_rate, momentum=0.9, weight_decay=self.weight_decay)
+        return AdamW(weights, lr=self.learning_rate, weight_decay=self.weight_decay)
+
+    def make_schedule(self, optimizer: Optimizer, steps: int) -> LRScheduler:
+        """The schedule over the ``steps`` of one stage."""
+        if self.schedule == "one_cycle":
+            return OneCycleLR(optimizer, max_lr=self.learning_rate, total_steps=max(steps, 2))
+        if self.schedule == "multistep":
+            return MultiStepLR(optimizer, milestones=[steps // 3, 2 * steps // 3], gamma=0.1)
+        return ConstantLR(optimizer, factor=1.0, total_iters=0)

@@ -1,0 +1,83 @@
+"""The transfer set of real images: what methods that send the edge's own images to the teacher ask about.
+
+The images first, each once; then, as far as the number of queries reaches, label-preserving views of them, every one a
+query of its own. All such methods ask about the very same rows, so that what differs is what they learn from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mekd_plugin.blackbox.bank import Bank
+from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.distiller import Asking, Distiller, Stage
+from mekd_plugin.errors import InputError
+from mekd_plugin.rows import Rows, ShuffledIndices
+from mekd_plugin.views import affine
+
+__all__ = ["TransferSetDistiller", "images_and_views", "number_of_queries"]
+
+
+def images_and_views(images: Tensor, seed: int, *, fill: float = -1.0) -> Callable[[int, int], Rows]:
+    """Rows to ask about: row ``i < N`` is an image itself, in shuffled order, every later one a view of an image.
+
+    Args:
+        images: ``(N, channels, height, width)``.
+        seed: of the order and the views.
+        fill: what a view shows beyond the image's border.
+
+    Returns:
+        ``draw(start, stop) -> rows``, a pure function of the range.
+    """
+    order = ShuffledIndices(len(images), seed)
+
+    def draw(start: int, stop: int) -> Rows:
+        chosen = images[order.take(start, stop)]
+        originals = max(0, min(stop, len(images)) - start)
+        if originals == stop - start:
+            return Rows(chosen)
+        rng = torch.Generator().manual_seed(seed * 1_000_003 + start)
+        views = affine(chosen[originals:].cpu(), fill=fill, rng=rng).to(images.device)
+        return Rows(torch.cat([chosen[:originals], views]))
+
+    return draw
+
+
+def number_of_queries(teacher: BlackBox, stage: str, wanted: int | None, otherwise: int) -> int:
+    """How many rows a stage asks about: what was ``wanted``, else what the budget leaves, else ``otherwise``.
+
+    Raises:
+        InputError: fewer than 2.
+    """
+    available = teacher.ledger.available(stage)
+    count = wanted if wanted is not None else otherwise if available is None else available
+    if count < 2:
+        raise InputError(
+            f"{count} queries for stage {stage!r}: expected at least 2; raise the budget (what other stages spent "
+            f"leaves {available})"
+        )
+    return count
+
+
+class TransferSetDistiller(Distiller):
+    """Base of the methods that ask about real images and views of them, then train the student on the answers.
+
+    Args:
+        queries: rows of the transfer set; None takes what the teacher's budget leaves, or, without a budget, the images
+            themselves.
+        **world: see :class:`Distiller`.
+    """
+
+    def __init__(self, *, queries: int | None = None, **world: Any) -> None:
+        super().__init__(**world)
+        self.queries = queries
+
+    def stages(self, teacher: BlackBox, images: Tensor, student: nn.Module) -> Iterator[Stage]:
+        size = number_of_queries(teacher, "transfer_set", self.queries, otherwise=len(images))
+        bank = Bank("transfer_set")
+        yield Asking("transfer_set", bank, images_and_views(images, self.seed, fill=teacher.value_range[0]), size)
+        yield self.align("student", bank.order(self.seed), student)

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from PIL import Image, ImageDraw, ImageFont
+from torch import nn
+
+from mekd_plugin.blackbox import BlackBox, onnx_teacher
+from mekd_plugin.errors import CheckpointError, InputError, MissingDependency, TeacherAnswerError
+
+
+def write_model(path, *, kind=TensorProto.FLOAT, shape=("N", 1, 4, 4), inputs=1, outputs=1):
+    """A model that flattens its images; further inputs and outputs are copies."""
+    names_in, names_out = [f"in{index}" for index in range(inputs)], [f"out{index}" for index in range(outputs)]
+    nodes = [helper.make_node("Flatten", [names_in[0]], [name]) for name in names_out]
+    graph = helper.make_graph(
+        nodes,
+        "flatten",
+        [helper.make_tensor_value_info(name, kind, shape) for name in names_in],
+        [helper.make_tensor_value_info(name, kind, None) for name in names_out],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    model.ir_version = 8
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def model_path(tmp_path):
+    return tmp_path / "model.onnx"
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16])
+@pytest.mark.parametrize("fixed", ["N", 1, 4])
+def test_an_onnx_model_answers_whatever_its_precision_and_batch_size(model_path, images, kind, fixed):
+    box = BlackBox(onnx_teacher(write_model(model_path, kind=kind, shape=(fixed, 1, 4, 4)), threads=1), "logits", 16)
+    values = box.query(images).values
+    torch.testing.assert_close(values, images.flatten(1), atol=1e-3, rtol=0)
+    assert values.dtype == torch.float32 and box.ledger.total == 10
+
+
+def test_an_onnx_model_with_several_outputs_needs_one_named(model_path, images):
+    write_model(model_path, outputs=2)
+    with pytest.raises(InputError, match="output=None: .* answers with out0, out1; name one of them"):
+        onnx_teacher(model_path)
+    with pytest.raises(InputError, match="output='logits'"):
+        onnx_teacher(model_path, output="logits")
+    assert onnx_teacher(model_path, output="out1")(images).shape == (10, 16)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"inputs": 2}, {"kind": TensorProto.UINT8}, {"shape": ("N", 16)}], ids=["two inputs", "bytes", "flat"]
+)
+def test_an_onnx_model_that_takes_something_else(model_path, settings):
+    with pytest.raises(InputError, match="expected one input of floating point images"):
+        onnx_teacher(write_model(model_path, **settings))
+
+
+def test_an_onnx_model_names_the_size_it_takes(model_path, some_images):
+    box = BlackBox(onnx_teacher(write_model(model_path, shape=("N", 1, 8, 8))), "logits", 16)
+    with pytest.raises(InputError, match=r"images of \(1, 4, 4\): the ONNX model takes \(1, 8, 8\); resize"):
+        box.query(some_images(2))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a model", "truncated"])
+def test_a_file_that_is_no_onnx_model(model_path, content):
+    if content == "truncated":
+        write_model(model_path)
+        content = model_path.read_bytes()[:-40]
+    if content is not None:
+        model_path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="no file: expected|no whole .onnx model"):
+        onnx_teacher(model_path)
+
+
+def test_onnxruntime_is_an_option(model_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingDependency, match=r'pip install "mekd-plugin\[onnx\]"'):
+        onnx_teacher(model_path)
+
+
+def text_lines() -> tuple[torch.Tensor, torch.Tensor]:
+    """Rendered lines of text as the model below takes them, and whether each is upside down."""
+    font = ImageFont.load_default(30)
+    images, upside_down = [], []
+    for words in ("Query budget", "boundary 2,048", "teacher and student", "What was spent?", "Response"):
+        width = int(font.getlength(words)) + 12
+        line = Image.new("RGB", (width, 48), "white")
+        ImageDraw.Draw(line).text((6, 6), words, fill="black", font=font)
+        for turned in (False, True):
+            picture = line.rotate(180) if turned else line
+            width = min(192, picture.width)
+            values = np.zeros((48, 192, 3), dtype=np.float32)
+            values[:, :width] = np.asarray(picture.resize((width, 48)))[..., ::-1] / 127.5 - 1  # BGR
+            images.append(torch.from_numpy(values).permute(2, 0, 1))
+            upside_down.append(int(turned))
+    return torch.stack(images), torch.tensor(upside_down)
+
+
+def test_a_teacher_that_nobody_here_made():
+    """The text-orientation classifier of PaddleOCR, as ``rapidocr-onnxruntime`` ships it: upright, or upside down."""
+    package = importlib.util.find_spec("rapidocr_onnxruntime")
+    if package is None or package.origin is None:
+        pytest.skip("rapidocr-onnxruntime is not installed: pip install --no-deps rapidocr-onnxruntime==1.4.4")
+    path = Path(package.origin).parent / "models" / "ch_ppocr_mobile_v2.0_cls_infer.onnx"
+    images, upside_down = text_lines()
+    box = BlackBox(onnx_teacher(path, threads=1), "probabilities", 2, budget=len(images), batch_size=4)
+    response = box.query(images, stage="ask")
+    assert torch.equal(response.labels, upside_down)
+    torch.testing.assert_close(response.values.sum(1), torch.ones(10))
+    assert box.ledger.remaining == 0
+    with pytest.raises(TeacherAnswerError, match="3 classes"):
+        BlackBox(onnx_teacher(path, threads=1), "probabilities", 3).query(images)
+
+
+def test_a_module_moves_where_it_is_told_to(probe, images):
+    with pytest.raises(RuntimeError, match="[Dd]evice|backend"):
+        BlackBox(probe, "logits", device="nonsense")
+    BlackBox(probe, "logits", device="cpu").query(images)
+
+
+def test_a_function_gets_its_images_where_it_wants_them(images):
+    seen = []
+
+    def teacher(batch):
+        seen.append((batch.device.type, torch.is_grad_enabled()))
+        return torch.zeros(len(batch), 2)
+
+    with torch.enable_grad():
+        BlackBox(teacher, "logits", 2, device="meta").query(images)
+        BlackBox(teacher, "logits", 2).query(images)
+    assert seen == [("meta", False), ("cpu", False)]
+
+
+def test_a_module_without_parameters_is_asked_too(images):
+    assert BlackBox(nn.Flatten(), "logits").query(images).num_classes == 16

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mekd_plugin.blackbox import Journal
+from mekd_plugin.errors import CheckpointError, InputError, ReplayDiverged
+from mekd_plugin.responses import Response
+
+
+def prints(*numbers: int) -> torch.Tensor:
+    return torch.tensor(numbers, dtype=torch.int64)
+
+
+def answers(number: int) -> Response:
+    return Response(torch.tensor([[number, -1.5], [0.25, number]]), "logits", 2)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A journal of the questions 0, 1 and 2."""
+    journal = Journal(tmp_path / "journal-0.bin")
+    for number in range(3):
+        assert journal.position == number
+        journal.append(answers(number), prints(number, number), f"stage {number}", serial=number + 1)
+    journal.close()
+    return tmp_path / "journal-0.bin"
+
+
+def replayed(journal: Journal, number: int) -> Response | None:
+    return journal.replay(prints(number, number), f"stage {number}", "logits")
+
+
+def test_a_later_life_gets_the_same_answers(path):
+    journal = Journal(path)
+    assert (journal.position, journal.end, journal.images_ahead, journal.last_serial) == (0, 3, 6, 3)
+    for number in range(3):
+        response = replayed(journal, number)
+        assert torch.equal(response.values, answers(number).values) and response.num_classes == 2
+    assert replayed(journal, 3) is None and journal.images_ahead == 0
+
+
+def test_hard_answers_are_kept_too(tmp_path):
+    journal = Journal(tmp_path / "journal")
+    labels = torch.tensor([4, 0])
+    journal.append(Response(labels, "hard", 5), prints(1, 2), "ask", 1)
+    journal.rewind(0)
+    response = journal.replay(prints(1, 2), "ask", "hard")
+    assert torch.equal(response.values, labels) and response.values.dtype == torch.int64 and response.num_classes == 5
+
+
+def test_rewinds_to_where_a_checkpoint_stood(path):
+    journal = Journal(path)
+    journal.rewind(2)
+    assert journal.images_ahead == 2
+    assert torch.equal(replayed(journal, 2).values, answers(2).values)
+
+
+@pytest.mark.parametrize("position", [-1, 4])
+def test_a_checkpoint_of_another_run_is_an_error(path, position):
+    with pytest.raises(ReplayDiverged, match=f"position {position} of .* ends at 3"):
+        Journal(path).rewind(position)
+
+
+@pytest.mark.parametrize(
+    ("fingerprints", "stage", "kind", "message"),
+    [
+        (
+            prints(1, 2),
+            "stage 1",
+            "logits",
+            r"question 1: before the interruption it asked \('stage 1'\) about 2 other",
+        ),
+        (prints(1), "stage 1", "logits", "2 other images"),
+        (prints(1, 1), "stage 2", "logits", "now 'stage 2, logits'"),
+        (prints(1, 1), "stage 1", "probabilities", "about logits responses"),
+    ],
+)
+def test_another_question_is_an_error(path, fingerprints, stage, kind, message):
+    journal = Journal(path)
+    journal.rewind(1)
+    with pytest.raises(ReplayDiverged, match=message):
+        journal.replay(fingerprints, stage, kind)
+    assert journal.position == 1
+
+
+def test_forgets_what_a_checkpoint_holds(path):
+    journal = Journal(path)
+    journal.rewind(3)
+    size = path.stat().st_size
+    journal.forget(2)
+    assert path.stat().st_size < size and not [file for file in path.parent.iterdir() if file != path]
+    journal.append(answers(3), prints(3, 3), "stage 3", serial=4)
+    again = Journal(path)
+    assert (again.position, again.end, again.identity) == (2, 4, journal.identity)
+    for number in (2, 3):
+        assert torch.equal(replayed(again, number).values, answers(number).values)
+    again.forget(1)  # long forgotten
+    again.forget(4)
+    assert Journal(path).position == 4
+
+
+def test_what_was_forgotten_cannot_be_replayed(path):
+    journal = Journal(path)
+    journal.forget(2)
+    journal.rewind(1)
+    with pytest.raises(ReplayDiverged, match=r"question 1 \('stage 1'\) was asked before .* begins at 2"):
+        replayed(journal, 1)
+
+
+def test_the_future_cannot_be_forgotten(path):
+    with pytest.raises(ReplayDiverged, match="cannot forget up to position 4"):
+        Journal(path).forget(4)
+
+
+def test_a_failed_rewrite_leaves_the_journal_as_it_was(path, monkeypatch):
+    journal = Journal(path)
+    journal.rewind(3)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(InputError, match="No space left"):
+        patched.setattr("os.fsync", full)
+        journal.forget(2)
+    assert not [file for file in path.parent.iterdir() if file != path]
+    journal.append(answers(3), prints(3, 3), "stage 3", serial=4)
+    assert Journal(path).end == 4
+
+
+def test_every_torn_tail_is_cut(path):
+    content = path.read_bytes()
+    whole = [len(content)]
+    journal = Journal(path)
+    for _ in range(3):
+        entry = journal._entries[len(whole) - 1]
+        whole.append(entry.offset + entry.length)
+    for cut in range(whole[2], len(content)):
+        path.write_bytes(content[:cut])
+        journal = Journal(path)
+        assert journal.end == 2
+        journal.rewind(2)
+        journal.append(answers(7), prints(2, 2), "stage 2", serial=9)
+        journal.close()
+        again = Journal(path)
+        again.rewind(2)
+        assert torch.equal(replayed(again, 2).values, answers(7).values)
+        again.close()
+
+
+def test_a_torn_head_is_an_empty_journal(path):
+    path.write_bytes(path.read_bytes()[:7])
+    assert Journal(path).end == 0
+
+
+def test_a_last_record_of_the_right_length_and_wrong_content_is_cut(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert Journal(path).end == 2
+
+
+def test_damage_elsewhere_is_an_error(path):
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged at question 0"):
+        Journal(path)
+
+
+def test_something_else_is_no_journal(tmp_path):
+    (tmp_path / "journal").write_bytes(b"x" * 100)
+    with pytest.raises(CheckpointError, match="not a journal that this version can read"):
+        Journal(tmp_path / "journal")

@@ -1,0 +1,113 @@
+"""The meter under somebody's script: what it really asks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+from mekd_plugin.blackbox import BlackBox, meter
+from mekd_plugin.errors import InputError, QueryBudgetExceeded, TeacherAnswerError
+
+
+def public_style_training(teacher: nn.Module, images: torch.Tensor, epochs: int) -> list[float]:
+    """Knowledge distillation as public scripts write it: a random flip of every image in every epoch."""
+    torch.manual_seed(0)
+    student = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
+    teacher = teacher.to("cpu")
+    teacher.train()
+    losses = []
+    for _ in range(epochs):
+        for (batch,) in DataLoader(TensorDataset(images), batch_size=4, shuffle=True):
+            views = batch + 0.05 * torch.randn_like(batch)
+            target = functional.softmax(teacher(views) / 4, dim=1)
+            loss = functional.kl_div(functional.log_softmax(student(views) / 4, dim=1), target, reduction="batchmean")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    return losses
+
+
+def test_counts_every_augmented_view_in_every_epoch(probe, images):
+    teacher = meter(probe)
+    public_style_training(teacher, images, epochs=7)
+    assert teacher.ledger.as_record() == {"by_stage": {"module": 70}, "total": 70, "distinct": 70, "uncertain": 0}
+    assert probe.images == 70 and str(teacher.ledger) == "70 images sent, 70 distinct (module 70)"
+    assert "70 images sent" in repr(teacher)
+
+
+@pytest.mark.parametrize("as_teacher", [meter, lambda probe: BlackBox(probe, "logits").as_module()])
+def test_a_script_trains_as_it_would_without(new_probe, images, as_teacher):
+    bare = new_probe()
+    frozen = nn.Module()
+    frozen.forward = lambda views: bare.eval()(views).detach()
+    assert public_style_training(as_teacher(new_probe()), images, 3) == public_style_training(frozen, images, 3)
+
+
+def test_two_passes_over_the_same_images_are_sent_twice_and_distinct_once(probe, images):
+    teacher = meter(probe)
+    for _ in range(2):
+        teacher(images)
+    assert (teacher.ledger.total, teacher.ledger.distinct) == (20, 10)
+
+
+def test_stops_the_script_before_its_budget_is_passed(probe, images):
+    teacher = meter(probe, budget=25)
+    with pytest.raises(QueryBudgetExceeded, match="query budget of 25: 24 are spent"):
+        public_style_training(teacher, images, epochs=7)
+    assert probe.images == 24
+
+
+def test_hands_back_what_the_model_returns(probe):
+    images = torch.linspace(0, 255, 32).view(2, 1, 4, 4)  # outside any declared range
+    answer = meter(probe)(images)
+    assert torch.equal(answer, probe.eval()(images).detach())
+    assert torch.equal(meter(nn.Flatten())(images), images.flatten(1))
+    assert meter(lambda batch: batch.flatten(1).argmax(1))(images).tolist() == [15, 15]
+
+
+def test_takes_whatever_a_script_sends(probe):
+    sentences = torch.randint(0, 100, (5, 7))
+    teacher = meter(nn.Sequential(nn.Embedding(100, 4), nn.Flatten(), nn.Linear(28, 3)))
+    assert teacher(sentences).shape == (5, 3) and teacher.ledger.total == 5
+
+
+@pytest.mark.parametrize("answer", [lambda images: (images, images), lambda images: images[:1], lambda images: 3])
+def test_features_beside_the_answer_are_refused(images, answer):
+    teacher = meter(answer)
+    with pytest.raises(TeacherAnswerError, match="answer to batch 1 has"):
+        teacher(images)
+
+
+def test_needs_something_to_ask():
+    with pytest.raises(InputError, match="a teacher of type int"):
+        meter(3)
+
+
+@pytest.mark.parametrize(
+    ("responses", "expected"),
+    [("logits", [[1.0, 3.0]]), ("probabilities", [[0.25, 0.75]]), ("hard", [[0.0, 1.0]])],
+)
+def test_as_module_returns_plain_scores(responses, expected):
+    scores = {"probabilities": [[0.25, 0.75]]}.get(responses, [[1.0, 3.0]])
+    box = BlackBox(lambda images: torch.tensor(scores), responses, 2)
+    module = box.as_module()
+    answer = module(torch.zeros(1, 1, 4, 4))
+    assert type(answer) is torch.Tensor and answer.dtype == torch.float32 and answer.tolist() == expected
+    assert module.ledger is box.ledger and box.ledger.by_stage == {"module": 1}
+
+
+def test_as_module_does_not_enforce_the_value_range(probe, images):
+    BlackBox(probe, "logits").as_module()(images * 255)
+    assert probe.images == 10
+
+
+def test_as_module_shares_the_budget(probe, images):
+    box = BlackBox(probe, "logits", budget=15)
+    box.query(images)
+    with pytest.raises(QueryBudgetExceeded, match="10 images for 'module'"):
+        box.as_module()(images)

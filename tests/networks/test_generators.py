@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from mekd_plugin.errors import InputError
+from mekd_plugin.networks.generators import (
+    PAPER_BN_EPS,
+    Generator,
+    paper_discriminator,
+    sample_latent,
+    small_discriminator,
+)
+
+IMAGE_SHAPES = [(1, 8, 8), (1, 16, 16), (3, 32, 32), (1, 28, 28), (3, 64, 64), (3, 12, 20)]
+
+
+@pytest.mark.parametrize("image_shape", IMAGE_SHAPES, ids=str)
+@pytest.mark.parametrize(("num_classes", "style_dim"), [(2, 0), (10, 54), (1000, 0)])
+def test_generator_draws_images_of_the_asked_shape(image_shape, num_classes, style_dim):
+    generator = Generator(num_classes, image_shape, style_dim=style_dim, width=8).to("meta")
+    latent = sample_latent(generator, 3)
+    assert latent.shape == (3, generator.latent_dim) == (3, num_classes + style_dim)
+    assert latent.is_meta
+    assert generator(latent).shape == (3, *image_shape)
+
+
+def test_generator_stays_in_the_value_range_and_passes_a_gradient_to_the_latent():
+    generator = Generator(10, (1, 16, 16), width=8)
+    latent = sample_latent(generator, 5).requires_grad_()
+    images = generator(latent)
+    assert images.abs().max() <= 1
+    images.square().sum().backward()
+    assert (latent.grad.abs().sum(dim=1) > 0).all()
+
+
+def test_generators_config_builds_it_again():
+    generator = Generator(7, (3, 16, 24), style_dim=5, width=4, eps=PAPER_BN_EPS)
+    again = Generator(**generator.config)
+    again.load_state_dict(generator.state_dict())
+    assert again.config == generator.config
+
+
+@pytest.mark.parametrize(
+    "network",
+    [Generator(10, (1, 32, 32), eps=PAPER_BN_EPS), paper_discriminator((1, 32, 32))],
+    ids=["generator", "discriminator"],
+)
+def test_the_papers_networks_have_eps_and_not_momentum_of_08_and_dcgan_weights(network):
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(norms) == 3
+    assert all(norm.eps == 0.8 and norm.momentum == 0.1 and not norm.bias.any() for norm in norms)
+    convolution = max((m for m in network.modules() if isinstance(m, nn.Conv2d)), key=lambda m: m.weight.numel())
+    assert convolution.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert convolution.weight.mean().item() == pytest.approx(0.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("image_shape", IMAGE_SHAPES, ids=str)
+@pytest.mark.parametrize("make", [paper_discriminator, small_discriminator])
+def test_discriminators_give_one_score_an_image(make, image_shape):
+    assert make(image_shape).to("meta")(torch.empty(3, *image_shape, device="meta")).shape == (3,)
+
+
+def test_the_small_discriminator_does_not_see_the_batch_and_the_papers_does():
+    torch.manual_seed(0)
+    images = torch.rand(4, 1, 16, 16)
+    small, paper = small_discriminator((1, 16, 16)).double(), paper_discriminator((1, 16, 16)).double()
+    images = images.double()
+    torch.testing.assert_close(small(images)[:2], small(images[:2]))
+    for module in paper.modules():
+        if isinstance(module, nn.Dropout2d):
+            module.eval()
+    assert not torch.allclose(paper(images)[:2], paper(images[:2]))
+
+
+def test_sample_latent_is_reproducible_standard_normal_noise():
+    generator = Generator(10, (1, 8, 8), style_dim=2, width=4).double()
+    first, again = (sample_latent(generator, 2000, rng=torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(first, again) and first.dtype == torch.float64
+    assert first.mean().abs() < 0.03 and abs(first.std() - 1) < 0.03
+
+
+@pytest.mark.parametrize("image_shape", [(1, 30, 32), (1, 32, 18), (0, 32, 32), (1, 0, 32)], ids=str)
+def test_an_image_size_that_cannot_be_upsampled_to_is_named(image_shape):
+    with pytest.raises(InputError, match=r"upsamples twice by 2, so height and width must be positive multiples of 4"):
+        Generator(10, image_shape)
+
+
+@pytest.mark.parametrize("wrong", [{"num_classes": 1}, {"style_dim": -1}, {"width": 0}])
+def test_bad_sizes_are_named(wrong):
+    with pytest.raises(InputError, match="expected at least 2 classes, a style_dim of 0 or more"):
+        Generator(**{"num_classes": 10, "image_shape": (1, 8, 8), **wrong})

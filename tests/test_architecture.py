@@ -1,0 +1,101 @@
+"""Who may import whom, and who may loop over batches: read off the syntax tree."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LEVELS = {
+    "mekd_plugin": 0,
+    "mekd_plugin.errors": 0,
+    "mekd_plugin.files": 0,
+    "mekd_plugin.responses": 0,
+    "mekd_plugin.rows": 0,
+    "mekd_plugin.functional": 0,
+    "mekd_plugin.views": 0,
+    "mekd_plugin.records": 0,
+    "mekd_plugin.plotting": 0,
+    "mekd_plugin.blackbox": 1,
+    "mekd_plugin.data": 1,
+    "mekd_plugin.networks": 1,
+    "mekd_plugin.distiller": 2,
+    "mekd_plugin.registry": 2.5,
+    "mekd_plugin.transfer": 2.5,
+    "mekd_plugin.mekd": 3,
+    "baselines": 3,
+    "mekd_plugin.training": 4,
+    "mekd_plugin.testing": 5,
+    "mekd_plugin.bench": 5,
+    "mekd_plugin.cli": 6,
+}
+FILES = sorted([*(ROOT / "mekd_plugin").rglob("*.py"), *(ROOT / "baselines").rglob("*.py")])
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def home_of(module: str) -> str:
+    """The entry of LEVELS that a module falls under: the longest one that begins its name."""
+    fitting = [home for home in LEVELS if module == home or module.startswith(home + ".")]
+    assert fitting, f"{module} has no level: say in LEVELS who may import it"
+    return max(fitting, key=len)
+
+
+def imports_of(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            nested = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if _is_module(name) else node.module for name in nested}
+    return {name for name in found if name.split(".")[0] in ("mekd_plugin", "baselines")}
+
+
+def _is_module(name: str) -> bool:
+    path = ROOT / Path(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_a_file_imports_lower_levels_or_its_own_folder(path):
+    home = home_of(module_of(path))
+    if home == "mekd_plugin":  # names only, resolved when they are used
+        return
+    for imported in imports_of(path):
+        other = home_of(imported)
+        if home == "baselines":
+            assert other != "baselines", f"{path.name} imports another baseline"
+        assert other == home or LEVELS[other] < LEVELS[home] or LEVELS[other] == 0, f"{module_of(path)} imports {imported}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_methods_and_loop_know_nothing_of_each_other(path):
+    home, imported = home_of(module_of(path)), {home_of(name) for name in imports_of(path)}
+    if home == "mekd_plugin.training":
+        assert not imported & {"mekd_plugin.mekd", "baselines", "mekd_plugin.data"}
+    if home in ("mekd_plugin.mekd", "baselines"):
+        assert "mekd_plugin.data" not in imported
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_only_the_loop_steps_an_optimizer_or_differentiates(path):
+    if home_of(module_of(path)) in ("mekd_plugin.training", "mekd_plugin.testing"):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner = ast.unparse(node.func.value)
+            assert node.func.attr not in ("backward", "zero_grad"), f"{path.name}:{node.lineno}"
+            assert not (node.func.attr == "step" and "optim" in owner), f"{path.name}:{node.lineno}"
+            assert "DataLoader" not in ast.unparse(node.func), f"{path.name}:{node.lineno}"
+
+
+def test_methods_read_nothing_off_the_device_in_a_step():
+    for path in FILES:
+        if home_of(module_of(path)) == "baselines":
+            assert ".item()" not in path.read_text(), path.name

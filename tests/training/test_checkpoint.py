@@ -1,0 +1,87 @@
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from mekd_plugin.errors import CheckpointError, InputError
+from mekd_plugin.files import write_atomically, writable_directory
+from mekd_plugin.training.checkpoint import load_state, load_weights_into, restore_optimizer, save_state, save_weights
+
+
+def test_a_state_comes_back_as_it_was(tmp_path):
+    state = {
+        "tensors": [torch.arange(6).view(2, 3), torch.tensor(2.5, dtype=torch.float64)],
+        1: ("tuple", None, True, {"deep": torch.zeros(0)}),
+        "betas": (0.5, 0.999),
+    }
+    save_state(tmp_path / "state.safetensors", state)
+    loaded = load_state(tmp_path / "state.safetensors")
+    assert torch.equal(loaded["tensors"][0], state["tensors"][0])
+    assert loaded["tensors"][1].dtype == torch.float64 and loaded["tensors"][1].dim() == 0
+    assert loaded[1][:3] == ("tuple", None, True) and loaded["betas"] == (0.5, 0.999)
+    assert [file.name for file in tmp_path.iterdir()] == ["state.safetensors"]
+
+
+def test_a_truncated_checkpoint_is_named(tmp_path):
+    path = tmp_path / "state.safetensors"
+    save_state(path, {"weights": torch.randn(1000)})
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(CheckpointError, match=r"state\.safetensors is not a checkpoint .* or was cut off"):
+        load_state(path)
+
+
+def test_a_pickle_that_poses_as_a_checkpoint_is_not_run(tmp_path):
+    path = tmp_path / "state.safetensors"
+    path.write_bytes(pickle.dumps({"weights": [1, 2, 3]}))
+    with pytest.raises(CheckpointError, match="is not a checkpoint of this package"):
+        load_state(path)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="does not exist; start the run without resuming"):
+        load_state(tmp_path / "nothing.safetensors")
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="does not fit Linear: size mismatch for weight"):
+        load_weights_into(nn.Linear(3, 2), nn.Linear(4, 2).state_dict(), origin="the file")
+
+
+def test_weights_are_plain_safetensors(tmp_path):
+    from safetensors.torch import load_file
+
+    module = nn.Conv2d(1, 2, 3).to(memory_format=torch.channels_last)
+    save_weights(module, tmp_path / "weights.safetensors", config={"width": 2})
+    assert torch.equal(load_file(tmp_path / "weights.safetensors")["weight"], module.weight)
+
+
+def test_an_optimizers_state_takes_the_layout_of_its_weights(tmp_path):
+    module = nn.Conv2d(4, 8, 3).to(memory_format=torch.channels_last)
+    images = torch.randn(2, 4, 5, 5)
+    optimizer = torch.optim.Adam(module.parameters())
+    module(images).sum().backward()
+    optimizer.step()
+    save_state(tmp_path / "state.safetensors", optimizer.state_dict())
+    other = torch.optim.Adam(module.parameters())
+    restore_optimizer(other, load_state(tmp_path / "state.safetensors"))
+    restored, kept = other.state[module.weight], optimizer.state[module.weight]
+    assert restored["exp_avg"].stride() == module.weight.stride()
+    assert torch.equal(restored["exp_avg"], kept["exp_avg"]) and torch.equal(restored["step"], kept["step"])
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write .*file.*: .*; free some space or name another directory"):
+        writable_directory(tmp_path / "file" / "below")
+
+
+def test_a_full_disk_leaves_no_partial_file(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "old").write_bytes(b"old")
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        write_atomically(tmp_path / "old", b"new")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("old", b"old")]

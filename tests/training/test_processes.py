@@ -1,0 +1,58 @@
+"""Two processes really run: other rows in each, one budget, one ledger, the same weights."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mekd_plugin.errors import InputError
+from mekd_plugin.training.processes import Processes
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+
+
+def launch(folder, method, budget):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", str(SCRIPT), str(folder), method, str(budget)]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads((folder / f"report-{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["mekd", "distribution_alignment"])
+def test_two_processes_share_the_work_and_the_ledger(tmp_path, method):
+    first, second = launch(tmp_path, method, budget=3000)
+    assert first["asked"] > 0 and second["asked"] > 0
+    assert first["ledger"] == second["ledger"]
+    assert first["ledger"]["total"] == first["asked"] + second["asked"]
+    assert first["weights"] == pytest.approx(second["weights"], rel=1e-12)
+    assert not set(first["rows"]) & set(second["rows"])
+
+
+@pytest.mark.slow
+def test_the_budget_is_global(tmp_path):
+    first, second = launch(tmp_path, "mekd", budget=600)
+    assert "would pass the query budget of 600" in first["refused"] and "refused" in second
+    assert first["asked"] + second["asked"] <= 600
+
+
+def test_alone_a_process_gathers_and_averages_nothing():
+    alone = Processes.join("cpu")
+    values = torch.arange(3)
+    assert alone.gather(values) is values and alone.main
+    gradient = torch.ones(2)
+    alone.average([gradient])
+    assert gradient.tolist() == [1, 1]
+
+
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(InputError, match="device='cuda:99' cannot be used here"):
+        Processes.join("cuda:99")
+    with pytest.raises(InputError, match="device='abacus' cannot be used here"):
+        Processes.join("abacus")
