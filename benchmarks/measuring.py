@@ -1,4 +1,4 @@
-"""How the benchmarks measure: arms by turns in one process, the floor of this machine, peak memory in child processes."""
+"""How the benchmarks measure: arms by turns in one process, this machine's floor, peak memory in child processes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def multiply_adds(arm: Arm) -> int:
     arm(1)  # what is only done at the first step is not counted
     with FlopCounterMode(display=False) as counter:
         arm(1)
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2
 
 
 def peak_memory(arms: Sequence[str]) -> dict[str, dict[str, int]]:

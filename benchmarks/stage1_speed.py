@@ -88,7 +88,8 @@ def straightforward(images: Tensor, seed: int) -> tuple[Generator, Arm]:
     discriminator_adam = Adam(discriminator.parameters(), lr=LEARNING_RATE, betas=(0.5, 0.999))
 
     def judged(shown: Tensor) -> Tensor:
-        return discriminator(translate(shown, SHIFT))
+        logits: Tensor = discriminator(translate(shown, SHIFT))
+        return logits
 
     def run(steps: int) -> None:
         generator.train()
@@ -167,7 +168,8 @@ def results(images: Tensor, *, steps: int, seeds: int) -> dict[str, Any]:
 @torch.no_grad()
 def generated(generator: Generator) -> Tensor:
     rng = torch.Generator().manual_seed(0)
-    return generator.eval()(sample_latent(generator, 1000, rng=rng))
+    images: Tensor = generator.eval()(sample_latent(generator, 1000, rng=rng))
+    return images
 
 
 def distance(first: Tensor, second: Tensor) -> float:

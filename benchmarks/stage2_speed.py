@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.distiller import Asking
+from mekd_plugin.distiller import Asking, Training
 from mekd_plugin.mekd.folding import fold
 from mekd_plugin.mekd.method import MEKD
 from mekd_plugin.networks import build
@@ -139,6 +139,8 @@ def product_arm(teacher: nn.Module, student: nn.Module, generator: Generator, *,
         raise TypeError(f"MEKD's first stage is {asking}: with a generator of one's own it should ask")
     asking.bank.fill(boundary, asking.draw, asking.size, stage=asking.name)
     alignment = next(stages)
+    if not isinstance(alignment, Training):
+        raise TypeError(f"MEKD's second stage is {alignment}: with a full bank it should train the student")
     recipe = Recipe(
         batch_size=BATCH,
         optimizer="sgd",

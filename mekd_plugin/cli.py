@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 import yaml
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -33,7 +34,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Black-box knowledge distillation: a teacher that can only be asked, and a meter on it.",
 )
-console = Console()
+# A file or a pipe has no width of its own, and a table in it should not be cut.
+console = Console(width=None if sys.stdout.isatty() else 160)
 INTERRUPTED = 130
 _NEEDS = ("responses", "leaves_edge", "pool", "queries", "gradients")
 
@@ -68,11 +70,11 @@ def list_methods(
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    table = Table(header_style="bold")
-    for name in rows[0] if rows else ():
-        table.add_column(name.replace("_", " "), no_wrap=name == "name")
+    # Both would not fit into a terminal; --json has everything.
+    shown = ("name", *_NEEDS) if needs else ("name", "aliases", "package")
+    table = Table(*(name.replace("_", " ") for name in shown), header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        table.add_row(*(", ".join(value) if isinstance(value, list) else str(value) for value in row.values()))
+        table.add_row(*(", ".join(row[name]) if name == "aliases" else str(row[name]) for name in shown))
     console.print(table)
 
 
@@ -263,7 +265,8 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """Run the command line; an error of ours is one line, and Ctrl-C says how to go on."""
-    for name in ("SIGTERM", "SIGHUP"):
+    # Also SIGINT: a shell that starts this in the background has it ignored, and there is something to be saved.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _interrupt)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ matplotlib.use("Agg", force=False)
 from matplotlib import pyplot as plt  # noqa: E402 (the backend is chosen before)
 from matplotlib.figure import Figure  # noqa: E402
 
-__all__ = ["Theme", "colours", "figure_style", "markers", "png", "spread"]
+__all__ = ["Theme", "colours", "figure_style", "markers", "png"]
 
 Theme = Literal["light", "dark"]
 
@@ -87,6 +87,3 @@ def png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-def spread(count: int, width: float = 0.5) -> Sequence[float]:
-    """``count`` offsets around 0, so that equal points lie side by side instead of on each other."""
-    return [0.0] if count == 1 else [width * (index / (count - 1) - 0.5) for index in range(count)]

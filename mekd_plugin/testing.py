@@ -266,10 +266,7 @@ def _step_on_meta(distiller: Distiller, stage: Training, teacher: BlackBox, stud
         modules["student"] = student
     for module in modules.values():
         module.train().to("meta")
-    if asked is not None and stage.ask is not None:
-        redrawn = stage.ask(rows.to("meta"))
-        asked = redrawn.answered(asked.teacher().to("meta"))
-    batch = replace(rows.to("meta"), asked=asked)
+    answers = None if asked is None else asked.teacher().to("meta")
 
     def update(losses: Mapping[str, Tensor]) -> None:
         for index, (name, loss) in enumerate(losses.items()):
@@ -277,9 +274,17 @@ def _step_on_meta(distiller: Distiller, stage: Training, teacher: BlackBox, stud
             weights = [weight for weight in modules[name].parameters() if weight.requires_grad]
             torch.autograd.backward(loss, inputs=weights, retain_graph=index + 1 < len(losses))
 
+    moved = rows.to("meta")
+
+    def step() -> dict[str, Tensor]:
+        batch = moved
+        if stage.ask is not None and answers is not None:
+            batch = replace(batch, asked=stage.ask(batch).answered(answers))
+        return stage.step(batch, update)
+
+    step()  # what a method holds besides follows its rows to a new device once
     with NoHost():
-        scalars = stage.step(batch, update)
-    assert "loss" in scalars
+        assert "loss" in step()
     if stage.trains_student:
         with NoHost():
-            assert "loss" in distiller.losses(student, batch)
+            assert "loss" in distiller.losses(student, moved)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ class Benchmark:
         """
         store = Store(self.out, resume=resume)
         pending = [spec for spec in self.specs if not store.finished(spec.key)]
-        known = _known_results(self.out, self.config)
+        known = _known_results(self.out, self.settings())
         if not pending and known is not None:
             return known
         load_data(self.specs[0], self.place)  # missing data should be said at once, and once
@@ -132,6 +132,10 @@ class Benchmark:
         write_report(store, results)
         return results
 
+    def settings(self) -> dict[str, Any]:
+        """The settings as they stand in the results, with the recipe that the preset and they amount to."""
+        return {**self.config.to_json(), "recipe": asdict(recipe_of(self.specs[0]))}
+
     def strangers(self) -> int:
         """Recorded runs in ``out`` that belong to other settings, and are left out of the results."""
         return Store(self.out, resume=True).strangers({spec.key for spec in self.specs})
@@ -141,7 +145,7 @@ class Benchmark:
         environment = describe_environment(device=self.place.device, jobs=self.jobs, threads=self.config.threads)
         if self.place.device.startswith("cuda"):
             environment["device"] = f"{self.place.device}: {torch.cuda.get_device_name(self.place.device)}"
-        return Results(environment, self.config.to_json(), records, summarize(records))
+        return Results(environment, self.settings(), records, summarize(records))
 
     def _priced(self, record: RunRecord) -> RunRecord:
         return replace(record, price=price_of(record.queries.total, self.config.price_per_1000))
@@ -160,14 +164,14 @@ def _same_teacher(one: RunSpec, other: RunSpec) -> bool:
     return len(teacher_jobs([one, other])) == 1
 
 
-def _known_results(out: Path, config: BenchConfig) -> Results | None:
-    """The results that ``out`` holds, where they are those of ``config``."""
+def _known_results(out: Path, settings: Mapping[str, Any]) -> Results | None:
+    """The results that ``out`` holds, where they were made with ``settings``."""
     try:
         content: Any = json.loads((out / "results.json").read_text())
         results = Results.from_json(content)
     except (OSError, ValueError, InputError):
         return None
-    return results if results.config == config.to_json() else None
+    return results if results.config == settings else None
 
 
 def failures(results: Results) -> Iterable[RunRecord]:

@@ -130,10 +130,10 @@ def _print_results(results: Results, console: Console) -> None:
     parts = panels(results.summary)
     for part in parts:
         console.print()
-        console.print(terminal(part))
+        console.print(terminal(part, console))
         for note in part.notes:
             console.print(f"! {escape(note)}", style="yellow", highlight=False)
-    console.print(interval_note(parts), style="dim", highlight=False)
+    console.print(interval_note(parts), style="dim", markup=False, highlight=False)
     console.print("Fair play:", style="dim")
     for rule in FAIR_PLAY:
         console.print(f"- {rule}", style="dim", highlight=False)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from mekd_plugin.bench.pricing import format_price
@@ -45,6 +50,9 @@ COLUMNS = (
     _Column("Seeds", True),
 )
 _NOT_IN_TERMINAL = {"Best on test † %", "Pool"}
+_SHORT_TITLES = {"Agreement %": "Agree %", "Leaves the edge": "Sent", "Seconds": "s"}
+_UNLIMITED = 1000
+_LONG_NAME = 16
 
 
 class Panel(NamedTuple):
@@ -94,16 +102,11 @@ def markdown(parts: Sequence[Panel]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def terminal(part: Panel) -> RichTable:
-    """A table for the terminal, without the columns that are only in the files."""
-    table = RichTable(title=part.title, title_justify="left", title_style="bold", header_style="bold")
-    shown = [index for index, column in enumerate(COLUMNS) if column.title not in _NOT_IN_TERMINAL]
-    for index in shown:
-        numeric = COLUMNS[index].numeric
-        table.add_column(COLUMNS[index].title, justify="right" if numeric else "left", no_wrap=numeric)
-    for row in part.cells:
-        table.add_row(*(row[index] for index in shown))
-    return table
+def terminal(part: Panel, console: Console) -> RichTable:
+    """A table for the terminal, without the columns that are only in the files; shortened where it would be cut."""
+    table = _terminal(part, narrow=False)
+    fits = Measurement.get(console, console.options.update(width=_UNLIMITED), table).maximum <= console.width
+    return table if fits else _terminal(part, narrow=True)
 
 
 def interval_note(parts: Sequence[Panel]) -> str:
@@ -115,6 +118,37 @@ def interval_note(parts: Sequence[Panel]) -> str:
         "other seeds.",
     }
     return " ".join(text for kind, text in notes.items() if kind in kinds)
+
+
+def _terminal(part: Panel, *, narrow: bool) -> RichTable:
+    table = RichTable(
+        title=escape(part.title),
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0) if narrow else (0, 1),
+        pad_edge=False,
+    )
+    shown = [index for index, column in enumerate(COLUMNS) if column.title not in _NOT_IN_TERMINAL]
+    for index in shown:
+        column = COLUMNS[index]
+        title = _SHORT_TITLES.get(column.title, column.title) if narrow else column.title
+        table.add_column(title, justify="right" if column.numeric else "left", no_wrap=True)
+    for row in part.cells:
+        cells = [_narrow(cell, interval=index <= 1) for index, cell in enumerate(row)] if narrow else row
+        table.add_row(*(escape(cells[index]) for index in shown))
+    return table
+
+
+def _narrow(cell: str, *, interval: bool) -> str:
+    """A cell in fewer characters: one decimal, the kind of images without the word, a long name in two lines."""
+    if not interval:
+        cell = re.sub(r" (±|\[).*", "", cell)
+    if "$" not in cell:
+        cell = re.sub(r"\d+\.\d\d", lambda found: f"{float(found[0]):.1f}", cell)
+    head, underscore, tail = cell.rpartition("_")
+    return f"{head}{underscore}\n{tail}" if len(cell) > _LONG_NAME and underscore else cell.removesuffix(" images")
 
 
 def _title(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -44,7 +44,7 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """What a teacher is trained on: images ``(N, channels, height, width)``, labels ``(N,)`` in ``[0, num_classes)``."""
+    """What a teacher is trained on: images ``(N, channels, height, width)``, labels ``(N,)`` from 0."""
 
     images: Tensor
     labels: Tensor

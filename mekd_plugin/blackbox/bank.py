@@ -19,7 +19,7 @@ from mekd_plugin.rows import Rows, Share, ShuffledIndices
 
 __all__ = ["Bank", "FreshQueries"]
 
-_CHUNK = 256  # rows asked about at a time: the most that a killed process can lose
+_CHUNK = 256  # rows drawn and asked about at a time
 _IMAGES, _RESPONSE = "images", "response"
 
 

@@ -68,7 +68,7 @@ class Journal:
 
     @property
     def position(self) -> int:
-        """Number of the next question, counted from 0 over all lives of the run."""
+        """Number of the next question, a batch, counted from 0 over all lives of the run."""
         return self._position
 
     @property

@@ -110,6 +110,19 @@ class Ledger:
         before = set(stages[: stages.index(stage)] if stage in stages else stages) | {EARLIER}
         return self.budget - sum(count for name, count in self._spending.sent.items() if name in before)
 
+    def check_budget(self, count: int, stage: str) -> None:
+        """Refuse ``count`` further images if they would pass the budget.
+
+        Raises:
+            QueryBudgetExceeded: they would; what was spent is said by stage.
+        """
+        if self.remaining is not None and count > self.remaining:
+            raise QueryBudgetExceeded(
+                f"asking about {count:,} images for {stage!r} would pass the query budget of {self.budget:,}: "
+                f"{self.total:,} are spent ({self._spending}) and {self.remaining:,} remain; "
+                "nothing was sent. Raise the budget, or ask about fewer images"
+            )
+
     def intend(self, fingerprints: Tensor, stage: str) -> int:
         """Count images as sent, and write that down, before they are sent.
 
@@ -127,7 +140,7 @@ class Ledger:
         if not isinstance(stage, str) or not stage:
             raise InputError(f"stage={stage!r}: expected the name of what the images are sent for")
         everyone = self.processes.gather(fingerprints)
-        self._refuse_beyond_budget(len(everyone), stage)
+        self.check_budget(len(everyone), stage)
         if len(fingerprints):
             self._write_intent(len(fingerprints), stage, fingerprints.numpy())
         self._spending.send(stage, len(everyone), everyone.numpy())
@@ -202,14 +215,6 @@ class Ledger:
         limit = "" if self.budget is None else f" of {self.budget:,}"
         lost = f", {self.uncertain:,} uncertain" if self.uncertain else ""
         return f"{self.total:,}{limit} images sent, {self.distinct:,} distinct{lost} ({self._spending})"
-
-    def _refuse_beyond_budget(self, count: int, stage: str) -> None:
-        if self.remaining is not None and count > self.remaining:
-            raise QueryBudgetExceeded(
-                f"asking about {count:,} images for {stage!r} would pass the query budget of {self.budget:,}: "
-                f"{self.total:,} are spent ({self._spending}) and {self.remaining:,} remain; "
-                "nothing was sent. Raise the budget, or ask about fewer images"
-            )
 
     def _write_intent(self, count: int, stage: str, fingerprints: np.ndarray, *, kept: bool = False) -> None:
         self._serial += 1

@@ -38,7 +38,7 @@ class BlackBox:
         num_classes: C; a module's may be left to be learnt from its first scores.
         budget: images that may be sent in all; None for no limit.
         value_range: smallest and largest pixel value that the teacher takes.
-        batch_size: images sent at a time.
+        batch_size: images sent at a time: the most whose answers a killed process can lose.
         quantize: ``"uint8"`` rounds images to the 256 levels of ``value_range`` first, as an upload would.
         device: moves a module there, and sends a function its images there; None leaves both where they are.
         ledger: of another black box, to share its budget; then ``budget`` stays out.
@@ -156,13 +156,7 @@ class BlackBox:
 
         It has its place in the journal, so the position is the same in every process.
         """
-        nothing = torch.empty(0, dtype=torch.int64)
-        kept = None if self._journal is None else self._journal.replay(nothing, stage, self._kind)
-        self._ledger.intend(nothing, stage)
-        if self._journal is not None and kept is None:
-            values = nothing if self._kind == "hard" else torch.empty(0, self.num_classes)
-            self._journal.append(Response(values, self._kind, self.num_classes), nothing, stage, 0)
-        self._ledger.settle()
+        self._in_step(torch.empty(0), torch.empty(0, dtype=torch.int64), stage)
 
     @contextmanager
     def asking_for(self, stage: str) -> Iterator[None]:
@@ -217,7 +211,21 @@ class BlackBox:
         check_images(images, value_range)
         images = images.detach()
         sent = quantize_images(images, self._value_range) if self._quantize else images
-        fingerprints = fingerprint(sent)
+        return self._in_step(sent, fingerprint(sent), stage)
+
+    def _in_step(self, images: Tensor, fingerprints: Tensor, stage: str) -> Response:
+        """The answers to ``images``, in questions of ``batch_size``; every process asks as many, some of them empty."""
+        ahead = 0 if self._journal is None else self._journal.images_ahead
+        everyone = self._ledger.processes.gather(torch.tensor([[len(images), min(ahead, len(images))]]))
+        asked, kept = everyone.sum(dim=0).tolist()
+        self._ledger.check_budget(asked - kept, stage)  # refused as a whole, before its first part is sent
+        starts = range(0, int(everyone[:, 0].max()), self._batch_size)
+        parts = [slice(start, start + self._batch_size) for start in starts]
+        values = [self._question(images[part], fingerprints[part], stage).values for part in parts]
+        return Response(torch.cat(values), self._kind, self.num_classes)
+
+    def _question(self, images: Tensor, fingerprints: Tensor, stage: str) -> Response:
+        """Intend, ask, check, keep, settle; or the answers of an interrupted life."""
         kept = None if self._journal is None else self._journal.replay(fingerprints, stage, self._kind)
         if kept is not None:
             self._ledger.intend(fingerprints[:0], stage)  # other processes may have to ask: all take part in counting
@@ -225,24 +233,24 @@ class BlackBox:
             self._num_classes = kept.num_classes
             return kept.to(images.device)
         serial = self._ledger.intend(fingerprints, stage)
-        response = self._ask(sent)
+        response = self._ask(images)
         if self._journal is not None:
             self._journal.append(response, fingerprints, stage, serial)
         self._ledger.settle()
         return response
 
     def _ask(self, images: Tensor) -> Response:
-        answers = []
-        for part in images.split(self._batch_size):
-            self._batches += 1
-            # The teacher gets a copy: a layer that works in place must not reach the caller's images.
-            answer = as_tensor(_BACKENDS[self](part.clone()), len(part), self._batches).to(images.device)
-            if answer.is_floating_point():
-                answer = answer.to(_precise(images.dtype))
-            response = check_response(answer, self._kind, self._num_classes, self._batches)
-            self._num_classes = response.num_classes
-            answers.append(response.values)
-        return Response(torch.cat(answers), self._kind, self.num_classes)
+        if not len(images):
+            shape, dtype = ((0,), torch.int64) if self._kind == "hard" else ((0, self.num_classes), None)
+            return Response(torch.empty(shape, dtype=dtype, device=images.device), self._kind, self.num_classes)
+        self._batches += 1
+        # The teacher gets a copy: a layer that works in place must not reach the caller's images.
+        answer = as_tensor(_BACKENDS[self](images.clone()), len(images), self._batches).to(images.device)
+        if answer.is_floating_point():
+            answer = answer.to(_precise(images.dtype))
+        response = check_response(answer, self._kind, self._num_classes, self._batches)
+        self._num_classes = response.num_classes
+        return response
 
     def __copy__(self) -> Self:
         return self

@@ -74,6 +74,10 @@ class Processes:
         parts = gather(padded).split(max(lengths))
         return torch.cat([part[:count] for part, count in zip(parts, lengths, strict=True)]).to(device)
 
+    def agree(self, value: bool) -> bool:
+        """What the first process says; all wait for it, so none acts on a file that it writes next."""
+        return bool(self.gather(torch.tensor([value]))[0])
+
     def average(self, gradients: Sequence[Tensor]) -> None:
         """Replace each gradient by its mean over the processes, in one exchange."""
         if self.share.world == 1 or not gradients:

@@ -184,9 +184,10 @@ class _Run:
         self.teacher.ledger.processes = Peers(share.rank, share.world, self.processes.gather)
         if directory is not None:
             identity = directory / "run.json"
-            if identity.exists() and not resume:
+            known_run = self.processes.agree(identity.exists())
+            if known_run and not resume:
                 raise CheckpointError(f"{directory} holds a run already; resume it, or name another directory")
-            if identity.exists():
+            if known_run:
                 known = json.loads(identity.read_text())
                 if known["signature"] != self.signature:
                     raise CheckpointError(
@@ -252,6 +253,7 @@ class _Run:
         if self.directory is not None and self.processes.main:
             save_weights(self.student, self.directory / "student.safetensors")
         self.loop.metrics.close()
+        self.processes.agree(True)
         return Distillation(
             student=self.student,
             history=self.loop.metrics.history,
@@ -331,7 +333,7 @@ class _Run:
 
     def _load_finished(self, index: int, stage: Training) -> bool:
         path = self._stage_file(index, stage)
-        if path is None or self.directory is None or not path.exists():
+        if path is None or not self.processes.agree(path.exists()):
             return False
         state = load_state(path)
         self._restore(stage, state["modules"], str(path))
@@ -363,7 +365,7 @@ class _Run:
 
     def _load_shared(self, stage: Training) -> bool:
         path = self._shared_file(stage)
-        if path is None or not path.exists():
+        if path is None or not self.processes.agree(path.exists()):
             return False
         self._restore(stage, load_state(path), str(path))
         return True

@@ -57,8 +57,8 @@ def draw(some_images):
     return lambda start, stop: Rows(pool[start:stop], extra={"index": torch.arange(start, stop)})
 
 
-def boxed(probe, processes, directory=None, *, responses="logits", budget=None):
-    box = BlackBox(probe, responses, 3, budget=budget)
+def boxed(probe, processes, directory=None, *, responses="logits", budget=None, batch_size=256):
+    box = BlackBox(probe, responses, 3, budget=budget, batch_size=batch_size)
     box.ledger.processes = processes
     if directory is not None:
         box.keep(directory, processes.rank)
@@ -93,13 +93,15 @@ def test_all_are_refused_together_and_nothing_is_sent(meeting, new_probe, images
 
 @pytest.mark.parametrize("responses", ["logits", "hard"])
 @pytest.mark.parametrize("size", [1, 256, 257, 300, 515])
-def test_they_fill_the_same_bank_and_ask_once(meeting, new_probe, draw, size, responses):
+@pytest.mark.parametrize("batch_size", [43, 256])  # 256 rows are 6 batches of 43 in one process, 2 or 3 in each of more
+def test_they_fill_the_same_bank_and_ask_once(meeting, new_probe, draw, size, responses, batch_size):
     alone = Bank()
     alone.fill(BlackBox(new_probe(), responses, 3), draw, size, stage="ask")
     probes = [new_probe() for _ in range(meeting.world)]
 
     def work(processes):
-        bank, box = Bank(), boxed(probes[processes.rank], processes, responses=responses, budget=size)
+        settings = {"responses": responses, "budget": size, "batch_size": batch_size}
+        bank, box = Bank(), boxed(probes[processes.rank], processes, **settings)
         bank.fill(box, draw, size, stage="ask")
         return bank, box.ledger.total
 

@@ -41,6 +41,23 @@ def test_a_killed_run_ends_with_the_same_answers(new_probe, killed, batches, tmp
     assert second.images == 5 * (7 - dies_in)
 
 
+def test_of_a_large_question_only_the_batch_under_way_is_lost(new_probe, killed, some_images, tmp_path):
+    images, probes = some_images(10), [new_probe(), new_probe()]
+    probes[0].die_in_batch = 2
+    for probe in probes:
+        box = BlackBox(probe, "logits", budget=14, batch_size=4)
+        box.keep(tmp_path)
+        if probe is probes[0]:
+            with pytest.raises(killed):
+                box.query(images)
+        else:
+            assert torch.equal(
+                box.query(images).values, BlackBox(new_probe(), "logits", batch_size=4).query(images).values
+            )
+    assert [len(batch) for batch in probes[1].sent] == [4, 2]
+    assert box.ledger.as_record() == {"by_stage": {"query": 14}, "total": 14, "distinct": 10, "uncertain": 4}
+
+
 def test_goes_on_from_a_checkpoint(new_probe, killed, batches, tmp_path):
     first = new_probe()
     first.die_in_batch = 5

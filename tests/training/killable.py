@@ -3,6 +3,7 @@
 PLACE is ``before`` or ``after`` (the teacher's answer to its N-th batch of this life), ``student`` (step N) or ``never``.
 """
 
+import json
 import os
 import signal
 import sys
@@ -56,4 +57,4 @@ result = distill(
     device="cpu",
     progress=False,
 )
-print(result.ledger)
+print(json.dumps(result.ledger.as_record()))

@@ -1,0 +1,54 @@
+"""What the figures show, as numbers; that they are drawn, in both themes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mekd_plugin.bench.figures import curves, dots, draw_all, sent, spending
+
+
+def test_dots_hold_every_seed(record) -> None:
+    (entry,) = dots([record(seed=seed, student_accuracy=value) for seed, value in enumerate((0.9, 0.95, 1.0))])
+    assert entry.values == [0.9, 0.95, 1.0]
+    assert entry.interval.mean == pytest.approx(0.95)
+
+
+def test_a_curve_is_the_mean_at_the_steps_of_all_seeds(record) -> None:
+    one = [{"step": 1, "accuracy": 0.2}, {"step": 5, "accuracy": 0.6}, {"step": 9, "accuracy": 0.8}]
+    other = [{"step": 5, "accuracy": 0.8}, {"step": 9, "accuracy": 1.0}]
+    (curve,) = curves([record(curve=one), record(seed=1, curve=other)])
+    assert curve.steps == [5, 9]
+    assert curve.mean == pytest.approx([0.7, 0.9])
+    assert curve.low == [0.6, 0.8] and curve.high == [0.8, 1.0]
+
+
+def test_spending_is_in_order_of_what_was_really_asked(record) -> None:
+    from mekd_plugin.records import Queries
+
+    runs = [
+        record(budget=None, queries=Queries({"ask": 9000}, 9000), student_accuracy=0.97),
+        record(budget=100, queries=Queries({"ask": 90}, 90), student_accuracy=0.8),
+        record("free", queries=Queries(), student_accuracy=0.5),
+    ]
+    (entry,) = spending(runs)
+    assert entry.method == "kd" and entry.queries == [90.0, 9000.0]
+    assert [interval.mean for interval in entry.intervals] == [0.8, 0.97]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("per_1000", [None, 1.5])
+def test_all_figures_are_drawn(tmp_path, record, theme, per_1000) -> None:
+    (tmp_path / "kd-0").mkdir()
+    np.savez(tmp_path / "kd-0" / "sent.npz", images=np.zeros((2, 8, 8, 3), np.uint8), labels=np.array([0, 7]))
+    runs = [record(method, seed) for method in ("kd", "mekd") for seed in (0, 1)]
+    (shown,) = sent(runs, lambda key: tmp_path / key)
+    assert shown.labels.tolist() == [0, 7]
+    figures = draw_all(runs, runs, lambda key: tmp_path / key, per_1000=per_1000, theme=theme)
+    assert list(figures) == ["accuracy", "learning_curves", "accuracy_against_queries", "images_sent"]
+    assert all(content.startswith(b"\x89PNG") for content in figures.values())
+
+
+def test_nothing_finished_draws_nothing(tmp_path, record) -> None:
+    failed = [record(status="failed", student_accuracy=None)]
+    assert draw_all(failed, failed, lambda key: tmp_path, per_1000=None, theme="light") == {}

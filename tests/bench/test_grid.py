@@ -1,0 +1,113 @@
+"""Settings, their expansion, and what decides a run's key."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mekd_plugin import __version__
+from mekd_plugin.bench.grid import BenchConfig, expand
+from mekd_plugin.errors import InputError, UnknownName
+
+
+def test_the_default_grid() -> None:
+    specs = expand(BenchConfig(), device="cpu")
+    assert len(specs) == 4 * 3
+    assert [spec.seed for spec in specs[:4]] == [0, 1, 2, 0]
+    assert {spec.method for spec in specs} == {"mekd", "kd", "logit_mimicry", "distribution_alignment"}
+    assert {spec.real_fraction for spec in specs} == {0.1}
+    assert {spec.responses for spec in specs} == {"logits"}
+
+
+def test_axes_multiply() -> None:
+    config = BenchConfig(responses=("soft", "hard"), query_budget=(100, 0), methods=("kd",), seeds=(0,))
+    specs = expand(config, device="cpu")
+    assert [(spec.responses, spec.query_budget) for spec in specs] == [
+        ("logits", 100), ("logits", None), ("hard", 100), ("hard", None)
+    ]  # fmt: skip
+
+
+def test_aliases_become_canonical_names() -> None:
+    config = BenchConfig(methods=("ml",), hyperparameters={"ml": {"views": 3}, "recipe": {"batch_size": 32}})
+    spec = expand(config, device="cpu")[0]
+    assert spec.method == "logit_mimicry"
+    assert spec.hyperparameters == {"views": 3} and spec.recipe == {"batch_size": 32}
+
+
+def test_one_key_for_each_setting_that_decides_the_numbers() -> None:
+    spec = expand(BenchConfig(), device="cpu")[0]
+    changes = [
+        {"seed": 5}, {"steps": 7}, {"teacher_steps": 7}, {"disjoint": True}, {"hyperparameters": {"style_dim": 0}},
+        {"recipe": {"batch_size": 2}}, {"device": "cuda"}, {"threads": 2}, {"version": "0"}, {"query_budget": None},
+    ]  # fmt: skip
+    keys = {spec.key, *(replace(spec, **change).key for change in changes)}
+    assert len(keys) == len(changes) + 1
+    assert spec.key == expand(BenchConfig(jobs=7, data_root="/elsewhere", price_per_1000=3), device="cpu")[0].key
+
+
+def test_a_key_is_a_file_name() -> None:
+    key = replace(expand(BenchConfig(), device="cpu")[0], dataset="imagefolder:/some where/x" * 10).key
+    assert "/" not in key and " " not in key and len(key) < 100
+
+
+def test_a_signature_is_one_line_with_every_setting() -> None:
+    spec = expand(BenchConfig(hyperparameters={"mekd": {"style_dim": 3}}, real_images=50, disjoint=True), device="cpu")[
+        0
+    ]
+    for part in ("mekd|data:digits", "edge:50 images disjoint", "teacher:resnet20 2000 steps", "student:resnet8",
+                 "responses:logits", "budget:5000", "style_dim:3", "seed:0", "threads:1", f"version:{__version__}"):  # fmt: skip
+        assert part in spec.signature
+    assert "\n" not in spec.signature
+
+
+class TestFromMapping:
+    def test_texts_and_lists(self) -> None:
+        texts = BenchConfig.from_mapping({"seeds": "0, 1", "query-budget": "10,20", "methods": "kd,ml", "steps": "5"})
+        lists = BenchConfig.from_mapping(
+            {"seeds": [0, 1], "query_budget": [10, 20], "methods": ["kd", "ml"], "steps": 5}
+        )
+        assert texts == lists
+        assert texts.seeds == (0, 1) and texts.steps == 5
+
+    def test_a_single_value_is_a_list_of_one(self) -> None:
+        assert BenchConfig.from_mapping({"seeds": 3, "real_fraction": "0.2"}).seeds == (3,)
+
+    def test_unknown_setting(self) -> None:
+        with pytest.raises(UnknownName, match="unknown benchmark setting 'step'.*did you mean 'steps'"):
+            BenchConfig.from_mapping({"step": 3})
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [("steps", "many"), ("seeds", "a,b"), ("download", "perhaps"), ("hyperparameters", 3), ("real_fraction", [1])],
+    )
+    def test_wrong_types(self, key, value) -> None:
+        with pytest.raises(InputError, match=f"{key}=.*: expected"):
+            BenchConfig.from_mapping({key: value})
+
+    def test_what_went_to_json_comes_back(self) -> None:
+        config = BenchConfig(seeds=(4,), hyperparameters={"kd": {"temperature": 2.0}})
+        assert BenchConfig.from_mapping(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": ()}, "seeds is empty"),
+        ({"seeds": (1, 1)}, "seeds=1,1: expected each value once"),
+        ({"seeds": (-1,)}, "seeds=-1: expected numbers from 0"),
+        ({"steps": 0}, "steps=0: expected at least 1"),
+        ({"threads": 0}, "threads=0: expected at least 1"),
+        ({"jobs": 0}, "jobs=0: expected at least 1"),
+        ({"price_per_1000": -1.0}, "price_per_1000=-1.0: expected at least 0"),
+        ({"query_budget": (-5,)}, "query_budget=-5: expected a number of images, or 0"),
+        ({"real_fraction": 0.1, "real_images": 5}, "give one of the two"),
+        ({"methods": ("ml", "logit_mimicry")}, "a method is there twice, under an alias"),
+        ({"methods": ("mekt",)}, "unknown method 'mekt'.*did you mean 'mekd'"),
+        ({"hyperparameters": {"kdd": {}}}, "unknown method 'kdd'"),
+        ({"responses": ("loud",)}, "responses='loud'"),
+    ],
+)
+def test_bad_settings(changes, message) -> None:
+    with pytest.raises((InputError, UnknownName), match=message):
+        BenchConfig(**changes)

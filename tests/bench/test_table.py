@@ -1,0 +1,55 @@
+"""The table's cells."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from mekd_plugin.bench.statistics import summarize
+from mekd_plugin.bench.table import COLUMNS, FAIR_PLAY, format_interval, markdown, panels, terminal
+
+
+def test_intervals_as_text() -> None:
+    assert format_interval({"mean": 0.98, "low": 0.97, "high": 0.99, "kind": "t"}) == "98.00 ± 1.00"
+    assert format_interval({"mean": 0.9, "low": 0.8, "high": 0.95, "kind": "wilson"}) == "90.00 [80.00, 95.00]"
+    assert format_interval({"mean": 0.9, "low": 0.9, "high": 0.9, "kind": "none"}) == "90.00"
+    assert format_interval(None) == "-"
+
+
+def test_a_panel_for_each_comparable_group(record) -> None:
+    parts = panels(summarize([record(), record("mekd"), record(responses="hard"), record(budget=None)]))
+    assert [len(part.rows) for part in parts] == [2, 1, 1]
+    assert (
+        parts[0].title == "digits: resnet20 (99.00 %) to resnet8, logits, 125 unlabelled images, at most 5,000 queries"
+    )
+    assert parts[2].title.endswith("no query budget")
+
+
+def test_markdown_has_columns_notes_and_the_rules(record) -> None:
+    failed = record("mekd", status="failed", error="no luck", student_accuracy=None)
+    text = markdown(
+        panels(summarize([record(seed=0), record(seed=1), failed, record("kn", warnings=["class 6 is rare"])]))
+    )
+    assert "| kd | 95.00 ± 0.00 | 96.00 ± 0.00 | 94.00 ± 0.00 | 5,000 | $7.50 | real images | edge | 60 | 2 |" in text
+    assert "| mekd | failed | - |" in text and "mekd: 1 failed: no luck" in text and "0 of 1" in text
+    assert "kn: class 6 is rare" in text
+    assert all(rule in text for rule in FAIR_PLAY)
+    widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
+    assert widths == {len(COLUMNS) + 1}
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_nothing_is_cut_in_the_terminal(record, width) -> None:
+    methods = ("mekd", "distribution_alignment")
+    parts = panels(summarize([record(method, seed) for method in methods for seed in (0, 1)]))
+    console = Console(file=io.StringIO(), width=width)
+    console.print(terminal(parts[0], console))
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    assert "5,000" in shown and "$7.50" in shown and "real" in shown and "alignment" in shown
+
+
+def test_a_white_box_is_marked(record) -> None:
+    assert "white box" in panels(summarize([record(white_box=True)]))[0].cells[0][0]
