@@ -120,6 +120,7 @@ class Asking:
         size: rows of the bank when it is full.
         label: asks in the method's own way, ``label(teacher, rows) -> response`` (a search that spends many queries a
             row); None sends each image once.
+        grows: whether a later stage asks for more rows of this bank, which then holds none out for validation yet.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Asking:
     draw: Callable[[int, int], Rows]
     size: int
     label: Callable[[BlackBox, Rows], Response] | None = None
+    grows: bool = False
 
 
 Stage = Training | Asking

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "Registry", "available", "create", "distillers", "unknown_name"]
 
 _GROUP, _ALIASES = "mekd.distillers", "mekd.aliases"
+_VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 _BASE = "mekd_plugin.distiller:Distiller"
 
 
@@ -128,16 +129,14 @@ class Registry:
         cls = self.get(name)
         if preset not in cls.presets:
             raise unknown_name(f"preset of {self.canonical(name)}", preset, cls.presets)
-        accepted = inspect.signature(cls).parameters
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values()):
-            for setting in settings:
-                if setting not in accepted:
-                    raise InputError(str(unknown_name(f"hyperparameter of {cls.__name__}", setting, accepted)))
+        accepted = _accepted(cls)
+        for setting in settings:
+            if accepted is not None and setting not in accepted:
+                raise InputError(str(unknown_name(f"hyperparameter of {cls.__name__}", setting, accepted)))
         merged = {**cls.presets[preset], **settings}
-        missing = [key for key, value in accepted.items() if value.default is value.empty and key not in merged]
-        required = [key for key in missing if accepted[key].kind is inspect.Parameter.KEYWORD_ONLY]
-        if required:
-            raise InputError(f"{self.canonical(name)}: {', '.join(required)} must be given")
+        missing = [key for key, value in (accepted or {}).items() if value.default is value.empty and key not in merged]
+        if missing:
+            raise InputError(f"{self.canonical(name)}: {', '.join(missing)} must be given")
         return cls(**merged)
 
     def _single(self, name: str) -> Entry:
@@ -150,6 +149,19 @@ class Registry:
 
 def _owner(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
+
+
+def _accepted(cls: type) -> dict[str, inspect.Parameter] | None:
+    """The keyword arguments of ``cls``: its own, and its bases' where it passes ``**others`` on; None: anything."""
+    found: dict[str, inspect.Parameter] = {}
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        own = list(inspect.signature(base.__init__).parameters.values())[1:]  # type: ignore[misc]
+        found = {item.name: item for item in own if item.kind not in _VARIABLE} | found
+        if not any(item.kind is item.VAR_KEYWORD for item in own):
+            return found
+    return None
 
 
 def _load(target: str, what: str) -> Any:

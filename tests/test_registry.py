@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from typing import Any
 
 import pytest
 
@@ -120,6 +121,20 @@ class TestCreate:
     def test_unknown_hyperparameter(self, registry: Registry) -> None:
         with pytest.raises(InputError, match="unknown hyperparameter of Sample 'strenght'.*did you mean 'strength'"):
             registry.create("sample", num_classes=3, image_shape=(1, 8, 8), strenght=1.0)
+
+    def test_hyperparameters_that_a_base_class_takes(self, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Narrower(registry.get("sample")):  # type: ignore[misc]
+            def __init__(self, *, depth: int = 1, **others: Any) -> None:
+                super().__init__(**others)
+                self.depth = depth
+
+        monkeypatch.setattr(registry, "get", lambda name: Narrower)
+        made = registry.create("sample", num_classes=3, image_shape=(1, 8, 8), depth=2, strength=4.0)
+        assert (made.depth, made.strength) == (2, 4.0)  # type: ignore[attr-defined]
+        with pytest.raises(InputError, match="unknown hyperparameter of Narrower 'strenght'.*did you mean 'strength'"):
+            registry.create("sample", num_classes=3, image_shape=(1, 8, 8), strenght=1.0)
+        with pytest.raises(InputError, match="sample: num_classes, image_shape must be given"):
+            registry.create("sample")
 
     def test_missing_argument(self, registry: Registry) -> None:
         with pytest.raises(InputError, match="sample: num_classes, image_shape must be given"):

@@ -159,6 +159,7 @@ def _print_plan(
         f"All together: {queries:,} queries, {price}, about {seconds / 60:,.0f} min with {jobs} runs side by side; "
         "without the time a remote teacher takes to answer, or a local one to be trained. Nothing was asked.",
         highlight=False,
+        soft_wrap=True,
     )
     for name, count in evaluation.items():
-        console.print(f"Besides, {name} answers {count:,} test images once, to measure agreement.", highlight=False)
+        console.print(f"Besides, {name} answers {count:,} test images once, to measure agreement.", soft_wrap=True)

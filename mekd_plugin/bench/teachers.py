@@ -145,16 +145,19 @@ def trained_teacher(
     folder = writable_directory((directory or cache_directory()) / "teachers")
     readable = network.replace(":", "-").replace("/", "-")
     path = folder / f"{readable}-{digest}.safetensors"
-    module = build(network, data.num_classes, data.image_shape, seed=_SEED)
+
+    def untrained() -> nn.Module:
+        return build(network, data.num_classes, data.image_shape, seed=_SEED)
+
     # Runs side by side want the same teacher: the first trains it, the others wait and read it.
     with FileLock(path.with_suffix(".lock")):
         if path.exists():
             try:
-                return load_weights(module, path).eval(), path
+                return load_weights(untrained(), path).eval(), path
             except CheckpointError:
                 path.unlink()
         trained = train_teacher(
-            module,
+            untrained(),
             data.images,
             data.labels,
             num_classes=data.num_classes,
@@ -165,7 +168,8 @@ def trained_teacher(
         )
         config = {"network": network, "num_classes": data.num_classes, "image_shape": list(data.image_shape)}
         save_weights(trained, path, config=config)
-    return trained, path
+    # Read again: training leaves another memory format, which rounds differently, and a later run only has the file.
+    return load_weights(untrained(), path).eval(), path
 
 
 def evaluation_answers(

@@ -230,6 +230,7 @@ class Loop:
             }
             save_state(self.checkpoint, state)
         if teacher.journal is not None and position is not None:
+            self.processes.agree(True)  # no process forgets before the first one's file is whole
             teacher.journal.forget(position)
 
     def _resume(self, name: str, seats: Mapping[str, _Seat], teacher: BlackBox) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ class Processes:
         """
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             state = PartialState(cpu=device == "cpu")
+            atexit.register(state.destroy_process_group)  # else a peer that leaves first takes the others down
             return cls(state.device, Share(state.process_index, state.num_processes))
         try:
             if device == "auto":

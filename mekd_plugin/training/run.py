@@ -22,7 +22,7 @@ from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.blackbox.ledger import Processes as Peers
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Asking, Distiller, Stage, Training
-from mekd_plugin.errors import CheckpointError, InputError
+from mekd_plugin.errors import CheckpointError
 from mekd_plugin.files import writable_directory, write_atomically
 from mekd_plugin.rows import Rows
 from mekd_plugin.training.checkpoint import load_state, load_weights_into, save_state, save_weights
@@ -200,8 +200,8 @@ class _Run:
                 save_state(directory / "initial.safetensors", self.student.state_dict())
                 content = {"signature": self.signature, "threads": torch.get_num_threads(), "version": __version__}
                 write_atomically(identity, json.dumps(content, indent=1).encode())
-            self.teacher.keep(directory, rank=self.processes.share.rank)
             metrics_path = directory / "metrics.jsonl" if self.processes.main else None
+        self.teacher.keep(directory, rank=self.processes.share.rank)
         board = directory / "tensorboard" if tensorboard and directory is not None else None
         self.loop = Loop(
             self.processes,
@@ -281,9 +281,10 @@ class _Run:
 
     def _ask(self, stage: Asking) -> None:
         """Fill the bank; the rows that a kept one holds, or that the journal remembers, are not asked about again."""
-        if self.directory is not None:
+        if self.directory is not None and len(stage.bank) == 0:
             rank = self.processes.share.rank
-            stage.bank.keep(self.directory / "banks" / (stage.name if rank == 0 else f"{stage.name}-{rank}"))
+            name = stage.bank.name if rank == 0 else f"{stage.bank.name}-{rank}"
+            stage.bank.keep(self.directory / "banks" / name)
         with tqdm(
             total=stage.size, desc=stage.name, unit=" queries", leave=False, disable=None if self.loop.progress else True
         ) as bar:
@@ -296,10 +297,14 @@ class _Run:
                 progress=lambda done, wanted: bar.update(done - bar.n) and None,
             )
         metrics = self.loop.metrics
-        metrics.rewind(self.loop.settled_metrics)
-        metrics.write({"stage": stage.name, "step": len(stage.bank), "queries": self.teacher.ledger.total})
-        self.loop.settled_metrics = metrics.position
-        count = round(self.validation * len(stage.bank))
+        settled = self.loop.settled_metrics
+        written = [entry["stage"] for entry in metrics.history[settled : settled + 1]]
+        if written != [stage.name]:  # else this is a resumed run, and what follows that line belongs to later stages
+            metrics.rewind(settled)
+            metrics.write({"stage": stage.name, "step": len(stage.bank), "queries": self.teacher.ledger.total})
+        self.loop.settled_metrics = settled + 1
+        stage.bank.to(self.processes.device)
+        count = 0 if stage.grows else round(self.validation * len(stage.bank))
         if count >= _FEWEST_HELD_OUT:
             self.held_out = stage.bank.hold_out(count)
 
@@ -329,6 +334,7 @@ class _Run:
                     config = getattr(module, "config", None)
                     save_weights(module, self.directory / f"{name}.safetensors", config=config)
         if self.teacher.journal is not None and position is not None:
+            self.processes.agree(True)  # no process forgets before the first one's file is whole
             self.teacher.journal.forget(position)
 
     def _load_finished(self, index: int, stage: Training) -> bool:

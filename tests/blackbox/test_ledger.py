@@ -232,6 +232,16 @@ def test_one_ledger_through_several_runs(tmp_path):
     assert ledger.by_stage == {"earlier runs": 4, "ask": 1} and ledger.available("ask") == 6
 
 
+def test_what_was_spent_elsewhere_meanwhile_is_no_longer_available(tmp_path):
+    ledger = Ledger(10)
+    ledger.attach(tmp_path)
+    spend(ledger, "ask", 1, 2)
+    ledger.detach()
+    spend(ledger, "trial", 3, 4, 5)
+    ledger.attach(tmp_path)
+    assert ledger.by_stage == {"ask": 2, "earlier runs": 3} and ledger.available("ask") == 7
+
+
 def test_a_directory_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write"):

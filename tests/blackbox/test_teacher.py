@@ -74,6 +74,13 @@ def test_a_budget_smaller_than_one_batch_is_refused(probe, images):
     assert probe.images == 0
 
 
+def test_a_question_of_many_batches_is_refused_as_a_whole(probe, images):
+    box = BlackBox(probe, "logits", budget=9, batch_size=4)
+    with pytest.raises(QueryBudgetExceeded, match="asking about 10 images"):
+        box.query(images)
+    assert probe.images == box.ledger.total == 0
+
+
 def test_two_boxes_can_share_a_budget(probe, new_probe, images):
     ledger = Ledger(12)
     first, second = BlackBox(probe, "logits", ledger=ledger), BlackBox(new_probe(), "hard", ledger=ledger)

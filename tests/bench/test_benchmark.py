@@ -1,0 +1,154 @@
+"""Small benchmarks that really run, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mekd_plugin.bench.benchmark import Benchmark
+from mekd_plugin.bench.grid import BenchConfig
+from mekd_plugin.bench.runner import Job, latest_metrics, teacher_jobs
+from mekd_plugin.errors import InputError
+
+SMALL = {
+    "teacher": "lenet5",
+    "student": "lenet5_half",
+    "methods": "kd",
+    "teacher_steps": 60,
+    "steps": 40,
+    "real_images": 60,
+    "query_budget": 300,
+    "seeds": "0",
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """One cache of teachers for this file, away from the user's."""
+    before = os.environ.get("MEKD_CACHE")
+    os.environ["MEKD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["MEKD_CACHE"]
+    else:
+        os.environ["MEKD_CACHE"] = before
+
+
+def nobody(event: str, job: Job | None, error: str | None) -> None:
+    """Observes nothing."""
+
+
+def test_from_settings_to_report_and_nothing_twice(tmp_path) -> None:
+    config = BenchConfig.from_mapping({**SMALL, "methods": "kd,ml"})
+    events = []
+    results = Benchmark(config, tmp_path / "out").execute(
+        resume=False, observe=lambda event, job, error: job and events.append((event, job.task, error))
+    )
+    assert [run.status for run in results.runs] == ["finished", "finished"]
+    for run in results.runs:
+        assert 0 < run.queries.total <= 300 and run.queries.total == sum(run.queries.by_stage.values())
+        assert run.price == pytest.approx(run.queries.total * 1.5 / 1000)
+        assert run.steps == 40 and run.real_images == 60 and run.test_images == 540
+        assert run.student_accuracy == run.curve[-1]["accuracy"] and run.curve[-1]["step"] == 40
+        assert run.best_test_accuracy == max(point["accuracy"] for point in run.curve)
+        assert "|steps:40|" in run.signature and "|batch_size:" in run.signature
+        folder = tmp_path / "out" / "runs" / run.key
+        assert len(list((folder / "snapshots").glob("step-*.safetensors"))) >= 6
+        assert (folder / "sent.npz").exists() and (folder / "student.safetensors").exists()
+    assert events[0] == ("start", "teacher", None) and ("end", "run", None) in events
+    for name in ("results.json", "table.md", "report.html", "figures/accuracy.png", "figures/images_sent.png"):
+        assert (tmp_path / "out" / name).exists()
+    changed = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    again = Benchmark(config, tmp_path / "out").execute(resume=True, observe=nobody)
+    assert again == results
+    assert changed == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="holds results already"):
+        Benchmark(config, tmp_path / "out").execute(resume=False, observe=nobody)
+
+
+def test_a_failing_run_does_not_take_the_others_down(tmp_path) -> None:
+    config = BenchConfig.from_mapping({**SMALL, "query_budget": "300,1"})
+    results = Benchmark(config, tmp_path).execute(resume=False, observe=nobody)
+    good, bad = results.runs
+    assert (good.status, good.error) == ("finished", None)
+    assert bad.status == "failed" and bad.error and "1" in bad.error
+    assert bad.student_accuracy is None
+    assert "0 of 1" in (tmp_path / "table.md").read_text()
+
+
+def test_a_teacher_that_fails_fails_its_runs_with_its_reason(tmp_path) -> None:
+    config = BenchConfig.from_mapping({**SMALL, "teacher": "no_such_module:ask"})
+    (run,) = Benchmark(config, tmp_path).execute(resume=False, observe=nobody).runs
+    assert run.status == "failed"
+    assert run.error and "the teacher could not be prepared: UnknownName: teacher 'no_such_module:ask'" in run.error
+
+
+def test_a_plan_asks_and_writes_nothing(tmp_path) -> None:
+    benchmark = Benchmark(BenchConfig.from_mapping({**SMALL, "seeds": "0,1"}), tmp_path / "out")
+    (planned,) = benchmark.plan()
+    assert planned.seeds == 2 and 0 < planned.plan.total <= 300
+    assert planned.queries == 2 * planned.plan.total
+    assert benchmark.evaluation_queries() == {}
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_teacher_for_all_seeds_unless_the_split_is_disjoint() -> None:
+    shared = Benchmark(BenchConfig.from_mapping({**SMALL, "seeds": "0,1"}), Path("unused")).specs
+    apart = Benchmark(BenchConfig.from_mapping({**SMALL, "seeds": "0,1", "disjoint": True}), Path("unused")).specs
+    assert len(teacher_jobs(shared)) == 1
+    assert len(teacher_jobs(apart)) == 2
+
+
+def test_the_last_whole_line_of_the_metrics(tmp_path) -> None:
+    assert latest_metrics(tmp_path) == {}
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert latest_metrics(tmp_path) == {"step": 2}
+
+
+LONGER = {**SMALL, "steps": "600"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    """The directory of a run that nobody disturbed."""
+    out = tmp_path_factory.mktemp("calm")
+    Benchmark(BenchConfig.from_mapping(LONGER), out).execute(resume=False, observe=nobody)
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_benchmark_goes_on_to_the_same_numbers(tmp_path, undisturbed, how) -> None:
+    flags = [word for name, value in LONGER.items() for word in ("--" + name.replace("_", "-"), str(value))]
+    command = [sys.executable, "-m", "mekd_plugin.cli", "bench", *flags, "--out", str(tmp_path / "out")]
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said)
+    _wait_until(lambda: list((tmp_path / "out").glob("runs/*/snapshots/*")), process)
+    process.send_signal(how)
+    assert process.wait(60) == (-how if how is signal.SIGKILL else 130)
+    if how is not signal.SIGKILL:
+        assert "Go on with:\n  mekd bench --teacher lenet5" in (tmp_path / "said").read_text()
+    subprocess.run([*command, "--resume"], check=True, capture_output=True)
+    (resumed,) = json.loads((tmp_path / "out" / "results.json").read_text())["runs"]
+    (expected,) = json.loads((undisturbed / "results.json").read_text())["runs"]
+    for name in ("student_accuracy", "agreement", "curve", "steps", "key", "queries"):
+        assert resumed[name] == expected[name], name
+    weights = [out / "runs" / expected["key"] / "student.safetensors" for out in (tmp_path / "out", undisturbed)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def _wait_until(condition: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
+    for _ in range(1200):
+        if condition() or process.poll() is not None:
+            return
+        time.sleep(0.1)
+    raise TimeoutError("the benchmark did not begin")

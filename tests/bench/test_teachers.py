@@ -1,0 +1,133 @@
+"""Teachers by name: trained and cached, read from files, functions; and what is wrong with them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from mekd_plugin.bench.teachers import (
+    LabelledImages,
+    cache_directory,
+    evaluation_answers,
+    kind_of_teacher,
+    load_teacher,
+    trained_teacher,
+)
+from mekd_plugin.errors import CheckpointError, InputError, UnknownName
+from mekd_plugin.networks import build
+from mekd_plugin.training.checkpoint import save_weights
+
+SHAPE = (1, 16, 16)
+
+
+@pytest.fixture
+def data() -> LabelledImages:
+    rng = torch.Generator().manual_seed(0)
+    return LabelledImages(torch.rand(40, *SHAPE, generator=rng) * 2 - 1, torch.arange(40) % 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("resnet20", "network"),
+        ("torchvision:resnet18", "network"),
+        ("my.module:ask", "function"),
+        ("a/b.safetensors", "file"),
+        ("resnet20@w.pt", "file"),
+        ("torchvision:resnet18@w.pt", "file"),
+        ("m.onnx", "onnx"),
+    ],
+)
+def test_kinds(name, kind) -> None:
+    assert kind_of_teacher(name) == kind
+
+
+def test_the_cache_is_where_the_variable_says(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("MEKD_CACHE", str(tmp_path))
+    assert cache_directory() == tmp_path
+    monkeypatch.delenv("MEKD_CACHE")
+    assert "mekd-plugin" in str(cache_directory())
+
+
+class TestTrained:
+    def test_it_is_trained_once(self, data, tmp_path) -> None:
+        first, path = trained_teacher("lenet5", data, steps=3, directory=tmp_path)
+        written = path.stat().st_mtime_ns
+        second, again = trained_teacher("lenet5", data, steps=3, directory=tmp_path)
+        assert again == path and path.stat().st_mtime_ns == written
+        assert not second.training
+        for one, other in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
+            assert torch.equal(one, other)
+
+    def test_everything_that_decides_it_is_in_its_name(self, data, tmp_path) -> None:
+        other = LabelledImages(data.images, data.labels.flip(0), 3)
+        paths = {
+            trained_teacher(name, images, steps=steps, directory=tmp_path)[1]
+            for name, images, steps in (
+                ("lenet5", data, 1),
+                ("lenet5_half", data, 1),
+                ("lenet5", other, 1),
+                ("lenet5", data, 2),
+            )  # fmt: skip
+        }
+        assert len(paths) == 4
+
+    def test_a_damaged_file_is_made_again(self, data, tmp_path) -> None:
+        first, path = trained_teacher("lenet5", data, steps=2, directory=tmp_path)
+        path.write_bytes(path.read_bytes()[:100])
+        second, _ = trained_teacher("lenet5", data, steps=2, directory=tmp_path)
+        assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+    def test_its_file_can_be_named(self, data, tmp_path) -> None:
+        trained, path = trained_teacher("lenet5", data, steps=2, directory=tmp_path)
+        named = load_teacher(str(path), num_classes=3, image_shape=SHAPE)
+        assert isinstance(named, nn.Module)
+        assert torch.equal(named.eval()(data.images), trained(data.images))
+        with pytest.raises(CheckpointError, match=r"a teacher of 3 classes for images of \(1, 16, 16\), and the data"):
+            load_teacher(str(path), num_classes=10, image_shape=SHAPE)
+
+
+class TestLoaded:
+    def test_network_and_weights(self, tmp_path) -> None:
+        network = build("lenet5", 3, SHAPE, seed=1)
+        torch.save(network.state_dict(), tmp_path / "w.pt")
+        loaded = load_teacher(f"lenet5@{tmp_path / 'w.pt'}", num_classes=3, image_shape=SHAPE)
+        assert isinstance(loaded, nn.Module)
+        assert all(torch.equal(a, b) for a, b in zip(network.parameters(), loaded.parameters(), strict=True))
+
+    def test_a_file_that_does_not_name_its_network(self, tmp_path) -> None:
+        save_weights(build("lenet5", 3, SHAPE), tmp_path / "w.safetensors")
+        with pytest.raises(CheckpointError, match="does not say which network it holds: name it, as in resnet20@"):
+            load_teacher(str(tmp_path / "w.safetensors"), num_classes=3, image_shape=SHAPE)
+
+    def test_a_missing_file(self, tmp_path) -> None:
+        with pytest.raises(CheckpointError, match="no teacher at .*gone.safetensors"):
+            load_teacher(str(tmp_path / "gone.safetensors"), num_classes=3, image_shape=SHAPE)
+
+    def test_a_function(self) -> None:
+        assert load_teacher("torch:relu", num_classes=3, image_shape=SHAPE) is torch.relu
+
+    @pytest.mark.parametrize("name", ["no_such_module:ask", "torch:no_such_function"])
+    def test_a_missing_function(self, name) -> None:
+        with pytest.raises(UnknownName, match=f"teacher '{name}'.*expected package.module:function"):
+            load_teacher(name, num_classes=3, image_shape=SHAPE)
+
+    def test_something_that_is_no_function(self) -> None:
+        with pytest.raises(InputError, match="teacher 'math:pi' is a float: expected a function"):
+            load_teacher("math:pi", num_classes=3, image_shape=SHAPE)
+
+
+def test_evaluation_answers_are_asked_once(tmp_path) -> None:
+    asked = []
+
+    def ask(images):
+        asked.append(len(images))
+        return torch.arange(len(images)) % 3
+
+    for _ in range(2):
+        labels = evaluation_answers(
+            ask, torch.zeros(5, *SHAPE), name="ask", responses="hard", classes=3, folder=tmp_path
+        )
+        assert labels.tolist() == [0, 1, 2, 0, 1]
+    assert asked == [5]

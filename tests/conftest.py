@@ -1,0 +1,18 @@
+"""A skipped test is an error, unless it stands here with its reason."""
+
+from __future__ import annotations
+
+import pytest
+
+EXPECTED_SKIPS: dict[str, str] = {}
+"""Node id of a test to the reason why it may be skipped."""
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:
+        return
+    skipped = {report.nodeid for report in reporter.stats.get("skipped", [])}
+    if unexpected := sorted(skipped - set(EXPECTED_SKIPS)):
+        reporter.write_line(f"skipped without standing in EXPECTED_SKIPS: {', '.join(unexpected)}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
