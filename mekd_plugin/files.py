@@ -22,6 +22,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         raise _cannot_write(path, error) from error
     try:
+        # A temporary file is its owner's alone; the finished one is for all who may look into the directory.
+        os.chmod(temporary, path.parent.stat().st_mode & 0o666)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
             stream.flush()

@@ -12,11 +12,11 @@ from rich.table import Table
 
 from mekd_plugin.bench.benchmark import Benchmark, Planned, failures
 from mekd_plugin.bench.display import Display
-from mekd_plugin.bench.grid import BenchConfig
+from mekd_plugin.bench.grid import BenchConfig, kind_of_teacher
 from mekd_plugin.bench.pricing import format_price, price_of
 from mekd_plugin.bench.store import Store
 from mekd_plugin.bench.table import FAIR_PLAY, interval_note, panels, terminal
-from mekd_plugin.bench.teachers import LabelledImages, kind_of_teacher, load_teacher, trained_teacher
+from mekd_plugin.bench.teachers import LabelledImages, load_teacher, trained_teacher
 from mekd_plugin.bench.worker import edge_of, load_data, recipe_of
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.data.datasets import load

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 from mekd_plugin import __version__
 from mekd_plugin.errors import InputError
 from mekd_plugin.registry import distillers, unknown_name
 
-__all__ = ["BenchConfig", "RunSpec", "expand", "setting"]
+__all__ = ["BenchConfig", "RunSpec", "expand", "kind_of_teacher", "setting"]
 
 
 def setting(default: Any, help: str, **metadata: Any) -> Any:  # noqa: A002 (the command line's own word)
@@ -114,14 +114,14 @@ class BenchConfig:
 class RunSpec:
     """Everything that decides one run's numbers; two equal ones are the same run.
 
-    Attributes are those of :class:`BenchConfig`, one value each; ``method`` is canonical, ``responses`` a kind, and
-    ``device`` a kind of device (``"cpu"``, ``"cuda"``).
+    Attributes are those of :class:`BenchConfig`, one value each; ``method`` is canonical, ``responses`` a kind,
+    ``device`` a kind of device (``"cpu"``, ``"cuda"``), and ``teacher_steps`` None for a teacher not trained here.
     """
 
     dataset: str
     image_size: int | None
     teacher: str
-    teacher_steps: int
+    teacher_steps: int | None
     student: str
     method: str
     responses: str
@@ -147,21 +147,24 @@ class RunSpec:
         readable = re.sub(r"[^a-zA-Z0-9_]+", "-", f"{self.method}-{self.dataset}-seed{self.seed}")[:60]
         return f"{readable}-{hashlib.sha256(canonical.encode()).hexdigest()[:10]}"
 
-    @property
-    def signature(self) -> str:
-        """One line with every setting; defaults that were not touched stand for themselves in the version."""
+    def signature(self, recipe: Mapping[str, Any] | None = None) -> str:
+        """One line with every setting; defaults that were not touched stand for themselves in the version.
+
+        Args:
+            recipe: the whole of it, where it is known, in the place of the changes to the preset's.
+        """
         edge = f"{self.real_images} images" if self.real_images is not None else f"{self.real_fraction:g}"
+        training = dict(recipe) if recipe is not None else {"steps": self.steps or "preset", **self.recipe}
         settings = {
             "data": self.dataset if self.image_size is None else f"{self.dataset} at {self.image_size}",
             "edge": edge + (" disjoint" if self.disjoint else ""),
-            "teacher": f"{self.teacher} {self.teacher_steps} steps",
+            "teacher": self.teacher + (f" {self.teacher_steps} steps" if self.teacher_steps is not None else ""),
             "student": self.student,
             "responses": self.responses,
             "budget": self.query_budget if self.query_budget is not None else "none",
             "preset": self.preset,
-            "steps": self.steps if self.steps is not None else "preset",
-            **{f"recipe.{name}": value for name, value in sorted(self.recipe.items())},
             **dict(sorted(self.hyperparameters.items())),
+            **training,
             "validation": self.validation,
             "seed": self.seed,
             "device": self.device,
@@ -170,6 +173,15 @@ class RunSpec:
             "version": self.version,
         }
         return "|".join([self.method, *(f"{name}:{value}" for name, value in settings.items())])
+
+
+def kind_of_teacher(name: str) -> Literal["onnx", "file", "function", "network"]:
+    """What a teacher's name stands for; a ``"network"`` is trained by the benchmark."""
+    if name.endswith(".onnx"):
+        return "onnx"
+    if "@" in name or name.endswith((".safetensors", ".pt", ".pth")):
+        return "file"
+    return "function" if ":" in name and not name.startswith("torchvision:") else "network"
 
 
 def expand(config: BenchConfig, *, device: str) -> list[RunSpec]:
@@ -199,7 +211,7 @@ def expand(config: BenchConfig, *, device: str) -> list[RunSpec]:
             dataset=dataset,
             image_size=config.image_size,
             teacher=teacher,
-            teacher_steps=config.teacher_steps,
+            teacher_steps=config.teacher_steps if kind_of_teacher(teacher) == "network" else None,
             student=student,
             method=registry.canonical(method),
             responses=_kind(responses),

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mekd_plugin import __version__
+from mekd_plugin.bench.grid import kind_of_teacher
 from mekd_plugin.blackbox.backends import onnx_teacher
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.errors import CheckpointError, InputError, UnknownName
@@ -32,7 +33,6 @@ __all__ = [
     "LabelledImages",
     "cache_directory",
     "evaluation_answers",
-    "kind_of_teacher",
     "load_teacher",
     "trained_teacher",
 ]
@@ -61,15 +61,6 @@ def cache_directory() -> Path:
     """``$MEKD_CACHE``, or the platform's place for what can be made again."""
     chosen = os.environ.get(CACHE_VARIABLE)
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("mekd-plugin", appauthor=False))
-
-
-def kind_of_teacher(name: str) -> str:
-    """``"onnx"``, ``"file"``, ``"function"`` or ``"network"`` (to be trained)."""
-    if name.endswith(".onnx"):
-        return "onnx"
-    if "@" in name or name.endswith((".safetensors", ".pt", ".pth")):
-        return "file"
-    return "function" if ":" in name and not name.startswith("torchvision:") else "network"
 
 
 def load_teacher(name: str, *, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module | Callable[..., Any]:

@@ -26,7 +26,6 @@ from mekd_plugin.bench.store import Store
 from mekd_plugin.bench.teachers import (
     LabelledImages,
     evaluation_answers,
-    kind_of_teacher,
     load_teacher,
     trained_teacher,
 )
@@ -72,7 +71,7 @@ def blank_record(spec: RunSpec, **changes: Any) -> RunRecord:
         teacher=spec.teacher,
         student=spec.student,
         responses=spec.responses,
-        signature=spec.signature,
+        signature=spec.signature(),
         key=spec.key,
         budget=spec.query_budget,
         split="disjoint" if spec.disjoint else "teacher's training set",
@@ -110,7 +109,7 @@ def prepare_teacher(
 ) -> tuple[nn.Module | Callable[..., Any], Tensor]:
     """The teacher, trained or read, and the classes that it answers about the test images."""
     teacher: nn.Module | Callable[..., Any]
-    if kind_of_teacher(spec.teacher) == "network":
+    if spec.teacher_steps is not None:
         rows = split.teacher_indices
         labelled = LabelledImages(data.train_images[rows], data.train_labels[rows], data.num_classes)
         teacher, path = trained_teacher(
@@ -187,10 +186,9 @@ def _record(
     points = {entry["step"]: entry for entry in result.history if entry["stage"] == "evaluation"}
     points[result.steps] = {"step": result.steps, **last}
     curve = [{name: points[step][name] for name in ("step", "accuracy", "agreement")} for step in sorted(points)]
-    training = "|".join(f"{name}:{value}" for name, value in asdict(recipe).items())
     return replace(
         blank_record(spec, status="finished"),
-        signature=f"{spec.signature}|{training}",
+        signature=spec.signature(asdict(recipe)),
         teacher_accuracy=teacher_accuracy,
         student_accuracy=last["accuracy"],
         best_test_accuracy=max(point["accuracy"] for point in curve),

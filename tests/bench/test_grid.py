@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mekd_plugin import __version__
-from mekd_plugin.bench.grid import BenchConfig, expand
+from mekd_plugin.bench.grid import BenchConfig, expand, kind_of_teacher
 from mekd_plugin.errors import InputError, UnknownName
 
 
@@ -53,7 +53,7 @@ def test_a_key_is_a_file_name() -> None:
 
 def test_a_signature_is_one_line_with_every_setting() -> None:
     config = BenchConfig(hyperparameters={"mekd": {"style_dim": 3}}, real_images=50, disjoint=True)
-    signature = expand(config, device="cpu")[0].signature
+    signature = expand(config, device="cpu")[0].signature()
     for part in (
         "mekd|data:digits|edge:50 images disjoint|teacher:resnet20 2000 steps|student:resnet8|responses:logits",
         "|budget:5000|",
@@ -64,6 +64,29 @@ def test_a_signature_is_one_line_with_every_setting() -> None:
     ):
         assert part in signature
     assert "\n" not in signature
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("resnet20", "network"),
+        ("torchvision:resnet18", "network"),
+        ("my.module:ask", "function"),
+        ("a/b.safetensors", "file"),
+        ("resnet20@w.pt", "file"),
+        ("torchvision:resnet18@w.pt", "file"),
+        ("m.onnx", "onnx"),
+    ],
+)
+def test_kinds(name, kind) -> None:
+    assert kind_of_teacher(name) == kind
+
+
+def test_a_whole_recipe_in_the_signature() -> None:
+    spec = expand(BenchConfig(teacher=("a.onnx",), steps=7), device="cpu")[0]
+    assert "|teacher:a.onnx|" in spec.signature() and "|steps:7|" in spec.signature()
+    signature = spec.signature({"steps": 7, "batch_size": 64})
+    assert signature.count("|steps:7|") == 1 and "|batch_size:64|" in signature
 
 
 class TestFromMapping:

@@ -10,7 +10,6 @@ from mekd_plugin.bench.teachers import (
     LabelledImages,
     cache_directory,
     evaluation_answers,
-    kind_of_teacher,
     load_teacher,
     trained_teacher,
 )
@@ -25,22 +24,6 @@ SHAPE = (1, 16, 16)
 def data() -> LabelledImages:
     rng = torch.Generator().manual_seed(0)
     return LabelledImages(torch.rand(40, *SHAPE, generator=rng) * 2 - 1, torch.arange(40) % 3, 3)
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("resnet20", "network"),
-        ("torchvision:resnet18", "network"),
-        ("my.module:ask", "function"),
-        ("a/b.safetensors", "file"),
-        ("resnet20@w.pt", "file"),
-        ("torchvision:resnet18@w.pt", "file"),
-        ("m.onnx", "onnx"),
-    ],
-)
-def test_kinds(name, kind) -> None:
-    assert kind_of_teacher(name) == kind
 
 
 def test_the_cache_is_where_the_variable_says(monkeypatch, tmp_path) -> None:

@@ -1,0 +1,246 @@
+"""The one-call form, on one's own model."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import mekd_plugin as mekd
+from mekd_plugin.errors import (
+    CheckpointError,
+    InputError,
+    NeedsNotMet,
+    QueryBudgetExceeded,
+    TeacherAnswerError,
+    UnknownName,
+)
+from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
+from mekd_plugin.training.loop import TrainingDiverged
+from mekd_plugin.training.recipe import Recipe
+
+SHORT = {"recipe": Recipe(steps=20, batch_size=16, translate=1), "device": "cpu", "progress": False}
+
+
+def run(teacher=None, images=None, method="kd", *, student=None, budget=200, responses="logits", **options):
+    boundary = mekd.BlackBox(teacher or ToyTeacher(), responses, CLASSES, budget=budget)
+    images = toy_images(40, seed=1) if images is None else images
+    return mekd.distill(student or toy_student(), boundary, images, method, **{**SHORT, **options})
+
+
+def weights(result):
+    return torch.cat([value.flatten().double() for value in result.student.state_dict().values()])
+
+
+def test_a_callable_needs_no_wrapping():
+    result = mekd.distill(
+        toy_student(), ToyTeacher(), toy_images(40, seed=1), "kd", responses="logits", num_classes=CLASSES, budget=90, **SHORT
+    )
+    assert result.ledger.total == 90 and not result.student.training and result.steps == 20
+
+
+def test_a_tensor_a_dataset_and_a_loader_are_the_same_images():
+    images = toy_images(40, seed=1)
+    labelled = TensorDataset(images, torch.zeros(40))
+    results = [run(images=given) for given in (images, labelled, DataLoader(labelled, batch_size=7))]
+    assert torch.equal(weights(results[0]), weights(results[1]))
+    assert torch.equal(weights(results[0]), weights(results[2]))
+
+
+def test_the_same_seed_gives_the_same_student_and_the_callers_randomness_is_left_alone():
+    torch.manual_seed(5)
+    first, after = run(seed=3), torch.rand(1)
+    torch.manual_seed(6)
+    second = run(seed=3)
+    torch.manual_seed(5)
+    assert torch.equal(weights(first), weights(second)) and torch.equal(after, torch.rand(1))
+    assert not torch.equal(weights(first), weights(run(seed=4)))
+
+
+@pytest.mark.parametrize("method", ["mekd", "kd"])
+def test_hard_labels_teach_too(method):
+    result = run(method=method, responses="hard", budget=600, preset="tiny" if method == "mekd" else "quick")
+    assert result.ledger.total == 600 and result.history[-1]["loss"] > 0
+
+
+def test_the_papers_mode_asks_at_every_step():
+    settings = {"preset": "tiny", "mode": "fresh", "latent_temperature": 5.0, "gan_steps": 10, "response_weight": 0.5}
+    result = run(method="mekd", budget=None, gan_batch_size=8, **settings)
+    assert result.ledger.by_stage == {"deprivatization": 10 * 8, "alignment": 20 * 16}
+
+
+def test_held_out_answers_cost_nothing_more():
+    result = run(budget=300, validation=0.1)
+    assert result.ledger.total == 300 and 0 <= result.held_out_agreement <= 1
+    assert run(budget=100, validation=0.1).held_out_agreement is None  # ten rows say too little
+
+
+def test_a_generator_is_trained_once_for_all_students(tmp_path):
+    options = {"method": "mekd", "preset": "tiny", "cache": tmp_path / "cache", "gan_steps": 30}
+    first = run(**options, directory=tmp_path / "a")
+    kept = list((tmp_path / "cache").iterdir())
+    second = run(**options, directory=tmp_path / "b", student=toy_student(seed=7))
+    assert len(kept) == 1 and list((tmp_path / "cache").iterdir()) == kept
+    assert (tmp_path / "a/generator.safetensors").read_bytes() == (tmp_path / "b/generator.safetensors").read_bytes()
+    assert "deprivatization" in {record["stage"] for record in first.history}
+    assert "deprivatization" not in {record["stage"] for record in second.history}
+
+
+def test_the_directory_holds_what_a_later_look_needs(tmp_path):
+    run(method="mekd", preset="tiny", gan_steps=30, directory=tmp_path, snapshots=4)
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"student.safetensors", "generator.safetensors", "metrics.jsonl", "run.json", "ledger-0.jsonl"} <= names
+    assert sorted(name for name in names if name.startswith("snapshots")) == [
+        f"snapshots/step-{step:06d}.safetensors" for step in (1, 3, 7, 20)
+    ]
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_generators_health_is_reported():
+    report = run(method="mekd", preset="tiny", gan_steps=5).report
+    assert len(report["generator"]["class_shares"]) == CLASSES
+    assert report["warnings"], "five steps make no generator"
+
+
+def test_evaluation_stands_in_the_history():
+    result = run(evaluate=lambda student: {"accuracy": 0.5}, evaluate_steps=[10])
+    assert [record["step"] for record in result.history if record["stage"] == "evaluation"] == [10, 20]
+
+
+def test_a_plan_asks_nothing_and_foretells_the_ledger():
+    toy = ToyTeacher()
+    boundary = mekd.BlackBox(toy, "logits", CLASSES, budget=150)
+    student = toy_student()
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    settings = {"method": "mekd", "preset": "tiny", "gan_steps": 10}
+    plan = mekd.plan(
+        student, boundary, toy_images(40, seed=1), recipe=SHORT["recipe"], device="cpu", price_per_1000=2.0, **settings
+    )
+    assert toy.count == 0 and boundary.ledger.total == 0
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+    result = mekd.distill(student, boundary, toy_images(40, seed=1), **settings, **SHORT)
+    assert plan.queries == result.ledger.by_stage and plan.total == 150
+    assert plan.price == pytest.approx(0.3) and plan.seconds > 0
+    assert "150 queries (bank 150), price 0.30" in str(plan)
+
+
+def test_a_plan_of_the_papers_mode_counts_every_step():
+    plan = mekd.plan(
+        toy_student(),
+        mekd.BlackBox(ToyTeacher(), "logits", CLASSES),
+        toy_images(40, seed=1),
+        "mekd",
+        preset="paper",
+        device="cpu",
+    )
+    assert plan.queries == {"deprivatization": 18_800 * 64, "alignment": 120_000 * 128}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"method": "medk"}, UnknownName, "did you mean 'mekd'"),
+        ({"method": "ml", "responses": "hard"}, NeedsNotMet, "LogitMimicry needs soft responses"),
+        ({"budget": 1}, InputError, "1 queries for stage 'transfer_set': expected at least 2"),
+        ({"queries": 500}, QueryBudgetExceeded, "would pass the query budget of 200"),
+        ({"images": toy_images(1, 0)}, InputError, "1 images: expected at least 2"),
+        ({"images": []}, InputError, "images is empty"),
+        ({"images": toy_images(4, 0)[0]}, InputError, "expected floating point"),
+        ({"images": toy_images(4, 0).int()}, InputError, "torch.int32: expected floating point"),
+        ({"images": toy_images(4, 0) * 3}, InputError, r"outside the teacher's value_range \(-1, 1\)"),
+        ({"images": toy_images(4, 0) * float("nan")}, InputError, "NaN or infinite"),
+        ({"images": [torch.zeros(1, 8, 8), torch.zeros(1, 9, 9)]}, InputError, "item 1 of images has shape"),
+        ({"images": ["picture.png"]}, InputError, "item 0 of images is str"),
+        ({"images": toy_images(4, 0).expand(4, 3, 8, 8)}, InputError, "the student cannot take images of shape"),
+        ({"student": nn.Conv2d(1, 3, 3)}, InputError, r"the student returned .*: expected logits \(2, C\)"),
+        ({"num_classes": 5}, InputError, "num_classes=5, but the student has 3 outputs"),
+        ({"preset": "huge"}, UnknownName, "unknown preset of kd 'huge': expected one of paper, quick"),
+        ({"temprature": 3.0}, InputError, "temprature.*did you mean 'temperature'"),
+        ({"device": "cuda:99"}, InputError, "device='cuda:99' cannot be used here"),
+        ({"method": "mekd", "mode": "stale"}, InputError, "mode='stale'"),
+        ({"method": "mekd", "mode": "fresh"}, InputError, "give latent_temperature"),
+        ({"method": "mekd", "discriminator": "big"}, InputError, "discriminator='big'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_asked(options, error, message):
+    toy = ToyTeacher()
+    with pytest.raises(error, match=message):
+        run(toy, **options)
+    assert toy.count == 0
+
+
+def test_images_that_a_generator_cannot_draw_are_refused():
+    student = nn.Sequential(nn.Flatten(), nn.Linear(36, CLASSES))
+    with pytest.raises(InputError, match=r"image_shape \(1, 6, 6\).*multiples of 4"):
+        run(images=torch.zeros(4, 1, 6, 6), student=student, method="mekd")
+
+
+def test_a_teacher_is_described_once():
+    boundary = mekd.BlackBox(ToyTeacher(), "logits", CLASSES)
+    with pytest.raises(InputError, match="responses and budget belong to the BlackBox"):
+        mekd.distill(toy_student(), boundary, toy_images(4, 0), responses="hard", budget=5)
+
+
+def test_a_teacher_of_other_classes_is_refused():
+    with pytest.raises(InputError, match="this teacher answers about 5 classes"):
+        mekd.distill(toy_student(), mekd.BlackBox(ToyTeacher(), "logits", 5), toy_images(4, 0), "kd", **SHORT)
+
+
+def test_nonsense_from_the_teacher_ends_the_run_and_names_the_batch():
+    class Broken(ToyTeacher):
+        def forward(self, images):
+            return super().forward(images) * float("nan")
+
+    with pytest.raises(TeacherAnswerError, match="batch"):
+        run(Broken())
+
+
+def test_a_run_that_diverges_says_so():
+    class Exploding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = toy_student()
+
+        def forward(self, images):
+            return self.inner(images) * float("inf")
+
+    with pytest.raises(TrainingDiverged, match=r"stage 'student', step 20: .* is not finite; lower the learning rate"):
+        run(student=Exploding())
+
+
+def test_a_student_with_nothing_to_train_is_refused():
+    frozen = toy_student().requires_grad_(False)
+    with pytest.raises(InputError, match="no weight that requires a gradient"):
+        run(student=frozen)
+
+
+def test_a_directory_with_another_run_is_left_alone(tmp_path):
+    run(directory=tmp_path)
+    with pytest.raises(CheckpointError, match="holds a run already; resume it, or name another directory"):
+        run(directory=tmp_path)
+    with pytest.raises(CheckpointError, match="holds another run"):
+        run(directory=tmp_path, resume=True, seed=1)
+
+
+def test_a_truncated_checkpoint_is_named_on_resuming(tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop(student):
+        raise Stop
+
+    with pytest.raises(Stop):
+        run(directory=tmp_path, checkpoint_steps=5, evaluate=stop, evaluate_steps=[12])
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors is not a checkpoint .* cut off"):
+        run(directory=tmp_path, resume=True)
+    path.unlink()
+    assert run(directory=tmp_path, resume=True).ledger.total == 200
+
+
+def test_bfloat16_is_an_option():
+    result = run(recipe=Recipe(steps=20, batch_size=16, precision="bf16"))
+    assert all(parameter.dtype == torch.float32 for parameter in result.student.parameters())
+    assert all(record["loss"] == record["loss"] for record in result.history if "loss" in record)
