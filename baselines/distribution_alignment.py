@@ -28,7 +28,7 @@ __all__ = ["DistributionAlignment"]
 
 
 class DistributionAlignment(TransferSetDistiller):
-    """Minimises ``w_kl KL + w_adv (-log D(y_S))`` for the student and ``-log D(y_T) - log(1 - D(y_S))`` for the critic D.
+    """The student minimises ``w_kl KL + w_adv (-log D(y_S))``, the critic D ``-log D(y_T) - log(1 - D(y_S))``.
 
     Args:
         temperature: t of the divergence, positive.

@@ -155,7 +155,8 @@ class Distiller:
             raise InputError(f"num_classes={num_classes}: expected at least 2 classes")
         if len(image_shape) != 3 or min(image_shape) < 1:
             raise InputError(f"image_shape={tuple(image_shape)}: expected (channels, height, width), each at least 1")
-        self.num_classes, self.image_shape, self.seed = num_classes, tuple(image_shape), seed
+        channels, height, width = image_shape
+        self.num_classes, self.image_shape, self.seed = num_classes, (channels, height, width), seed
 
     def check(self, teacher: BlackBox) -> None:
         """Refuse a teacher that cannot give what this method needs.
@@ -191,7 +192,7 @@ class Distiller:
         raise NotImplementedError(f"{type(self).__name__} does not say its losses")
 
     def player_losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
-        """The loss of each further player of the student's stage (a critic), by name; the student is not moved by it."""
+        """The loss of each further player of the student's stage (a critic), by name; none moves the student."""
         return {}
 
     def players(self) -> dict[str, Player]:

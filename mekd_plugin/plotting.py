@@ -85,5 +85,3 @@ def png(figure: Figure) -> bytes:
     figure.savefig(stream, format="png", dpi=_DPI, metadata={"Software": None})
     plt.close(figure)
     return stream.getvalue()
-
-

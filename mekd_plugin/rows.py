@@ -104,7 +104,7 @@ class ShuffledIndices:
         return stream[start - first * self.count : stop - first * self.count]
 
     def batch(self, step: int, size: int, share: Share) -> Tensor:
-        """This process's part of the global batch ``step`` of ``size * share.world`` rows."""
+        """Row numbers of this process's part of the global batch ``step`` of ``size * share.world`` rows."""
         start = (step * share.world + share.rank) * size
         return self.take(start, start + size)
 

@@ -244,7 +244,8 @@ def _stop(student: nn.Module) -> dict[str, float]:
 
 def _stop_after(teacher: BlackBox, batch: int) -> None:
     """Have a run stopped as soon as the answers to its ``batch``-th batch are kept."""
-    settle, seen = teacher.ledger.settle, []
+    settle = teacher.ledger.settle
+    seen: list[None] = []
 
     def settle_and_stop() -> None:
         settle()

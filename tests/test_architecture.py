@@ -71,7 +71,9 @@ def test_a_file_imports_lower_levels_or_its_own_folder(path):
         other = home_of(imported)
         if home == "baselines":
             assert other != "baselines", f"{path.name} imports another baseline"
-        assert other == home or LEVELS[other] < LEVELS[home] or LEVELS[other] == 0, f"{module_of(path)} imports {imported}"
+        assert other == home or LEVELS[other] < LEVELS[home] or LEVELS[other] == 0, (
+            f"{module_of(path)} imports {imported}"
+        )
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)

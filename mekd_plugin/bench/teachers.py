@@ -26,7 +26,7 @@ from mekd_plugin.files import writable_directory
 from mekd_plugin.networks import build, load_weights
 from mekd_plugin.training.checkpoint import load_state, save_state, save_weights
 from mekd_plugin.training.recipe import Recipe
-from mekd_plugin.training.run import fingerprint
+from mekd_plugin.training.signature import fingerprint
 from mekd_plugin.training.teacher import train_teacher
 
 __all__ = [

@@ -1,13 +1,15 @@
 """MEKD, mapping-emulation knowledge distillation.
 
-Source: Ma, Xiang, Wang, Wu, Li, *Aligning Logits Generatively for Principled Black-Box Knowledge Distillation*, CVPR 2024.
+Source: Ma, Xiang, Wang, Wu, Li, *Aligning Logits Generatively for Principled Black-Box Knowledge Distillation*, CVPR
+2024.
 Stage 1 (``deprivatization.py``) trains a generator on the edge's images; stage 2 (``alignment.py``) compares the scores
 of teacher and student through it:
 
     L = w_f * mean |G(y_S / t_g) - G(y_T / t_g)| + w_kl * t^2 * KL(softmax(y_T / t) || softmax(y_S / t))
 
 Departures:
-- ``mode="bank"``: a fixed number of generated images, asked about once; the paper (``"fresh"``) asks anew at every step;
+- ``mode="bank"``: a fixed number of generated images, asked about once; the paper (``"fresh"``) asks anew at every
+  step;
 - scores are centred image by image before G, which is not blind to a constant;
 - the divergence is scaled by t^2, as Hinton's; the public code scales by t;
 - preset ``quick``: a discriminator that sees no batch, a shift before it, averaged weights, latent noise beside the
@@ -100,7 +102,12 @@ class MEKD(Distiller):
             "hard_scale": 1.0,
             "balance": False,
         },
-        "tiny": {"gan_steps": 300, "gan_learning_rates": (1e-3, 1e-3), "generator_width": 16, "discriminator_width": 16},
+        "tiny": {
+            "gan_steps": 300,
+            "gan_learning_rates": (1e-3, 1e-3),
+            "generator_width": 16,
+            "discriminator_width": 16,
+        },
     }
 
     def __init__(
@@ -207,7 +214,9 @@ class MEKD(Distiller):
     def targets(self, rows: Rows) -> Tensor:
         """The teacher's images G(y_T / t_g, e), ``(N, channels, height, width)`` in [-1, 1], of answered rows."""
         scores = rows.teacher().scores(hard_scale=self.hard_scale)
-        return self._generator_on(scores)(latent_from_scores(scores, self._scale, rows.extra.get("style")))
+        latent = latent_from_scores(scores, self._scale, rows.extra.get("style"))
+        images: Tensor = self._generator_on(scores)(latent)
+        return images
 
     def report(self) -> dict[str, Any]:
         return {} if self.health is None else {"generator": self.health.as_record(), "warnings": self.health.warnings}

@@ -92,7 +92,8 @@ class Generator(nn.Module):
         return self.num_classes + self.style_dim
 
     def forward(self, latent: Tensor) -> Tensor:
-        return self.layers(latent)
+        images: Tensor = self.layers(latent)
+        return images
 
 
 class Discriminator(nn.Module):
@@ -132,11 +133,17 @@ class Discriminator(nn.Module):
                 layers.append(nn.BatchNorm2d(out_channels, eps))
             channels = out_channels
             height, width_px = ((size + 2 - kernel_size) // 2 + 1 for size in (height, width_px))
+        if min(height, width_px) < 1:
+            raise InputError(
+                f"image_shape {tuple(image_shape)}: too small for {len(widths)} stride-2 convolutions of {kernel_size}x"
+                f"{kernel_size}; resize the images to 8x8 or more"
+            )
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width_px, 1))
         self.apply(_init_weights)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images).squeeze(1)
+        scores: Tensor = self.layers(images)
+        return scores.squeeze(1)
 
 
 def paper_discriminator(image_shape: tuple[int, int, int]) -> Discriminator:

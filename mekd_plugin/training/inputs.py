@@ -112,8 +112,8 @@ def _collect(images: Iterable[Any]) -> Tensor:
         batch = image if image.dim() == 4 else image.unsqueeze(0)
         if parts and batch.shape[1:] != parts[0].shape[1:]:
             raise InputError(
-                f"item {index} of images has shape {tuple(batch.shape[1:])}, the first one {tuple(parts[0].shape[1:])}: "
-                "resize them to one shape"
+                f"item {index} of images has shape {tuple(batch.shape[1:])}, the first one "
+                f"{tuple(parts[0].shape[1:])}: resize them to one shape"
             )
         parts.append(batch)
     if not parts:

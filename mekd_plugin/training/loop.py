@@ -13,17 +13,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.distiller import Player, Training
+from mekd_plugin.distiller import Player, Training, Update
 from mekd_plugin.errors import InputError, MekdError
 from mekd_plugin.rows import Rows
-from mekd_plugin.training.checkpoint import load_state, load_weights_into, restore_optimizer, save_state
+from mekd_plugin.training.checkpoint import load_state, save_state
 from mekd_plugin.training.metrics import Metrics
 from mekd_plugin.training.processes import Processes
 from mekd_plugin.training.recipe import Recipe
+from mekd_plugin.training.seats import Seat
 from mekd_plugin.views import translate
 
 __all__ = ["Loop", "TrainingDiverged", "stage_seed"]
@@ -39,49 +39,6 @@ def stage_seed(seed: int, name: str, rank: int = 0) -> int:
     for byte in f"{name}/{rank}".encode():
         digest = (digest * 16777619 ^ byte) & 0xFFFFFFFFFFFF
     return digest
-
-
-@dataclass
-class _Seat:
-    """A player at the table: what the loop keeps of it."""
-
-    module: nn.Module
-    weights: list[nn.Parameter]
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler | None
-    averaged: AveragedModel | None
-
-    @classmethod
-    def take(cls, player: Player, device: torch.device, *, channels_last: bool) -> _Seat:
-        module = player.module.to(device)
-        if channels_last:
-            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        module.train()
-        weights = [weight for weight in module.parameters() if weight.requires_grad]
-        if not weights:
-            raise InputError(f"{type(module).__name__} has no weight that requires a gradient: nothing to train")
-        optimizer = player.optimizer(weights)
-        schedule = None if player.schedule is None else player.schedule(optimizer)
-        averaged = None
-        if player.average is not None:
-            averaged = AveragedModel(module, multi_avg_fn=_running_mean(player.average), use_buffers=True)
-        return cls(module, weights, optimizer, schedule, averaged)
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "module": self.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": None if self.schedule is None else self.schedule.state_dict(),
-            "averaged": None if self.averaged is None else self.averaged.state_dict(),
-        }
-
-    def restore(self, state: Mapping[str, Any], origin: str) -> None:
-        load_weights_into(self.module, state["module"], origin=origin)
-        restore_optimizer(self.optimizer, state["optimizer"])
-        if self.schedule is not None:
-            self.schedule.load_state_dict(state["schedule"])
-        if self.averaged is not None:
-            load_weights_into(self.averaged, state["averaged"], origin=origin)
 
 
 @dataclass
@@ -156,7 +113,7 @@ class Loop:
         """How many steps the stage takes: its own number, or its share of the recipe's."""
         return stage.steps if stage.steps is not None else max(1, round(stage.share * self.recipe.steps))
 
-    def _seats(self, stage: Training, student: nn.Module, steps: int) -> dict[str, _Seat]:
+    def _seats(self, stage: Training, student: nn.Module, steps: int) -> dict[str, Seat]:
         players = dict(stage.players)
         if stage.trains_student:
             players["student"] = Player(
@@ -165,7 +122,7 @@ class Loop:
         if not players:
             raise InputError(f"stage {stage.name!r} has no player: there is nothing to train")
         seats = {
-            name: _Seat.take(player, self.processes.device, channels_last=self.recipe.channels_last)
+            name: Seat.take(player, self.processes.device, channels_last=self.recipe.channels_last)
             for name, player in players.items()
         }
         for seat in seats.values():
@@ -180,7 +137,7 @@ class Loop:
             rows = replace(rows, images=translate(rows.images, self.recipe.translate))
         return rows
 
-    def _updater(self, seats: Mapping[str, _Seat]) -> Callable[[Mapping[str, Tensor]], None]:
+    def _updater(self, seats: Mapping[str, Seat]) -> Update:
         def update(losses: Mapping[str, Tensor]) -> None:
             if unknown := set(losses) - set(seats):
                 raise InputError(f"losses for {sorted(unknown)}, but this stage's players are {sorted(seats)}")
@@ -200,9 +157,7 @@ class Loop:
 
         return update
 
-    def _log(
-        self, stage: Training, done: int, scalars: Mapping[str, Tensor], teacher: BlackBox, bar: Any
-    ) -> None:
+    def _log(self, stage: Training, done: int, scalars: Mapping[str, Tensor], teacher: BlackBox, bar: Any) -> None:
         values = {name: float(value) for name, value in scalars.items()}
         if not all(abs(value) < float("inf") for value in values.values()):
             raise TrainingDiverged(
@@ -210,14 +165,14 @@ class Loop:
                 "teacher's responses (everything up to the last checkpoint is kept)"
             )
         self.metrics.write({"stage": stage.name, "step": done, **values, "queries": teacher.ledger.total})
-        shown = {name: f"{values[name]:.3f}" for name in ("loss", "agreement") if name in values}
-        bar.set_postfix({**shown, "queries": teacher.ledger.total}, refresh=False)
+        shown: dict[str, Any] = {name: f"{values[name]:.3f}" for name in ("loss", "agreement") if name in values}
+        bar.set_postfix(shown | {"queries": teacher.ledger.total}, refresh=False)
 
     def _observe(self, done: int, student: nn.Module) -> None:
         for observer in self.observers:
             observer(self.student_steps + done, student)
 
-    def _save(self, name: str, done: int, seats: Mapping[str, _Seat], teacher: BlackBox) -> None:
+    def _save(self, name: str, done: int, seats: Mapping[str, Seat], teacher: BlackBox) -> None:
         position = None if teacher.journal is None else teacher.journal.position
         if self.processes.main and self.checkpoint is not None:
             state = {
@@ -233,7 +188,7 @@ class Loop:
             self.processes.agree(True)  # no process forgets before the first one's file is whole
             teacher.journal.forget(position)
 
-    def _resume(self, name: str, seats: Mapping[str, _Seat], teacher: BlackBox) -> int:
+    def _resume(self, name: str, seats: Mapping[str, Seat], teacher: BlackBox) -> int:
         state = load_state(self.checkpoint) if self.checkpoint is not None and self.checkpoint.exists() else None
         if state is None or state["stage"] != name:
             self.metrics.rewind(self.settled_metrics)
@@ -248,21 +203,6 @@ class Loop:
             teacher.journal.rewind(state["position"])
         self.metrics.rewind(state["metrics"])
         return int(state["step"])
-
-
-def _running_mean(decay: float) -> Callable[[Any, Any, Any], None]:
-    """An exponential moving average whose decay grows from 0.1, so that the initial weights are soon forgotten."""
-
-    @torch.no_grad()
-    def average(averaged: Any, current: Any, count: Any) -> None:
-        weight = 1 - ((1 + count) / (10 + count)).clamp(max=decay)
-        for mean, value in zip(averaged, current, strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(value, weight.to(mean))
-            else:
-                mean.copy_(value)
-
-    return average
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:

@@ -69,8 +69,8 @@ def plan(
 ) -> Plan:
     """Rehearse :func:`mekd_plugin.distill` for a few steps a stage with a teacher that answers at random.
 
-    The arguments are those of ``distill``, and ``price_per_1000`` queries. The real teacher is not asked, and ``student``
-    is not changed. A method in rounds that looks at its student is planned by the rounds it rehearsed.
+    The arguments are those of ``distill``, and ``price_per_1000`` queries. The real teacher is not asked, and
+    ``student`` is not changed. A method in rounds that looks at its student is planned by the rounds it rehearsed.
     """
     boundary = as_teacher(teacher, responses=responses, num_classes=num_classes, budget=budget)
     edge = as_images(images, boundary)

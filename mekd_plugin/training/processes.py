@@ -20,7 +20,7 @@ __all__ = ["Processes"]
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that ``accelerate launch`` or ``torchrun`` started; alone where neither did.
+    """Where this process stands among those of ``accelerate launch`` or ``torchrun``; alone where neither was used.
 
     Attributes:
         device: where this process computes.

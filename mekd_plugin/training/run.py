@@ -1,69 +1,26 @@
-"""One distillation from beginning to end: train what comes first, ask, train the student, and be able to resume."""
+"""The one-call form: distil a teacher that can only be asked into a student of one's own."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import resource
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from mekd_plugin import __version__, registry
-from mekd_plugin.blackbox.ledger import Ledger
-from mekd_plugin.blackbox.ledger import Processes as Peers
+from mekd_plugin import registry
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.distiller import Asking, Distiller, Stage, Training
-from mekd_plugin.errors import CheckpointError
-from mekd_plugin.files import writable_directory, write_atomically
-from mekd_plugin.rows import Rows
-from mekd_plugin.training.checkpoint import load_state, load_weights_into, save_state, save_weights
-from mekd_plugin.training.evaluation import agreement
+from mekd_plugin.files import writable_directory
+from mekd_plugin.training.execution import Distillation, Evaluate, Run
 from mekd_plugin.training.inputs import as_images, as_teacher, classes_of
-from mekd_plugin.training.loop import Loop, stage_seed
-from mekd_plugin.training.metrics import Metrics
+from mekd_plugin.training.loop import stage_seed
 from mekd_plugin.training.processes import Processes
 from mekd_plugin.training.recipe import Recipe
+from mekd_plugin.training.signature import signature_of
 
 __all__ = ["Distillation", "distill"]
-
-Evaluate = Callable[[nn.Module], dict[str, float]]
-
-
-@dataclass
-class Distillation:
-    """What a distillation leaves.
-
-    Attributes:
-        student: the trained network, in evaluation mode.
-        history: scalars over the steps, ``{"stage", "step", "loss", ...}``; evaluations are under stage ``"evaluation"``.
-        ledger: what was asked, by stage.
-        report: what the method has to say, JSON; ``report["warnings"]`` are sentences for a person.
-        steps: the student's optimiser steps.
-        seconds: ``{"prepare", "distill"}``: before and during the student's training, this process's own, so a resumed
-            run counts what it did after resuming.
-        peak_memory_mb: the largest resident size of the process, or of the GPU's tensors where there is a GPU.
-        held_out_agreement: share of held-out answers on which the student names the teacher's class; None without any.
-        signature: one line with every setting that decides the result.
-    """
-
-    student: nn.Module
-    history: list[dict[str, Any]]
-    ledger: Ledger
-    report: dict[str, Any]
-    steps: int
-    seconds: dict[str, float]
-    peak_memory_mb: float
-    held_out_agreement: float | None
-    signature: str
 
 
 def distill(
@@ -108,8 +65,8 @@ def distill(
         directory: where to keep checkpoints, the bank, weights and metrics; None keeps nothing and cannot resume.
         resume: go on from what ``directory`` holds (an empty one starts).
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
-        evaluate: called with the student at its last step and after each of ``evaluate_steps``; its numbers go into
-            the history.
+        evaluate: called with the student; its numbers go into the history.
+        evaluate_steps: steps of the student, counted from 1, after which to evaluate; the last one always is.
         validation: share of the last bank's rows that the student is not trained on; its agreement with the teacher
             there needs no label and no further query. Fewer than 20 rows are not held out.
         snapshots: how many log-spaced copies of the student to keep in ``directory/snapshots``.
@@ -139,7 +96,7 @@ def distill(
             **hyperparameters,
         )
         distiller.check(boundary)
-        run = _Run(
+        run = Run(
             distiller=distiller,
             student=student,
             teacher=boundary,
@@ -150,7 +107,9 @@ def distill(
             directory=None if directory is None else writable_directory(Path(directory)),
             cache=None if cache is None else writable_directory(Path(cache)),
             validation=validation,
-            signature=_signature(method, preset, boundary, classes, settings, edge, seed, validation, hyperparameters),
+            signature=signature_of(
+                method, preset, boundary, classes, settings, edge, seed, validation, hyperparameters
+            ),
         )
         try:
             run.open(resume=resume, progress=progress, tensorboard=tensorboard, checkpoint_steps=checkpoint_steps)
@@ -158,265 +117,6 @@ def distill(
             return run.execute()
         finally:
             boundary.release()
-
-
-@dataclass
-class _Run:
-    distiller: Distiller
-    student: nn.Module
-    teacher: BlackBox
-    images: Tensor
-    processes: Processes
-    recipe: Recipe
-    seed: int
-    directory: Path | None
-    cache: Path | None
-    validation: float
-    signature: str
-    held_out: Rows | None = None
-    seconds: dict[str, float] = field(default_factory=lambda: {"prepare": 0.0, "distill": 0.0})
-
-    def open(self, *, resume: bool, progress: bool, tensorboard: bool, checkpoint_steps: int) -> None:
-        """Claim the directory, or find in it the run to go on with."""
-        directory = self.directory
-        metrics_path = None
-        share = self.processes.share
-        self.teacher.ledger.processes = Peers(share.rank, share.world, self.processes.gather)
-        if directory is not None:
-            identity = directory / "run.json"
-            known_run = self.processes.agree(identity.exists())
-            if known_run and not resume:
-                raise CheckpointError(f"{directory} holds a run already; resume it, or name another directory")
-            if known_run:
-                known = json.loads(identity.read_text())
-                if known["signature"] != self.signature:
-                    raise CheckpointError(
-                        f"{directory} holds another run: {known['signature']} there, {self.signature} asked for; "
-                        "resume with the same settings, or name another directory"
-                    )
-                torch.set_num_threads(known["threads"])
-                load_weights_into(self.student, load_state(directory / "initial.safetensors"), origin=str(directory))
-            elif self.processes.main:
-                save_state(directory / "initial.safetensors", self.student.state_dict())
-                content = {"signature": self.signature, "threads": torch.get_num_threads(), "version": __version__}
-                write_atomically(identity, json.dumps(content, indent=1).encode())
-            metrics_path = directory / "metrics.jsonl" if self.processes.main else None
-        self.teacher.keep(directory, rank=self.processes.share.rank)
-        board = directory / "tensorboard" if tensorboard and directory is not None else None
-        self.loop = Loop(
-            self.processes,
-            self.recipe,
-            self.seed,
-            Metrics(metrics_path, tensorboard=board),
-            checkpoint=None if directory is None else directory / "checkpoint.safetensors",
-            checkpoint_steps=checkpoint_steps,
-            progress=progress and self.processes.main,
-        )
-
-    def observe(self, evaluate: Evaluate | None, steps: Sequence[int], snapshots: int) -> None:
-        """Have the student evaluated and copied while it trains."""
-        wanted = {*steps, self.recipe.steps}
-        if evaluate is not None and self.processes.main:
-
-            def measure(step: int, student: nn.Module) -> None:
-                if step in wanted:
-                    self.loop.metrics.write({"stage": "evaluation", "step": step, **evaluate(student)})
-
-            self.loop.observers.append(measure)
-        if snapshots and self.directory is not None and self.processes.main:
-            folder = writable_directory(self.directory / "snapshots")
-            chosen = {round(self.recipe.steps ** (index / max(snapshots - 1, 1))) for index in range(snapshots)}
-
-            def copy(step: int, student: nn.Module) -> None:
-                if step in chosen:
-                    save_weights(student, folder / f"step-{step:06d}.safetensors")
-
-            self.loop.observers.append(copy)
-
-    def execute(self) -> Distillation:
-        """Every stage in turn, then what is left to say."""
-        for index, stage in enumerate(self._stages()):
-            began = time.perf_counter()
-            if isinstance(stage, Asking):
-                self._ask(stage)
-            elif not self._load_finished(index, stage):
-                if not self._load_shared(stage):
-                    self.loop.run(stage, self.student, self.teacher)
-                    self._share(stage)
-                self._finish(index, stage)
-            distilling = isinstance(stage, Training) and stage.trains_student
-            self.seconds["distill" if distilling else "prepare"] += time.perf_counter() - began
-        self.student.eval()
-        held_out = None
-        if self.held_out is not None:
-            held_out = agreement(self.student, self.held_out.images, self.held_out.teacher())
-        if self.directory is not None and self.processes.main:
-            save_weights(self.student, self.directory / "student.safetensors")
-        self.loop.metrics.close()
-        self.processes.agree(True)
-        return Distillation(
-            student=self.student,
-            history=self.loop.metrics.history,
-            ledger=self.teacher.ledger,
-            report=self.distiller.report(),
-            steps=self.loop.student_steps,
-            seconds=self.seconds,
-            peak_memory_mb=_peak_memory_mb(self.processes.device),
-            held_out_agreement=held_out,
-            signature=self.signature,
-        )
-
-    def _stages(self) -> Iterable[Stage]:
-        """The method's stages; what it draws between two of them depends on the seed and its place only."""
-        stages = self.distiller.stages(self.teacher, self.images, self.student)
-        index = 0
-        while True:
-            torch.manual_seed(stage_seed(self.seed, f"before stage {index}"))
-            try:
-                stage = next(stages)
-            except StopIteration:
-                return
-            yield stage
-            index += 1
-
-    def _ask(self, stage: Asking) -> None:
-        """Fill the bank; the rows that a kept one holds, or that the journal remembers, are not asked about again."""
-        if self.directory is not None and len(stage.bank) == 0:
-            rank = self.processes.share.rank
-            name = stage.bank.name if rank == 0 else f"{stage.bank.name}-{rank}"
-            stage.bank.keep(self.directory / "banks" / name)
-        with tqdm(
-            total=stage.size, desc=stage.name, unit=" queries", leave=False, disable=None if self.loop.progress else True
-        ) as bar:
-            stage.bank.fill(
-                self.teacher,
-                stage.draw,
-                stage.size,
-                stage=stage.name,
-                label=stage.label,
-                progress=lambda done, wanted: bar.update(done - bar.n) and None,
-            )
-        metrics = self.loop.metrics
-        settled = self.loop.settled_metrics
-        written = [entry["stage"] for entry in metrics.history[settled : settled + 1]]
-        if written != [stage.name]:  # else this is a resumed run, and what follows that line belongs to later stages
-            metrics.rewind(settled)
-            metrics.write({"stage": stage.name, "step": len(stage.bank), "queries": self.teacher.ledger.total})
-        self.loop.settled_metrics = settled + 1
-        stage.bank.to(self.processes.device)
-        count = 0 if stage.grows else round(self.validation * len(stage.bank))
-        if count >= _FEWEST_HELD_OUT:
-            self.held_out = stage.bank.hold_out(count)
-
-    def _modules(self, stage: Training) -> dict[str, nn.Module]:
-        modules = {name: player.module for name, player in stage.players.items()}
-        return {**modules, "student": self.student} if stage.trains_student else modules
-
-    def _stage_file(self, index: int, stage: Training) -> Path | None:
-        return None if self.directory is None else self.directory / "stages" / f"{index}-{stage.name}.safetensors"
-
-    def _finish(self, index: int, stage: Training) -> None:
-        path = self._stage_file(index, stage)
-        if path is None or self.directory is None:
-            return
-        position = None if self.teacher.journal is None else self.teacher.journal.position
-        if self.processes.main:
-            modules = self._modules(stage)
-            state = {
-                "modules": {name: module.state_dict() for name, module in modules.items()},
-                "position": position,
-                "metrics": self.loop.metrics.position,
-                "student_steps": self.loop.student_steps,
-            }
-            save_state(writable_directory(path.parent) / path.name, state)
-            for name, module in modules.items():
-                if name != "student":
-                    config = getattr(module, "config", None)
-                    save_weights(module, self.directory / f"{name}.safetensors", config=config)
-        if self.teacher.journal is not None and position is not None:
-            self.processes.agree(True)  # no process forgets before the first one's file is whole
-            self.teacher.journal.forget(position)
-
-    def _load_finished(self, index: int, stage: Training) -> bool:
-        path = self._stage_file(index, stage)
-        if path is None or not self.processes.agree(path.exists()):
-            return False
-        state = load_state(path)
-        self._restore(stage, state["modules"], str(path))
-        if self.teacher.journal is not None:
-            self.teacher.journal.rewind(state["position"])
-        self.loop.student_steps = state["student_steps"]
-        self.loop.settled_metrics = state["metrics"]
-        return True
-
-    def _restore(self, stage: Training, states: dict[str, dict[str, Tensor]], origin: str) -> None:
-        for name, module in self._modules(stage).items():
-            load_weights_into(module.to(self.processes.device), states[name], origin=origin)
-
-    def _shared_file(self, stage: Training) -> Path | None:
-        """Where runs with these very images, seed and settings share this stage's outcome; only of stages that ask nothing."""
-        if self.cache is None or stage.reuse is None or stage.ask is not None or stage.trains_student:
-            return None
-        parts = (
-            __version__,
-            stage.reuse,
-            str(self.loop.steps_of(stage)),
-            fingerprint(self.images),
-            str(self.seed),
-            str(torch.get_num_threads()),
-            f"{self.recipe.channels_last} {self.recipe.precision} {self.processes.device.type}",
-        )
-        key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
-        return self.cache / f"{stage.name}-{key}.safetensors"
-
-    def _load_shared(self, stage: Training) -> bool:
-        path = self._shared_file(stage)
-        if path is None or not self.processes.agree(path.exists()):
-            return False
-        self._restore(stage, load_state(path), str(path))
-        return True
-
-    def _share(self, stage: Training) -> None:
-        path = self._shared_file(stage)
-        if path is not None and self.processes.main:
-            save_state(path, {name: module.state_dict() for name, module in self._modules(stage).items()})
-
-
-_FEWEST_HELD_OUT = 20
-
-
-def fingerprint(images: Tensor) -> str:
-    """A hash of the images' shape and values."""
-    content = images.detach().cpu().contiguous()
-    return hashlib.sha256(str(tuple(content.shape)).encode() + content.numpy().tobytes()).hexdigest()[:16]
-
-
-def _signature(
-    method: str,
-    preset: str,
-    teacher: BlackBox,
-    classes: int,
-    recipe: Recipe,
-    images: Tensor,
-    seed: int,
-    validation: float,
-    hyperparameters: dict[str, Any],
-) -> str:
-    """One line with every setting that decides the result, and the version."""
-    changes = " ".join(f"{name}={value}" for name, value in sorted(hyperparameters.items()))
-    training = " ".join(f"{name}={value}" for name, value in asdict(recipe).items())
-    return " ".join(
-        part
-        for part in (
-            f"{registry.distillers().canonical(method)}:{preset}",
-            changes,
-            f"responses={teacher.responses} classes={classes} budget={teacher.ledger.budget}",
-            f"images={fingerprint(images)} validation={validation} seed={seed}",
-            training,
-            f"mekd={__version__} torch={torch.__version__}",
-        )
-        if part
-    )
 
 
 @contextlib.contextmanager
@@ -428,10 +128,3 @@ def _own_randomness_and_threads(device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _peak_memory_mb(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)

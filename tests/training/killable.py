@@ -1,6 +1,7 @@
 """A distillation that kills its own process at a chosen place, for the crash tests: ``killable.py DIRECTORY PLACE N``.
 
-PLACE is ``before`` or ``after`` (the teacher's answer to its N-th batch of this life), ``student`` (step N) or ``never``.
+PLACE is ``before`` or ``after`` (the teacher's answer to its N-th batch of this life), ``student`` (step N) or
+``never``.
 """
 
 import json

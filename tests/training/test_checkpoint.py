@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mekd_plugin.errors import CheckpointError, InputError
-from mekd_plugin.files import write_atomically, writable_directory
+from mekd_plugin.files import writable_directory, write_atomically
 from mekd_plugin.training.checkpoint import load_state, load_weights_into, restore_optimizer, save_state, save_weights
 
 

@@ -15,7 +15,10 @@ SCRIPT = Path(__file__).with_name("killable.py")
 def run(directory, place, number=0):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, str(SCRIPT), str(directory), place, str(number)], env=environment, capture_output=True, text=True
+        [sys.executable, str(SCRIPT), str(directory), place, str(number)],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
 
 

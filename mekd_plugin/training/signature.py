@@ -1,0 +1,50 @@
+"""What decides a run's result, as one line."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mekd_plugin import __version__, registry
+from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.training.recipe import Recipe
+
+__all__ = ["fingerprint", "signature_of"]
+
+
+def fingerprint(images: Tensor) -> str:
+    """A hash of the images' shape and values."""
+    content = images.detach().cpu().contiguous()
+    return hashlib.sha256(str(tuple(content.shape)).encode() + content.numpy().tobytes()).hexdigest()[:16]
+
+
+def signature_of(
+    method: str,
+    preset: str,
+    teacher: BlackBox,
+    classes: int,
+    recipe: Recipe,
+    images: Tensor,
+    seed: int,
+    validation: float,
+    hyperparameters: dict[str, Any],
+) -> str:
+    """One line with every setting that decides the result, and the version."""
+    changes = " ".join(f"{name}={value}" for name, value in sorted(hyperparameters.items()))
+    training = " ".join(f"{name}={value}" for name, value in asdict(recipe).items())
+    return " ".join(
+        part
+        for part in (
+            f"{registry.distillers().canonical(method)}:{preset}",
+            changes,
+            f"responses={teacher.responses} classes={classes} budget={teacher.ledger.budget}",
+            f"images={fingerprint(images)} validation={validation} seed={seed}",
+            training,
+            f"mekd={__version__} torch={torch.__version__}",
+        )
+        if part
+    )
