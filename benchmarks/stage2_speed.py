@@ -174,7 +174,7 @@ def float32_differences(teacher: nn.Module, student: nn.Module, generator: Gener
     weights = list(student.parameters())
     losses = [straightforward_loss(teacher, student, generator, latent), method.losses(student, rows)["loss"]]
     gradients = [torch.autograd.grad(loss, weights) for loss in losses]
-    if not torch.isclose(*losses, rtol=1e-4):
+    if not torch.isclose(losses[0], losses[1], rtol=1e-4):
         raise SystemExit(f"the arms do not compute the same loss ({losses}), so their speeds cannot be compared")
     return {
         "images": largest_difference([generator(latent)], [images]),

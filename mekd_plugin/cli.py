@@ -169,6 +169,7 @@ def distill(
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what --out holds.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print queries, price and time; ask nothing.")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write the student as student.onnx, too.")] = False,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE, a hyperparameter; recipe.NAME=VALUE, the training.")
     ] = None,
@@ -193,7 +194,7 @@ def distill(
     )
     from mekd_plugin.bench import commands
 
-    raise typer.Exit(commands.distill(wanted, out, resume=resume, dry_run=dry_run, console=console))
+    raise typer.Exit(commands.distill(wanted, out, resume=resume, dry_run=dry_run, onnx=onnx, console=console))
 
 
 @app.command()

@@ -78,7 +78,7 @@ class RunRecord(_Json):
         dataset: name.
         teacher: as it was given.
         student: network name.
-        responses: ``"logits"``, ``"probabilities"`` or ``"hard"``.
+        responses: ``"soft"`` (logits), ``"probabilities"`` or ``"hard"``.
         status: ``"finished"`` or ``"failed"``.
         signature: one line with every setting that decides the numbers, and the version.
         key: name of the run's directory.

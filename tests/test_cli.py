@@ -59,7 +59,7 @@ class TestList:
 class TestBench:
     def test_a_dry_run_asks_and_writes_nothing(self, tmp_path) -> None:
         said = call("bench", *SMALL, "--dry-run", "--out", str(tmp_path / "out"), "--price-per-1000", "1000")
-        assert "kd on digits, logits" in said and "Nothing was asked." in said and "$200.00" in said
+        assert "kd on digits, soft" in said and "Nothing was asked." in said and "$200.00" in said
         assert not (tmp_path / "out").exists()
 
     def test_a_file_s_settings_and_flags_over_them(self, tmp_path) -> None:

@@ -26,6 +26,7 @@ from mekd_plugin.networks import build, load_weights
 from mekd_plugin.records import Results
 from mekd_plugin.training.checkpoint import save_weights
 from mekd_plugin.training.evaluation import accuracy
+from mekd_plugin.training.export import export_onnx
 from mekd_plugin.training.processes import Processes
 from mekd_plugin.training.run import distill as distill_once
 
@@ -57,7 +58,7 @@ def bench(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, consol
     return 1 if any(failures(results)) else 0
 
 
-def distill(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, console: Console) -> int:
+def distill(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, onnx: bool, console: Console) -> int:
     """Distil the one run that ``config`` describes; returns the exit status."""
     benchmark = Benchmark(config, out)
     spec, place = benchmark.specs[0], benchmark.place
@@ -94,6 +95,8 @@ def distill(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, cons
         *(f"warning: {warning}" for warning in result.report.get("warnings", [])),
         f"student: {out / 'student.safetensors'}",
     ]
+    if onnx:
+        lines.append(f"student: {export_onnx(result.student, out / 'student.onnx', data.image_shape)}")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return 0

@@ -233,10 +233,12 @@ def expand(config: BenchConfig, *, device: str) -> list[RunSpec]:
 
 
 def _kind(responses: str) -> str:
+    """``"soft"``, ``"probabilities"`` or ``"hard"``, as it stands in every record."""
     # Imported here: the command line reads this module for its flags, and `mekd list` must not load torch.
     from mekd_plugin.responses import resolve_kind
 
-    return resolve_kind(responses)
+    kind = resolve_kind(responses)
+    return "soft" if kind == "logits" else kind
 
 
 def _convert(name: str, annotation: str, value: Any) -> Any:

@@ -157,7 +157,7 @@ def _title(rows: Sequence[Mapping[str, Any]]) -> str:
     images = next((row["real_images"] for row in rows if row["real_images"] is not None), None)
     parts = [
         f"{first['dataset']}: {first['teacher']}" + (f" ({100 * known:.2f} %)" if known is not None else ""),
-        f" to {first['student']}, {first['responses']}",
+        f" to {first['student']}, {first['responses']} responses",
         f", {images:,.0f} unlabelled images" if images is not None else "",
         f", at most {first['budget']:,} queries" if first["budget"] else ", no query budget",
     ]

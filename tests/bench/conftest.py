@@ -17,7 +17,7 @@ def _record(method: str = "kd", seed: int = 0, **changes: Any) -> RunRecord:
         "dataset": "digits",
         "teacher": "resnet20",
         "student": "resnet8",
-        "responses": "logits",
+        "responses": "soft",
         "status": "finished",
         "signature": f"{method}|seed:{seed}",
         "key": f"{method}-{seed}",

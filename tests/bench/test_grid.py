@@ -17,14 +17,14 @@ def test_the_default_grid() -> None:
     assert [spec.seed for spec in specs[:4]] == [0, 1, 2, 0]
     assert {spec.method for spec in specs} == {"mekd", "kd", "logit_mimicry", "distribution_alignment"}
     assert {spec.real_fraction for spec in specs} == {0.1}
-    assert {spec.responses for spec in specs} == {"logits"}
+    assert {spec.responses for spec in specs} == {"soft"}
 
 
 def test_axes_multiply() -> None:
     config = BenchConfig(responses=("soft", "hard"), query_budget=(100, 0), methods=("kd",), seeds=(0,))
     specs = expand(config, device="cpu")
     assert [(spec.responses, spec.query_budget) for spec in specs] == [
-        ("logits", 100), ("logits", None), ("hard", 100), ("hard", None)
+        ("soft", 100), ("soft", None), ("hard", 100), ("hard", None)
     ]  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def test_a_signature_is_one_line_with_every_setting() -> None:
     config = BenchConfig(hyperparameters={"mekd": {"style_dim": 3}}, real_images=50, disjoint=True)
     signature = expand(config, device="cpu")[0].signature()
     for part in (
-        "mekd|data:digits|edge:50 images disjoint|teacher:resnet20 2000 steps|student:resnet8|responses:logits",
+        "mekd|data:digits|edge:50 images disjoint|teacher:resnet20 2000 steps|student:resnet8|responses:soft",
         "|budget:5000|",
         "|style_dim:3|",
         "|seed:0|",

@@ -22,7 +22,7 @@ def test_a_panel_for_each_comparable_group(record) -> None:
     parts = panels(summarize([record(), record("mekd"), record(responses="hard"), record(budget=None)]))
     assert [len(part.rows) for part in parts] == [2, 1, 1]
     assert parts[0].title == (
-        "digits: resnet20 (99.00 %) to resnet8, logits, 125 unlabelled images, at most 5,000 queries"
+        "digits: resnet20 (99.00 %) to resnet8, soft responses, 125 unlabelled images, at most 5,000 queries"
     )
     assert parts[2].title.endswith("no query budget")
 
