@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import resource
 import sys
@@ -28,9 +27,9 @@ from mekd_plugin.training.checkpoint import load_state, load_weights_into, save_
 from mekd_plugin.training.evaluation import agreement
 from mekd_plugin.training.loop import Loop, stage_seed
 from mekd_plugin.training.metrics import Metrics
+from mekd_plugin.training.outcomes import Outcomes
 from mekd_plugin.training.processes import Processes
 from mekd_plugin.training.recipe import Recipe
-from mekd_plugin.training.signature import fingerprint
 
 __all__ = ["Distillation", "Evaluate", "Run"]
 
@@ -143,15 +142,16 @@ class Run:
 
     def execute(self) -> Distillation:
         """Every stage in turn, then what is left to say."""
+        outcomes = Outcomes(self.loop, self.student, self.teacher, self.images, self.directory, self.cache)
         for index, stage in enumerate(self._stages()):
             began = time.perf_counter()
             if isinstance(stage, Asking):
                 self._ask(stage)
-            elif not self._load_finished(index, stage):
-                if not self._load_shared(stage):
+            elif not outcomes.take_finished(index, stage):
+                if not outcomes.take_shared(stage):
                     self.loop.run(stage, self.student, self.teacher)
-                    self._share(stage)
-                self._finish(index, stage)
+                    outcomes.share(stage)
+                outcomes.finish(index, stage)
             distilling = isinstance(stage, Training) and stage.trains_student
             self.seconds["distill" if distilling else "prepare"] += time.perf_counter() - began
         self.student.eval()
@@ -219,79 +219,6 @@ class Run:
         count = 0 if stage.grows else round(self.validation * len(stage.bank))
         if count >= _FEWEST_HELD_OUT:
             self.held_out = stage.bank.hold_out(count)
-
-    def _modules(self, stage: Training) -> dict[str, nn.Module]:
-        modules = {name: player.module for name, player in stage.players.items()}
-        return {**modules, "student": self.student} if stage.trains_student else modules
-
-    def _stage_file(self, index: int, stage: Training) -> Path | None:
-        return None if self.directory is None else self.directory / "stages" / f"{index}-{stage.name}.safetensors"
-
-    def _finish(self, index: int, stage: Training) -> None:
-        path = self._stage_file(index, stage)
-        if path is None or self.directory is None:
-            return
-        position = None if self.teacher.journal is None else self.teacher.journal.position
-        if self.processes.main:
-            modules = self._modules(stage)
-            state = {
-                "modules": {name: module.state_dict() for name, module in modules.items()},
-                "position": position,
-                "metrics": self.loop.metrics.position,
-                "student_steps": self.loop.student_steps,
-            }
-            save_state(writable_directory(path.parent) / path.name, state)
-            for name, module in modules.items():
-                if name != "student":
-                    config = getattr(module, "config", None)
-                    save_weights(module, self.directory / f"{name}.safetensors", config=config)
-        if self.teacher.journal is not None and position is not None:
-            self.processes.agree(True)  # no process forgets before the first one's file is whole
-            self.teacher.journal.forget(position)
-
-    def _load_finished(self, index: int, stage: Training) -> bool:
-        path = self._stage_file(index, stage)
-        if path is None or not self.processes.agree(path.exists()):
-            return False
-        state = load_state(path)
-        self._restore(stage, state["modules"], str(path))
-        if self.teacher.journal is not None:
-            self.teacher.journal.rewind(state["position"])
-        self.loop.student_steps = state["student_steps"]
-        self.loop.settled_metrics = state["metrics"]
-        return True
-
-    def _restore(self, stage: Training, states: dict[str, dict[str, Tensor]], origin: str) -> None:
-        for name, module in self._modules(stage).items():
-            load_weights_into(module.to(self.processes.device), states[name], origin=origin)
-
-    def _shared_file(self, stage: Training) -> Path | None:
-        """Where runs with these images, seed and settings share this stage's outcome; only if it asks nothing."""
-        if self.cache is None or stage.reuse is None or stage.ask is not None or stage.trains_student:
-            return None
-        parts = (
-            __version__,
-            stage.reuse,
-            str(self.loop.steps_of(stage)),
-            fingerprint(self.images),
-            str(self.seed),
-            str(torch.get_num_threads()),
-            f"{self.recipe.channels_last} {self.recipe.precision} {self.processes.device.type}",
-        )
-        key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
-        return self.cache / f"{stage.name}-{key}.safetensors"
-
-    def _load_shared(self, stage: Training) -> bool:
-        path = self._shared_file(stage)
-        if path is None or not self.processes.agree(path.exists()):
-            return False
-        self._restore(stage, load_state(path), str(path))
-        return True
-
-    def _share(self, stage: Training) -> None:
-        path = self._shared_file(stage)
-        if path is not None and self.processes.main:
-            save_state(path, {name: module.state_dict() for name, module in self._modules(stage).items()})
 
 
 def _advance(bar: Any, done: int) -> None:
