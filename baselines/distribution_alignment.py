@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 from torch.optim import Adam
 
 from mekd_plugin.distiller import Needs, Player, Student
@@ -63,7 +64,7 @@ class DistributionAlignment(TransferSetDistiller):
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
         logits, scores = student(rows.images), rows.teacher().scores()
         divergence = kd_divergence(logits, scores, self.temperature)
-        _, fooling = adversarial_losses(self.critic(scores), self.critic(centre_scores(logits)))
+        fooling = softplus(-self.critic(centre_scores(logits))).mean()  # -log D(y_S), without the critic's own half
         loss = self.divergence_weight * divergence + self.adversarial_weight * fooling
         return {"loss": loss, "divergence": divergence, "adversarial": fooling}
 

@@ -233,7 +233,7 @@ def _bundled(name: str) -> Path:
     """A folder that the wheel carries, or of the source tree where the package is used from there."""
     package = Path(__file__).parent
     for place in (package.parent / name, package / "bundled" / name):
-        if place.is_dir() and (place.parent / "pyproject.toml").exists() or place.parent.name == "bundled":
+        if place.is_dir() and ((place.parent / "pyproject.toml").exists() or place.parent.name == "bundled"):
             return place
     raise InputError(f"this installation carries no {name}: install the package again")
 

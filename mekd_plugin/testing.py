@@ -175,9 +175,11 @@ class DistillerContract:
         try:
             self._distill(teacher, directory=tmp_path)
         except ConnectionError:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a bank may be that batch shorter, and says so
-                ledger = self._distill(teacher, directory=tmp_path, resume=True).ledger
+            pass
+        assert teacher.fails_at is None, f"{self.method} asked a single batch: give it a larger budget"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a bank may be that batch shorter, and says so
+            ledger = self._distill(teacher, directory=tmp_path, resume=True).ledger
         assert ledger.uncertain > 0
         assert teacher.count <= ledger.total <= min(self.budget, teacher.count + ledger.uncertain)
 

@@ -14,6 +14,7 @@ LEVELS = {
     "mekd_plugin.files": 0,
     "mekd_plugin.responses": 0,
     "mekd_plugin.rows": 0,
+    "mekd_plugin.modes": 0,
     "mekd_plugin.functional": 0,
     "mekd_plugin.views": 0,
     "mekd_plugin.records": 0,

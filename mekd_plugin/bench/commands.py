@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from torch import nn
 
 from mekd_plugin.bench.benchmark import Benchmark, Planned, failures
 from mekd_plugin.bench.display import Display
@@ -70,11 +72,18 @@ def distill(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, onnx
     if dry_run:
         _print_plan(benchmark.plan(), config, 1, {}, console)
         return 0
+    torch.set_num_threads(spec.threads)
     data = load_data(spec, place)
     asked = load_teacher(spec.teacher, num_classes=data.num_classes, image_shape=data.image_shape)
     result = distill_once(
         build(spec.student, data.num_classes, data.image_shape, seed=spec.seed),
-        BlackBox(asked, spec.responses, data.num_classes, budget=spec.query_budget),
+        BlackBox(
+            asked,
+            spec.responses,
+            data.num_classes,
+            budget=spec.query_budget,
+            device=place.device if isinstance(asked, nn.Module) else None,
+        ),
         edge_of(spec, data).images,
         spec.method,
         preset=spec.preset,

@@ -53,7 +53,12 @@ class SentImages:
 
     def see(self, images: Tensor, answers: Any) -> None:
         """Look at a batch ``(n, channels, height, width)`` and its answers, scores ``(n, C)`` or labels ``(n,)``."""
-        values = torch.as_tensor(answers).detach().cpu()
+        try:
+            values = torch.as_tensor(answers).detach().cpu()
+        except (TypeError, ValueError, RuntimeError):
+            return  # nothing that could be an answer: the boundary says so, with the number of the batch
+        if values.dim() not in (1, 2) or len(values) != len(images):
+            return
         labels = values.argmax(dim=1) if values.dim() == 2 else values
         low, high = self._range
         for label in self._shown:

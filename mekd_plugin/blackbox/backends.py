@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mekd_plugin.errors import CheckpointError, InputError, MissingDependency
+from mekd_plugin.modes import evaluating
 
 __all__ = ["Ask", "make_backend", "onnx_teacher"]
 
@@ -96,7 +96,7 @@ def _module_backend(module: nn.Module) -> Ask:
     def ask(images: Tensor) -> Any:
         like = next((value for value in (*module.parameters(), *module.buffers()) if value.is_floating_point()), images)
         sent = images.to(like.device, like.dtype if images.is_floating_point() else images.dtype)
-        with _evaluating(module), torch.inference_mode(), torch.autocast(like.device.type, enabled=False):
+        with evaluating(module), torch.inference_mode(), torch.autocast(like.device.type, enabled=False):
             return module(sent)
 
     return ask
@@ -129,14 +129,3 @@ def _onnx_function(session: Any, entry: Any, output: str) -> Callable[[Tensor], 
         return torch.from_numpy(np.concatenate(answers))
 
     return ask
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    flags = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in flags:
-            part.training = training

@@ -269,7 +269,7 @@ class FreshQueries:
 
     Args:
         teacher: asked about every batch.
-        draw: ``draw(step, size, share)`` -> rows, a pure function of the three.
+        draw: ``draw(step, size, share)`` -> rows; by these three, or by torch's global generator, which a run restores.
         stage: name of the queries in the ledger.
     """
 

@@ -65,7 +65,7 @@ class Ledger:
     def __init__(self, budget: int | None = None) -> None:
         if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 0):
             raise InputError(f"budget={budget!r}: expected a whole number of images from 0, or None for no limit")
-        self.budget = budget
+        self._budget = budget
         self.processes = Processes()
         self._spending = Spending()
         self._pending: tuple[int, str, int] | None = None
@@ -92,6 +92,11 @@ class Ledger:
     def uncertain(self) -> int:
         """Images among ``total`` whose answers were not kept: lost with a killed process, or still awaited."""
         return sum(self._spending.unkept.values())
+
+    @property
+    def budget(self) -> int | None:
+        """Images that may be sent in all; None without a limit. It is set once."""
+        return self._budget
 
     @property
     def remaining(self) -> int | None:

@@ -35,6 +35,7 @@ class TeacherModule(nn.Module):
         self.ledger = ledger
         _ANSWERS[self] = answer
 
+    @torch.compiler.disable  # a query is no part of a graph
     def forward(self, images: Tensor) -> Tensor:
         """The teacher's answers to ``images``, a plain tensor on their device."""
         with torch.no_grad():

@@ -1,7 +1,8 @@
 """The boundary: a teacher that can only be asked, by counted, checked queries.
 
 Hiding a teacher inside one process is a guard against mistakes, not security: a method cannot come upon a gradient, a
-feature or a parameter by any public way, but code that digs through private names of this module will find the model.
+feature or a parameter through this object or its answers. Code that digs through private names of this module will find
+the model, and so will hooks that it registers for every module of the process, or torch's function modes.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ def deprivatization(
     shift: int,
     response_weight: float,
     reuse: str,
+    answerable: Callable[[Tensor], Tensor] = lambda generated: generated,
 ) -> Training:
     """The stage that trains ``generator`` against ``discriminator`` on real images.
 
@@ -57,7 +58,7 @@ def deprivatization(
     Args:
         generator: G.
         discriminator: D, images -> logits ``(N,)``.
-        rows: the edge's real images.
+        rows: the edge's real images, in [-1, 1].
         steps: of both players.
         batch_size: real images, and generated ones, a step.
         learning_rates: Adam's, of G and D; betas (0.5, 0.999).
@@ -65,6 +66,7 @@ def deprivatization(
         shift: pixels of the random translation that real and generated images go through before D.
         response_weight: w_im; above 0 every generated image is sent to the teacher.
         reuse: see :class:`Training`.
+        answerable: generated images, in [-1, 1], as the teacher takes them.
     """
     draw = training_form(generator)
 
@@ -83,7 +85,7 @@ def deprivatization(
 
     def ask(batch: Rows) -> Rows:
         generated = draw(sample_latent(generator, len(batch)))
-        return Rows(generated.detach(), extra={"generated": generated})
+        return Rows(answerable(generated.detach()), extra={"generated": generated})
 
     return Training(
         "deprivatization",

@@ -19,7 +19,9 @@ Departures:
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -36,17 +38,19 @@ from mekd_plugin.mekd.folding import fold
 from mekd_plugin.networks.generators import (
     PAPER_BN_EPS,
     Generator,
+    load_generator,
     paper_discriminator,
     sample_latent,
     small_discriminator,
 )
 from mekd_plugin.responses import Response, centre_scores
-from mekd_plugin.rows import ImageRows, Rows, Share
+from mekd_plugin.rows import ImageRows, Rows, RowSource, Share
 from mekd_plugin.transfer import number_of_queries
 
 __all__ = ["MEKD"]
 
 _DEFAULT_BANK = 5000
+_ROWS_FOR_HEALTH = 1000
 _HARD_CONFIDENCE = 0.95
 
 
@@ -56,7 +60,8 @@ class MEKD(Distiller):
     Args:
         mode: ``"bank"`` or ``"fresh"``.
         queries: generated images in the bank; None takes what the teacher's budget leaves (5,000 without a budget).
-        generator: a trained one to use instead of stage 1.
+        generator: a trained one to use instead of stage 1, or the file of one (``generator.safetensors`` of a run).
+        bank: one that is filled already, of this generator and teacher: its rows cost no further query.
         gan_steps: steps of stage 1.
         gan_batch_size: real, and generated, images a step of stage 1.
         gan_learning_rates: Adam's, of the generator and of the discriminator.
@@ -68,7 +73,8 @@ class MEKD(Distiller):
             images has pixels, from 16 to 64.
         generator_eps: epsilon of its batch norms.
         style_dim: coordinates of latent noise beside the C scores.
-        response_weight: w_im of stage 1; above 0 it asks the teacher ``gan_batch_size`` images at every step.
+        response_weight: w_im of stage 1; above 0 it asks the teacher ``gan_batch_size`` images at every step, so it
+            is left out, with a warning, where there is a budget.
         image_weight: w_f, of the image-space term.
         divergence_weight: w_kl, of the divergence.
         temperature: t, of the divergence from soft responses.
@@ -115,7 +121,8 @@ class MEKD(Distiller):
         *,
         mode: Literal["bank", "fresh"] = "bank",
         queries: int | None = None,
-        generator: Generator | None = None,
+        generator: Generator | str | None = None,
+        bank: Bank | None = None,
         gan_steps: int = 2500,
         gan_batch_size: int = 64,
         gan_learning_rates: tuple[float, float] = (5e-4, 5e-4),
@@ -144,7 +151,8 @@ class MEKD(Distiller):
             raise InputError('mode="fresh" has no bank to measure the spread of scores on: give latent_temperature')
         if discriminator not in ("small", "paper"):
             raise InputError(f'discriminator={discriminator!r}: expected "small" or "paper"')
-        self.mode, self.queries, self.generator = mode, queries, generator
+        self.mode, self.queries, self.bank = mode, queries, bank
+        self.generator = load_generator(generator) if isinstance(generator, str) else generator
         self.gan_steps, self.gan_batch_size = gan_steps, gan_batch_size
         self.gan_learning_rates, self.gan_average, self.gan_shift = gan_learning_rates, gan_average, gan_shift
         channels = min(64, max(16, *self.image_shape[1:]))
@@ -158,30 +166,37 @@ class MEKD(Distiller):
         self.hard_scale = hard_scale or math.log(_HARD_CONFIDENCE / (1 - _HARD_CONFIDENCE) * (self.num_classes - 1))
         self.health: Health | None = None
         self._frozen: nn.Module | None = None
-        self._scale = 1.0 if latent_temperature is None else latent_temperature
+        self._scale = latent_temperature
+        self._range = (-1.0, 1.0)
 
     def stages(self, teacher: BlackBox, images: Tensor, student: nn.Module) -> Iterator[Stage]:
+        self._range = teacher.value_range
         if self.generator is None:
             self.generator = self._new_generator()
             yield deprivatization(
                 self.generator,
                 self._new_discriminator(),
-                ImageRows(images, seed=self.seed),
+                ImageRows(_to_range(images, self._range, (-1.0, 1.0)), seed=self.seed),
                 steps=self.gan_steps,
                 batch_size=self.gan_batch_size,
                 learning_rates=self.gan_learning_rates,
                 average=self.gan_average,
                 shift=self.gan_shift,
-                response_weight=self.response_weight,
+                response_weight=self._weight_within(teacher),
+                answerable=lambda generated: _to_range(generated, (-1.0, 1.0), self._range),
                 reuse=f"{self.generator.config} {self.discriminator} {self.discriminator_width} {self.gan_batch_size} "
                 f"{self.gan_learning_rates} {self.gan_average} {self.gan_shift}",
             )
         self.freeze(self.generator)
         if self.mode == "fresh":
-            yield self.align("alignment", FreshQueries(teacher, self._draw_fresh, stage="alignment"), student)
+            fresh = _FirstRows(FreshQueries(teacher, self._draw_fresh, stage="alignment"))
+            yield self.align("alignment", fresh, student)
+            if fresh.kept:
+                self.health = generator_health(fresh.rows(), images)
             return
-        bank = Bank("bank")
-        size = number_of_queries(teacher, "bank", self.queries, otherwise=_DEFAULT_BANK)
+        bank = Bank("bank") if self.bank is None else self.bank
+        wanted = len(bank) if self.queries is None and len(bank) else self.queries
+        size = number_of_queries(teacher, "bank", wanted, otherwise=_DEFAULT_BANK)
         yield Asking("bank", bank, self._draw, size)
         self.health = generator_health(bank.rows(), images)
         scores = bank.response.scores(hard_scale=self.hard_scale)
@@ -205,8 +220,9 @@ class MEKD(Distiller):
         loss = self.divergence_weight * parts["divergence"]
         if self.image_weight:
             target = rows.extra["target"] if "target" in rows.extra else self.targets(rows)
-            latent = latent_from_scores(centre_scores(logits), self._scale, rows.extra.get("style"))
-            parts["image_distance"] = image_distance(self._generator_on(logits), latent, target, norm=self.norm)
+            generator = self._generator_on(logits)
+            latent = latent_from_scores(centre_scores(logits), self._divisor(), rows.extra.get("style"))
+            parts["image_distance"] = image_distance(generator, latent, target, norm=self.norm)
             loss = loss + self.image_weight * parts["image_distance"]
         return {"loss": loss, **parts}
 
@@ -214,12 +230,27 @@ class MEKD(Distiller):
     def targets(self, rows: Rows) -> Tensor:
         """The teacher's images G(y_T / t_g, e), ``(N, channels, height, width)`` in [-1, 1], of answered rows."""
         scores = rows.teacher().scores(hard_scale=self.hard_scale)
-        latent = latent_from_scores(scores, self._scale, rows.extra.get("style"))
-        images: Tensor = self._generator_on(scores)(latent)
+        generator = self._generator_on(scores)
+        images: Tensor = generator(latent_from_scores(scores, self._divisor(), rows.extra.get("style")))
         return images
 
     def report(self) -> dict[str, Any]:
         return {} if self.health is None else {"generator": self.health.as_record(), "warnings": self.health.warnings}
+
+    def _weight_within(self, teacher: BlackBox) -> float:
+        if self.response_weight and teacher.ledger.budget is not None:
+            warnings.warn(
+                f"response_weight={self.response_weight} would ask about {self.gan_steps * self.gan_batch_size:,} "
+                "images in stage 1; there is a query budget, so stage 1 asks nothing",
+                stacklevel=2,
+            )
+            return 0.0
+        return self.response_weight
+
+    def _divisor(self) -> float:
+        if self._scale is None:
+            raise InputError("the spread of the scores is not known before the bank is filled: give latent_temperature")
+        return self._scale
 
     def _new_generator(self) -> Generator:
         return Generator(
@@ -237,7 +268,8 @@ class MEKD(Distiller):
 
     @torch.no_grad()
     def _generate(self, latent: Tensor) -> Rows:
-        return Rows(self._generator_on(latent)(latent), extra={"style": latent[:, self.num_classes :]})
+        images = _to_range(self._generator_on(latent)(latent), (-1.0, 1.0), self._range)
+        return Rows(images, extra={"style": latent[:, self.num_classes :]})
 
     def _draw(self, start: int, stop: int) -> Rows:
         if self.generator is None:
@@ -257,6 +289,32 @@ class MEKD(Distiller):
         if next(self._frozen.parameters()).device != like.device:
             self._frozen.to(like.device)
         return self._frozen
+
+
+def _to_range(images: Tensor, given: tuple[float, float], wanted: tuple[float, float]) -> Tensor:
+    """Images of one value range in another; the generator draws in [-1, 1] whatever range the teacher takes."""
+    if given == wanted:
+        return images
+    low, high = wanted
+    return (low + (images - given[0]) * ((high - low) / (given[1] - given[0]))).clamp(low, high)
+
+
+class _FirstRows:
+    """A source that remembers the first rows that passed, on which the generator's health can be read."""
+
+    def __init__(self, source: RowSource) -> None:
+        self._source, self.kept = source, list[Rows]()
+
+    def batch(self, step: int, size: int, share: Share) -> Rows:
+        rows = self._source.batch(step, size, share)
+        if sum(map(len, self.kept)) < _ROWS_FOR_HEALTH:
+            self.kept.append(rows)
+        return rows
+
+    def rows(self) -> Rows:
+        answers = [rows.teacher() for rows in self.kept]
+        values = torch.cat([answer.values for answer in answers])
+        return Rows(torch.cat([rows.images for rows in self.kept]), replace(answers[0], values=values))
 
 
 def _balancing_weights(response: Response, *, most: float = 4.0) -> Tensor:

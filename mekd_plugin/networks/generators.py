@@ -7,12 +7,23 @@ coordinates of noise (ours, 0 in the paper) widen what it can draw.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from mekd_plugin.errors import InputError
+from mekd_plugin.errors import CheckpointError, InputError
 
-__all__ = ["Discriminator", "Generator", "paper_discriminator", "sample_latent", "small_discriminator"]
+__all__ = [
+    "Discriminator",
+    "Generator",
+    "load_generator",
+    "paper_discriminator",
+    "sample_latent",
+    "small_discriminator",
+]
 
 PAPER_BN_EPS = 0.8
 """The public code writes ``BatchNorm2d(n, 0.8)``: the second argument is eps, so momentum stays 0.1."""
@@ -167,6 +178,26 @@ def _init_weights(module: nn.Module) -> None:
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
         nn.init.zeros_(module.bias)
+
+
+def load_generator(path: str | Path) -> Generator:
+    """The generator that a run kept as ``generator.safetensors``, in evaluation mode on the CPU.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or does not say the generator's sizes.
+    """
+    try:
+        with safe_open(path, framework="pt") as stream:
+            config = json.loads((stream.metadata() or {})["config"])
+            weights = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (no mapping)
+        config["image_shape"] = tuple(config["image_shape"])
+        generator = Generator(**config)
+        generator.load_state_dict(weights)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} holds no generator of ours ({error}); expected the generator.safetensors of a run's directory"
+        ) from error
+    return generator.eval()
 
 
 def sample_latent(generator: Generator, count: int, *, rng: torch.Generator | None = None) -> Tensor:

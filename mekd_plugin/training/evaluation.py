@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mekd_plugin.errors import InputError
+from mekd_plugin.modes import evaluating
 from mekd_plugin.responses import Response
 
 __all__ = ["accuracy", "agreement", "predict"]
@@ -22,13 +23,8 @@ def predict(module: nn.Module, images: Tensor, *, batch_size: int = 1024) -> Ten
     if len(images) == 0:
         raise InputError("there are no images to predict: expected at least one")
     device = next((weight.device for weight in module.parameters()), images.device)
-    was_training = module.training
-    module.eval()
-    try:
-        with torch.inference_mode():
-            parts = [module(part.to(device)) for part in images.split(batch_size)]
-    finally:
-        module.train(was_training)
+    with evaluating(module), torch.inference_mode():
+        parts = [module(part.to(device)) for part in images.split(batch_size)]
     return torch.cat(parts).to(images.device)
 
 

@@ -20,8 +20,9 @@ from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.blackbox.ledger import Processes as Peers
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Asking, Distiller, Stage, Training
-from mekd_plugin.errors import CheckpointError
+from mekd_plugin.errors import CheckpointError, InputError
 from mekd_plugin.files import writable_directory, write_atomically
+from mekd_plugin.modes import mode_kept
 from mekd_plugin.rows import Rows
 from mekd_plugin.training.checkpoint import load_state, load_weights_into, save_state, save_weights
 from mekd_plugin.training.evaluation import agreement
@@ -81,6 +82,7 @@ class Run:
     validation: float
     signature: str
     held_out: Rows | None = None
+    measure: Callable[[int, nn.Module], None] | None = None
     seconds: dict[str, float] = field(default_factory=lambda: {"prepare": 0.0, "distill": 0.0})
 
     def open(self, *, resume: bool, progress: bool, tensorboard: bool, checkpoint_steps: int) -> None:
@@ -122,14 +124,16 @@ class Run:
 
     def observe(self, evaluate: Evaluate | None, steps: Sequence[int], snapshots: int) -> None:
         """Have the student evaluated and copied while it trains."""
-        wanted = {*steps, self.recipe.steps}
         if evaluate is not None and self.processes.main:
+            wanted = {*steps, self.recipe.steps}
+            devices = [self.processes.device] if self.processes.device.type == "cuda" else []
 
             def measure(step: int, student: nn.Module) -> None:
-                if step in wanted:
+                with mode_kept(student), torch.random.fork_rng(devices=devices):
                     self.loop.metrics.write({"stage": "evaluation", "step": step, **evaluate(student)})
 
-            self.loop.observers.append(measure)
+            self.loop.observers.append(lambda step, student: measure(step, student) if step in wanted else None)
+            self.measure = measure
         if snapshots and self.directory is not None and self.processes.main:
             folder = writable_directory(self.directory / "snapshots")
             chosen = {round(self.recipe.steps ** (index / max(snapshots - 1, 1))) for index in range(snapshots)}
@@ -155,6 +159,9 @@ class Run:
             distilling = isinstance(stage, Training) and stage.trains_student
             self.seconds["distill" if distilling else "prepare"] += time.perf_counter() - began
         self.student.eval()
+        evaluated = {entry["step"] for entry in self.loop.metrics.history if entry["stage"] == "evaluation"}
+        if self.measure is not None and self.loop.student_steps not in evaluated:
+            self.measure(self.loop.student_steps, self.student)
         held_out = None
         if self.held_out is not None:
             held_out = agreement(self.student, self.held_out.images, self.held_out.teacher())
@@ -177,13 +184,16 @@ class Run:
     def _stages(self) -> Iterable[Stage]:
         """The method's stages; what it draws between two of them depends on the seed and its place only."""
         stages = self.distiller.stages(self.teacher, self.images, self.student)
-        index = 0
+        index, names = 0, set[str]()
         while True:
             torch.manual_seed(stage_seed(self.seed, f"before stage {index}"))
             try:
                 stage = next(stages)
             except StopIteration:
                 return
+            if isinstance(stage, Training) and stage.name in names:
+                raise InputError(f"two stages are named {stage.name!r}: what is kept of them would be mixed up")
+            names.add(stage.name)
             yield stage
             index += 1
 

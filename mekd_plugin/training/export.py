@@ -10,6 +10,7 @@ from torch import nn
 
 from mekd_plugin.errors import MissingDependency
 from mekd_plugin.files import write_atomically
+from mekd_plugin.modes import evaluating
 
 __all__ = ["export_onnx"]
 
@@ -34,22 +35,17 @@ def export_onnx(student: nn.Module, path: str | Path, image_shape: tuple[int, in
             f"exporting needs onnx and onnxscript ({error}): pip install 'mekd-plugin[onnx]'"
         ) from error
     device = next((weight.device for weight in student.parameters()), torch.device("cpu"))
-    was_training = student.training
-    student.eval()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            made = Path(folder) / "student.onnx"
-            torch.onnx.export(
-                student,
-                (torch.zeros(2, *image_shape, device=device),),
-                str(made),
-                input_names=["images"],
-                output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                external_data=False,
-                verbose=False,
-            )
-            write_atomically(Path(path), made.read_bytes())
-    finally:
-        student.train(was_training)
+    with evaluating(student), tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "student.onnx"
+        torch.onnx.export(
+            student,
+            (torch.zeros(2, *image_shape, device=device),),
+            str(made),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            external_data=False,
+            verbose=False,
+        )
+        write_atomically(Path(path), made.read_bytes())
     return Path(path)

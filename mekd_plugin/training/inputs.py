@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.errors import InputError
+from mekd_plugin.modes import evaluating
 
 __all__ = ["as_images", "as_teacher", "classes_of"]
+
+_ROUNDING = 1e-5  # resampling may pass the range by as much of its width
 
 
 def as_teacher(
@@ -56,12 +59,13 @@ def as_images(images: Tensor | Iterable[Any], teacher: BlackBox) -> Tensor:
     if not torch.isfinite(tensor).all():
         raise InputError("the images hold NaN or infinite values; clean them before they are sent to a teacher")
     low, high = teacher.value_range
-    if tensor.min() < low or tensor.max() > high:
+    slack = _ROUNDING * (high - low)
+    if tensor.min() < low - slack or tensor.max() > high + slack:
         raise InputError(
             f"images reach from {float(tensor.min()):.4g} to {float(tensor.max()):.4g}, outside the teacher's "
             f"value_range ({low:g}, {high:g}); scale them, or say BlackBox(..., value_range=...)"
         )
-    return tensor.detach()
+    return tensor.detach().clamp(low, high)
 
 
 def classes_of(teacher: BlackBox, student: nn.Module, images: Tensor, num_classes: int | None) -> int:
@@ -77,18 +81,14 @@ def classes_of(teacher: BlackBox, student: nn.Module, images: Tensor, num_classe
         InputError: the student cannot take the images, or the numbers differ.
     """
     device = next((weight.device for weight in student.parameters()), images.device)
-    was_training = student.training
-    student.eval()
     try:
-        with torch.inference_mode():
+        with evaluating(student), torch.inference_mode():
             logits = student(images.to(device))
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"the student cannot take images of shape {tuple(images.shape)}: {error}; images and student must fit "
             "(channels, size, dtype)"
         ) from error
-    finally:
-        student.train(was_training)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(images):
         described = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(f"the student returned {described}: expected logits ({len(images)}, C)")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Player, Training, Update
 from mekd_plugin.errors import InputError, MekdError
@@ -77,13 +78,15 @@ class Loop:
         steps = self.steps_of(stage)
         size = stage.batch_size or self.recipe.batch_size
         seats = self._seats(stage, student, steps)
+        if isinstance(stage.rows, Bank):
+            stage.rows.to(self.processes.device)  # once, so that no step waits for a copy
         torch.manual_seed(stage_seed(self.seed, stage.name, self.processes.share.rank))
         start = self._resume(stage.name, seats, teacher)
         update = self._updater(seats)
         bar = tqdm(total=steps, initial=start, desc=stage.name, leave=False, disable=None if self.progress else True)
         with bar, _stop_between_steps() as stopped:
             for step in range(start, steps):
-                rows = self._rows(stage, step, size)
+                rows = self._rows(stage, step, size, teacher.value_range[0])
                 if stage.ask is not None:
                     asked = stage.ask(rows)
                     rows = replace(rows, asked=asked.answered(teacher.query(asked.images, stage=stage.name)))
@@ -129,12 +132,12 @@ class Loop:
             self.processes.align(seat.module)
         return seats
 
-    def _rows(self, stage: Training, step: int, size: int) -> Rows:
+    def _rows(self, stage: Training, step: int, size: int, fill: float) -> Rows:
         rows = stage.rows.batch(step, size, self.processes.share).to(self.processes.device)
         if self.recipe.channels_last:
             rows = replace(rows, images=rows.images.contiguous(memory_format=torch.channels_last))
         if stage.trains_student and self.recipe.translate:
-            rows = replace(rows, images=translate(rows.images, self.recipe.translate))
+            rows = replace(rows, images=translate(rows.images, self.recipe.translate, fill=fill))
         return rows
 
     def _updater(self, seats: Mapping[str, Seat]) -> Update:
@@ -184,9 +187,15 @@ class Loop:
                 "metrics": self.metrics.position,
             }
             save_state(self.checkpoint, state)
+        if self.processes.share.world > 1:
+            self._reseed(name, done)
         if teacher.journal is not None and position is not None:
             self.processes.agree(True)  # no process forgets before the first one's file is whole
             teacher.journal.forget(position)
+
+    def _reseed(self, name: str, step: int) -> None:
+        """At a checkpoint of several processes, each begins a random stream anew: one file holds no state of all."""
+        torch.manual_seed(stage_seed(self.seed, f"{name}/{step}", self.processes.share.rank))
 
     def _resume(self, name: str, seats: Mapping[str, Seat], teacher: BlackBox) -> int:
         state = load_state(self.checkpoint) if self.checkpoint is not None and self.checkpoint.exists() else None
@@ -195,10 +204,10 @@ class Loop:
             return 0
         for player, seat in seats.items():
             seat.restore(state["players"][player], str(self.checkpoint))
-        if self.processes.main:
+        if self.processes.share.world == 1:
             _restore_random_state(state["random"], self.processes.device)
         else:
-            torch.manual_seed(stage_seed(self.seed, f"{name}/{state['step']}", self.processes.share.rank))
+            self._reseed(name, state["step"])
         if teacher.journal is not None:
             teacher.journal.rewind(state["position"])
         self.metrics.rewind(state["metrics"])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
@@ -42,7 +44,7 @@ class Processes:
         """
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             state = PartialState(cpu=device == "cpu")
-            atexit.register(state.destroy_process_group)  # else a peer that leaves first takes the others down
+            atexit.register(_leave_together, state)
             return cls(state.device, Share(state.process_index, state.num_processes))
         try:
             if device == "auto":
@@ -72,6 +74,8 @@ class Processes:
         device = values.device
         length = torch.tensor([len(values)], device=self.device)
         lengths = gather(length).tolist()
+        if not max(lengths):
+            return values
         padded = pad_across_processes(values.to(self.device), dim=0)
         parts = gather(padded).split(max(lengths))
         return torch.cat([part[:count] for part, count in zip(parts, lengths, strict=True)]).to(device)
@@ -96,3 +100,12 @@ class Processes:
             with torch.no_grad():
                 for tensor in [*module.parameters(), *module.buffers()]:
                     tensor.copy_(broadcast(tensor.detach().contiguous()))
+
+
+def _leave_together(state: PartialState) -> None:
+    """At exit: a process that left while a peer still talked to it would have it aborted by torch's own threads."""
+    if torch.distributed.is_initialized():
+        # A peer has gone already, or the backend has no such barrier.
+        with contextlib.suppress(RuntimeError, ValueError):
+            torch.distributed.monitored_barrier(timeout=timedelta(seconds=10))
+        state.destroy_process_group()

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mekd_plugin import __version__, registry
+from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.training.recipe import Recipe
 
@@ -34,17 +35,26 @@ def signature_of(
     hyperparameters: dict[str, Any],
 ) -> str:
     """One line with every setting that decides the result, and the version."""
-    changes = " ".join(f"{name}={value}" for name, value in sorted(hyperparameters.items()))
+    changes = " ".join(f"{name}={_described(value)}" for name, value in sorted(hyperparameters.items()))
     training = " ".join(f"{name}={value}" for name, value in asdict(recipe).items())
     return " ".join(
         part
         for part in (
             f"{registry.distillers().canonical(method)}:{preset}",
             changes,
-            f"responses={teacher.responses} classes={classes} budget={teacher.ledger.budget}",
+            f"responses={teacher.responses} range={teacher.value_range} classes={classes} "
+            f"budget={teacher.ledger.budget}",
             f"images={fingerprint(images)} validation={validation} seed={seed}",
             training,
             f"mekd={__version__} torch={torch.__version__}",
         )
         if part
     )
+
+
+def _described(value: Any) -> str:
+    """A hyperparameter in a few characters: a module by a hash of its weights, a bank by one of its images."""
+    if isinstance(value, nn.Module):
+        weights = torch.cat([tensor.detach().double().flatten().cpu() for tensor in value.state_dict().values()])
+        return f"{type(value).__name__}:{fingerprint(weights)}"
+    return f"{type(value).__name__}:{fingerprint(value.images)}" if isinstance(value, Bank) else str(value)

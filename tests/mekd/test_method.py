@@ -16,7 +16,12 @@ SHAPE = (1, 8, 8)
 
 def method(classes=3, shape=SHAPE, **settings):
     torch.manual_seed(0)
-    distiller = MEKD(num_classes=classes, image_shape=shape, generator_width=4, **{"style_dim": 2, **settings})
+    distiller = MEKD(
+        num_classes=classes,
+        image_shape=shape,
+        generator_width=4,
+        **{"style_dim": 2, "latent_temperature": 2.0, **settings},
+    )
     distiller.freeze(Generator(classes, shape, style_dim=distiller.style_dim, width=4))
     return distiller
 

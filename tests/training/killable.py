@@ -41,7 +41,7 @@ def evaluate(student):
 
 result = distill(
     toy_student(),
-    BlackBox(teacher, "logits", CLASSES, budget=4000, batch_size=64),
+    BlackBox(teacher, "logits", CLASSES, batch_size=64),
     toy_images(60, seed=1),
     "mekd",
     preset="tiny",

@@ -15,7 +15,7 @@ from mekd_plugin.training.processes import Processes
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
 
-def launch(folder, method, budget):
+def launch(folder, method, budget, stop_at=None):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
     command += [
         "--rdzv-backend",
@@ -27,8 +27,12 @@ def launch(folder, method, budget):
         method,
         str(budget),
     ]
+    command += [] if stop_at is None else [str(stop_at)]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if stop_at is not None:
+        assert done.returncode != 0
+        return []
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((folder / f"report-{rank}.json").read_text()) for rank in (0, 1)]
 
@@ -36,7 +40,7 @@ def launch(folder, method, budget):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["mekd", "distribution_alignment"])
 def test_two_processes_share_the_work_and_the_ledger(tmp_path, method):
-    first, second = launch(tmp_path, method, budget=3000)
+    first, second = launch(tmp_path, method, budget=0 if method == "mekd" else 3000)
     assert first["asked"] > 0 and second["asked"] > 0
     assert first["ledger"] == second["ledger"]
     assert first["ledger"]["total"] == first["asked"] + second["asked"]
@@ -45,8 +49,20 @@ def test_two_processes_share_the_work_and_the_ledger(tmp_path, method):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["mekd", "fresh"])
+def test_a_killed_run_of_two_processes_goes_on_to_the_same_weights(tmp_path, method):
+    (tmp_path / "undisturbed").mkdir()
+    undisturbed, _ = launch(tmp_path / "undisturbed", method, budget=0)
+    launch(tmp_path, method, budget=0, stop_at=25)
+    first, second = launch(tmp_path, method, budget=0)
+    assert first["weights"] == second["weights"] == undisturbed["weights"]
+    lost = first["ledger"]["uncertain"]
+    assert first["ledger"]["total"] == second["ledger"]["total"] == undisturbed["ledger"]["total"] + lost
+
+
+@pytest.mark.slow
 def test_the_budget_is_global(tmp_path):
-    first, second = launch(tmp_path, "mekd", budget=600)
+    first, second = launch(tmp_path, "fresh", budget=600)
     assert "would pass the query budget of 600" in first["refused"] and "refused" in second
     assert first["asked"] + second["asked"] <= 600
 

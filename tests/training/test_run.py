@@ -75,6 +75,57 @@ def test_the_papers_mode_asks_at_every_step():
     settings = {"preset": "tiny", "mode": "fresh", "latent_temperature": 5.0, "gan_steps": 10, "response_weight": 0.5}
     result = run(method="mekd", budget=None, gan_batch_size=8, **settings)
     assert result.ledger.by_stage == {"deprivatization": 10 * 8, "alignment": 20 * 16}
+    assert result.report["warnings"], "ten steps make no generator, and the paper's mode says so too"
+
+
+def test_stage_one_asks_nothing_where_there_is_a_budget():
+    with pytest.warns(UserWarning, match="would ask about 80 images in stage 1; there is a query budget"):
+        result = run(method="mekd", preset="tiny", gan_steps=10, gan_batch_size=8, response_weight=0.5)
+    assert result.ledger.by_stage == {"bank": 200}
+
+
+@pytest.mark.parametrize("method", ["mekd", "kd"])
+def test_a_teacher_with_another_value_range(method):
+    lowest = []
+
+    class Watched(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, images):
+            lowest.append(float(images.min()))
+            return self.inner(images)
+
+    boundary = mekd.BlackBox(Watched(ToyTeacher()), "logits", CLASSES, budget=100, value_range=(0, 1))
+    settings = {"preset": "tiny", "gan_steps": 20} if method == "mekd" else {}
+    mekd.distill(Watched(toy_student()), boundary, (toy_images(40, seed=1) + 1) / 2, method, **settings, **SHORT)
+    assert min(lowest) >= 0, "shifted or generated images left the range"
+
+
+def test_a_paid_bank_and_its_generator_serve_another_student(tmp_path):
+    run(method="mekd", preset="tiny", gan_steps=30, directory=tmp_path)
+    bank = mekd.Bank("bank")
+    bank.keep(tmp_path / "banks/bank")
+    toy = ToyTeacher()
+    settings = {"generator": str(tmp_path / "generator.safetensors"), "bank": bank}
+    result = run(toy, method="mekd", preset="tiny", student=toy_student(seed=9), **settings)
+    assert toy.count == 0 and result.ledger.total == 0 and result.history[-1]["loss"] > 0
+
+
+def test_a_file_that_holds_no_generator_is_named(tmp_path):
+    run(directory=tmp_path)
+    with pytest.raises(CheckpointError, match=r"student\.safetensors holds no generator of ours"):
+        run(method="mekd", generator=str(tmp_path / "student.safetensors"))
+
+
+def test_an_evaluation_that_switches_modes_and_draws_numbers_changes_nothing():
+    def meddling(student):
+        student.eval()
+        return {"drawn": float(torch.rand(1))}
+
+    plain, meddled = run(), run(evaluate=meddling, evaluate_steps=[3, 7])
+    assert torch.equal(weights(plain), weights(meddled))
 
 
 def test_held_out_answers_cost_nothing_more():

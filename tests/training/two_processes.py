@@ -1,7 +1,8 @@
-"""One of several processes of a run, for test_processes.py: ``two_processes.py DIRECTORY METHOD BUDGET``."""
+"""One of several processes of a run, for test_processes.py: ``two_processes.py DIRECTORY METHOD BUDGET [STOP_AT]``."""
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from mekd_plugin.errors import QueryBudgetExceeded
 from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
 from mekd_plugin.training.recipe import Recipe
 
-folder, method, budget = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+folder, method, budget = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]) or None
 rank = int(os.environ["RANK"])
 toy = ToyTeacher()
 seen = []
@@ -30,7 +31,21 @@ class Student(torch.nn.Module):
 
 
 report = {"rank": rank}
-settings = {"preset": "tiny", "gan_steps": 40, "response_weight": 0.5, "gan_batch_size": 16} if method == "mekd" else {}
+stop_at = int(sys.argv[4]) if len(sys.argv) > 4 else None
+settings = {}
+if method == "mekd":
+    settings = {"preset": "tiny", "gan_steps": 40, "response_weight": 0.5, "gan_batch_size": 16, "queries": 600}
+if method == "fresh":
+    method = "mekd"
+    settings = {"preset": "tiny", "gan_steps": 40, "mode": "fresh", "latent_temperature": 5.0}
+
+
+def evaluate(student):
+    if stop_at is not None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
 try:
     result = distill(
         Student(),
@@ -39,6 +54,10 @@ try:
         method,
         recipe=Recipe(steps=40, batch_size=16, translate=0),
         directory=folder / "run",
+        resume=True,
+        checkpoint_steps=10,
+        evaluate=evaluate,
+        evaluate_steps=[] if stop_at is None else [stop_at],
         device="cpu",
         progress=False,
         **settings,
