@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -35,6 +34,7 @@ from mekd_plugin.functional import kd_divergence
 from mekd_plugin.mekd.alignment import image_distance, latent_from_scores, score_scale
 from mekd_plugin.mekd.deprivatization import Health, deprivatization, generator_health
 from mekd_plugin.mekd.folding import fold
+from mekd_plugin.mekd.generated import FirstRows, balancing_weights, to_range
 from mekd_plugin.networks.generators import (
     PAPER_BN_EPS,
     Generator,
@@ -43,14 +43,13 @@ from mekd_plugin.networks.generators import (
     sample_latent,
     small_discriminator,
 )
-from mekd_plugin.responses import Response, centre_scores
-from mekd_plugin.rows import ImageRows, Rows, RowSource, Share
+from mekd_plugin.responses import centre_scores
+from mekd_plugin.rows import ImageRows, Rows, Share
 from mekd_plugin.transfer import number_of_queries
 
 __all__ = ["MEKD"]
 
 _DEFAULT_BANK = 5000
-_ROWS_FOR_HEALTH = 1000
 _HARD_CONFIDENCE = 0.95
 
 
@@ -176,20 +175,20 @@ class MEKD(Distiller):
             yield deprivatization(
                 self.generator,
                 self._new_discriminator(),
-                ImageRows(_to_range(images, self._range, (-1.0, 1.0)), seed=self.seed),
+                ImageRows(to_range(images, self._range, (-1.0, 1.0)), seed=self.seed),
                 steps=self.gan_steps,
                 batch_size=self.gan_batch_size,
                 learning_rates=self.gan_learning_rates,
                 average=self.gan_average,
                 shift=self.gan_shift,
                 response_weight=self._weight_within(teacher),
-                answerable=lambda generated: _to_range(generated, (-1.0, 1.0), self._range),
+                answerable=lambda generated: to_range(generated, (-1.0, 1.0), self._range),
                 reuse=f"{self.generator.config} {self.discriminator} {self.discriminator_width} {self.gan_batch_size} "
                 f"{self.gan_learning_rates} {self.gan_average} {self.gan_shift}",
             )
         self.freeze(self.generator)
         if self.mode == "fresh":
-            fresh = _FirstRows(FreshQueries(teacher, self._draw_fresh, stage="alignment"))
+            fresh = FirstRows(FreshQueries(teacher, self._draw_fresh, stage="alignment"))
             yield self.align("alignment", fresh, student)
             if fresh.kept:
                 self.health = generator_health(fresh.rows(), images)
@@ -204,7 +203,7 @@ class MEKD(Distiller):
             self._scale = float(score_scale(scores))
         if self.image_weight:
             bank.add_column("target", self.targets)
-        weights = _balancing_weights(bank.response) if self.balance else None
+        weights = balancing_weights(bank.response) if self.balance else None
         yield self.align("alignment", bank.order(self.seed, weights), student)
 
     def freeze(self, generator: Generator) -> None:
@@ -268,7 +267,7 @@ class MEKD(Distiller):
 
     @torch.no_grad()
     def _generate(self, latent: Tensor) -> Rows:
-        images = _to_range(self._generator_on(latent)(latent), (-1.0, 1.0), self._range)
+        images = to_range(self._generator_on(latent)(latent), (-1.0, 1.0), self._range)
         return Rows(images, extra={"style": latent[:, self.num_classes :]})
 
     def _draw(self, start: int, stop: int) -> Rows:
@@ -289,36 +288,3 @@ class MEKD(Distiller):
         if next(self._frozen.parameters()).device != like.device:
             self._frozen.to(like.device)
         return self._frozen
-
-
-def _to_range(images: Tensor, given: tuple[float, float], wanted: tuple[float, float]) -> Tensor:
-    """Images of one value range in another; the generator draws in [-1, 1] whatever range the teacher takes."""
-    if given == wanted:
-        return images
-    low, high = wanted
-    return (low + (images - given[0]) * ((high - low) / (given[1] - given[0]))).clamp(low, high)
-
-
-class _FirstRows:
-    """A source that remembers the first rows that passed, on which the generator's health can be read."""
-
-    def __init__(self, source: RowSource) -> None:
-        self._source, self.kept = source, list[Rows]()
-
-    def batch(self, step: int, size: int, share: Share) -> Rows:
-        rows = self._source.batch(step, size, share)
-        if sum(map(len, self.kept)) < _ROWS_FOR_HEALTH:
-            self.kept.append(rows)
-        return rows
-
-    def rows(self) -> Rows:
-        answers = [rows.teacher() for rows in self.kept]
-        values = torch.cat([answer.values for answer in answers])
-        return Rows(torch.cat([rows.images for rows in self.kept]), replace(answers[0], values=values))
-
-
-def _balancing_weights(response: Response, *, most: float = 4.0) -> Tensor:
-    """Weights ``(N,)`` that draw every class equally often, none more than ``most`` times as often as it comes."""
-    counts = torch.bincount(response.labels, minlength=response.num_classes).clamp_min(1)
-    share = len(response) / response.num_classes / counts
-    return share.clamp(max=most)[response.labels]

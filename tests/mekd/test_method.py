@@ -6,6 +6,7 @@ import torch
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Asking, Training
 from mekd_plugin.errors import InputError
+from mekd_plugin.mekd.generated import balancing_weights
 from mekd_plugin.mekd.method import MEKD
 from mekd_plugin.networks.generators import Generator
 from mekd_plugin.responses import Response
@@ -110,12 +111,10 @@ def test_a_given_generator_takes_the_place_of_stage_one():
 
 
 def test_balance_draws_rare_classes_more_often():
-    from mekd_plugin.mekd.method import _balancing_weights
-
     response = Response(torch.tensor([0] * 8 + [1] * 2), "hard", 2)
-    weights = _balancing_weights(response)
+    weights = balancing_weights(response)
     assert float(weights[:8].sum()) == pytest.approx(float(weights[8:].sum()))
-    assert _balancing_weights(Response(torch.tensor([0] * 99 + [1]), "hard", 2)).max() == 4
+    assert balancing_weights(Response(torch.tensor([0] * 99 + [1]), "hard", 2)).max() == 4
 
 
 def test_losses_without_a_generator_say_what_is_missing():

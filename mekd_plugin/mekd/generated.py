@@ -1,0 +1,48 @@
+"""Rows of generated images: their value range, which of them to learn from more often, the first ones to be judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from mekd_plugin.responses import Response
+from mekd_plugin.rows import Rows, RowSource, Share
+
+__all__ = ["FirstRows", "balancing_weights", "to_range"]
+
+_ROWS_FOR_HEALTH = 1000
+
+
+def to_range(images: Tensor, given: tuple[float, float], wanted: tuple[float, float]) -> Tensor:
+    """Images of one value range in another; the generator draws in [-1, 1] whatever range the teacher takes."""
+    if given == wanted:
+        return images
+    low, high = wanted
+    return (low + (images - given[0]) * ((high - low) / (given[1] - given[0]))).clamp(low, high)
+
+
+class FirstRows:
+    """A source that remembers the first rows that passed, on which the generator's health can be read."""
+
+    def __init__(self, source: RowSource) -> None:
+        self._source, self.kept = source, list[Rows]()
+
+    def batch(self, step: int, size: int, share: Share) -> Rows:
+        rows = self._source.batch(step, size, share)
+        if sum(map(len, self.kept)) < _ROWS_FOR_HEALTH:
+            self.kept.append(rows)
+        return rows
+
+    def rows(self) -> Rows:
+        answers = [rows.teacher() for rows in self.kept]
+        values = torch.cat([answer.values for answer in answers])
+        return Rows(torch.cat([rows.images for rows in self.kept]), replace(answers[0], values=values))
+
+
+def balancing_weights(response: Response, *, most: float = 4.0) -> Tensor:
+    """Weights ``(N,)`` that draw every class equally often, none more than ``most`` times as often as it comes."""
+    counts = torch.bincount(response.labels, minlength=response.num_classes).clamp_min(1)
+    share = len(response) / response.num_classes / counts
+    return share.clamp(max=most)[response.labels]
