@@ -59,10 +59,11 @@ def meter(module: nn.Module | Ask, *, budget: int | None = None) -> TeacherModul
 
     That line is ``teacher = meter(teacher)``, and nothing else changes: the model's answers come back as they are,
     whatever their range, as long as they are one tensor with an entry for each image; images are neither checked nor
-    changed. The model runs in eval and inference mode.
+    changed. A module runs in eval and inference mode; a function around one is called as it is, so put the model in it
+    into eval mode before.
 
     Args:
-        module: the script's teacher.
+        module: the script's teacher, its weights loaded: the meter has none to load into.
         budget: images that may be sent; None only counts.
 
     Raises:
