@@ -16,11 +16,10 @@ from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 from torch.optim import Adam
 
 from mekd_plugin.distiller import Needs, Player, Student
-from mekd_plugin.functional import adversarial_losses, kd_divergence
+from mekd_plugin.functional import discriminator_loss, generator_loss, kd_divergence
 from mekd_plugin.responses import centre_scores
 from mekd_plugin.rows import Rows
 from mekd_plugin.transfer import TransferSetDistiller
@@ -64,14 +63,13 @@ class DistributionAlignment(TransferSetDistiller):
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
         logits, scores = student(rows.images), rows.teacher().scores()
         divergence = kd_divergence(logits, scores, self.temperature)
-        fooling = softplus(-self.critic(centre_scores(logits))).mean()  # -log D(y_S), without the critic's own half
+        fooling = generator_loss(self.critic(centre_scores(logits)))
         loss = self.divergence_weight * divergence + self.adversarial_weight * fooling
         return {"loss": loss, "divergence": divergence, "adversarial": fooling}
 
     def player_losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
         logits, scores = student(rows.images).detach(), rows.teacher().scores()
-        telling, _ = adversarial_losses(self.critic(scores), self.critic(centre_scores(logits)))
-        return {"critic": telling}
+        return {"critic": discriminator_loss(self.critic(scores), self.critic(centre_scores(logits)))}
 
 
 def _critic(num_classes: int) -> nn.Module:

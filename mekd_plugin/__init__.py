@@ -14,7 +14,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mekd_plugin.blackbox.bank import Bank
     from mekd_plugin.blackbox.meter import meter
     from mekd_plugin.blackbox.teacher import BlackBox
     from mekd_plugin.registry import available, create
@@ -22,10 +21,9 @@ if TYPE_CHECKING:
     from mekd_plugin.training.run import distill
 
 __version__ = "0.1.0"
-__all__ = ["Bank", "BlackBox", "__version__", "available", "create", "distill", "meter", "plan"]
+__all__ = ["BlackBox", "__version__", "available", "create", "distill", "meter", "plan"]
 
 _HOMES = {
-    "Bank": "mekd_plugin.blackbox.bank",
     "BlackBox": "mekd_plugin.blackbox.teacher",
     "meter": "mekd_plugin.blackbox.meter",
     "available": "mekd_plugin.registry",

@@ -83,8 +83,8 @@ class Training:
     Attributes:
         name: of the stage, unique within the run; also the name of its queries in the ledger.
         rows: where its batches come from.
-        step: ``step(rows, update) -> {"loss": scalar, ...}``: computes losses, calls ``update`` once, returns scalars
-            (tensors, never ``.item()``) to log.
+        step: ``step(rows, update) -> {"loss": scalar, ...}``: computes losses, calls ``update`` (with several players
+            at once, or with one after another), returns scalars (tensors, never ``.item()``) to log.
         players: networks that the method brings, by name (a generator, a critic).
         trains_student: whether the player ``"student"`` takes part, with the optimiser and schedule of the run's
             recipe, which are no method's business.
@@ -145,7 +145,8 @@ class Distiller:
     A subclass's ``__init__`` takes keyword-only hyperparameters, each with a default, and only stores them.
     """
 
-    needs: ClassVar[Needs]
+    needs: Needs
+    """Of the class, as it is by default; an instance whose settings need something else says so in its own."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {}, "paper": {}}
     """Hyperparameters by preset: ``quick`` is sized for a CPU and a small budget, ``paper`` follows the source, and an
     optional ``tiny`` is for tests on 8x8 images."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from mekd_plugin.errors import InputError
 from mekd_plugin.responses import centre_scores
 
-__all__ = ["adversarial_losses", "cross_entropy_labels", "kd_divergence", "logit_mse"]
+__all__ = ["cross_entropy_labels", "discriminator_loss", "generator_loss", "kd_divergence", "logit_mse"]
 
 
 def kd_divergence(student_logits: Tensor, teacher_scores: Tensor, temperature: float) -> Tensor:
@@ -106,30 +106,45 @@ def cross_entropy_labels(student_logits: Tensor, labels: Tensor, smoothing: floa
     return F.cross_entropy(student_logits, labels, label_smoothing=smoothing)
 
 
-def adversarial_losses(real: Tensor, fake: Tensor, strength: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    r"""The two players' losses from one forward pass of the discriminator.
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    r"""What a discriminator (or critic) D minimises, mean over each batch:
 
-    .. math::
-        L_D = -\log D(x) - \log(1 - D(G(z))), \qquad L_G = -(1 + w) \log D(G(z))
+    .. math:: -\log D(x) - \log(1 - D(G(z)))
 
     Args:
-        real: the discriminator's logits ``(N,)`` on real images.
-        fake: its logits ``(M,)`` on generated ones.
-        strength: w, ``(M,)``, at least 0: how much more an image weighs in the generator's loss; None is 0.
+        real: D's logits ``(N,)`` on real samples.
+        fake: its logits ``(M,)`` on generated ones, which must not carry a gradient to their maker.
 
     Returns:
-        ``(L_D, L_G)``, means over the batch, each at least 0; they pull in opposite directions, so each player
-        minimises its own only.
+        a scalar, at least 0; 2 log 2 for a D that cannot tell.
 
-    Source: Goodfellow et al., *Generative Adversarial Nets*, NeurIPS 2014, section 3 (the non-saturating form).
+    Source: Goodfellow et al., *Generative Adversarial Nets*, NeurIPS 2014, section 3.
 
-    >>> [round(loss.item(), 4) for loss in adversarial_losses(torch.zeros(2), torch.zeros(2))]  # 2 log 2, log 2
-    [1.3863, 0.6931]
+    >>> round(discriminator_loss(torch.zeros(2), torch.zeros(2)).item(), 4)
+    1.3863
     """
-    discriminator = F.softplus(-real).mean() + F.softplus(fake).mean()
-    per_image = F.softplus(-fake)
-    generator = per_image.mean() if strength is None else ((1 + strength) * per_image).mean()
-    return discriminator, generator
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def generator_loss(fake: Tensor, strength: Tensor | None = None) -> Tensor:
+    r"""What a generator minimises to pass D, in its non-saturating form, mean over the batch:
+
+    .. math:: -(1 + w) \log D(G(z))
+
+    Args:
+        fake: D's logits ``(M,)`` on generated samples.
+        strength: w, ``(M,)``, at least 0: how much more a sample weighs; None is 0.
+
+    Returns:
+        a scalar, at least 0. It pulls against :func:`discriminator_loss`: each player minimises its own only.
+
+    Source: as :func:`discriminator_loss`.
+
+    >>> round(generator_loss(torch.zeros(2)).item(), 4)
+    0.6931
+    """
+    per_sample = F.softplus(-fake)
+    return per_sample.mean() if strength is None else ((1 + strength) * per_sample).mean()
 
 
 def _check_scores(student_logits: Tensor, teacher_scores: Tensor) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal
 
 from mekd_plugin import __version__
@@ -115,13 +116,15 @@ class RunSpec:
     """Everything that decides one run's numbers; two equal ones are the same run.
 
     Attributes are those of :class:`BenchConfig`, one value each; ``method`` is canonical, ``responses`` a kind,
-    ``device`` a kind of device (``"cpu"``, ``"cuda"``), and ``teacher_steps`` None for a teacher not trained here.
+    ``device`` a kind of device (``"cpu"``, ``"cuda"``), ``teacher_steps`` None for a teacher not trained here, and
+    ``teacher_digest`` a hash of the content of a teacher's file, None where it is none.
     """
 
     dataset: str
     image_size: int | None
     teacher: str
     teacher_steps: int | None
+    teacher_digest: str | None
     student: str
     method: str
     responses: str
@@ -158,7 +161,9 @@ class RunSpec:
         settings = {
             "data": self.dataset if self.image_size is None else f"{self.dataset} at {self.image_size}",
             "edge": edge + (" disjoint" if self.disjoint else ""),
-            "teacher": self.teacher + (f" {self.teacher_steps} steps" if self.teacher_steps is not None else ""),
+            "teacher": self.teacher
+            + (f" {self.teacher_steps} steps" if self.teacher_steps is not None else "")
+            + (f" {self.teacher_digest}" if self.teacher_digest is not None else ""),
             "student": self.student,
             "responses": self.responses,
             "budget": self.query_budget if self.query_budget is not None else "none",
@@ -212,6 +217,7 @@ def expand(config: BenchConfig, *, device: str) -> list[RunSpec]:
             image_size=config.image_size,
             teacher=teacher,
             teacher_steps=config.teacher_steps if kind_of_teacher(teacher) == "network" else None,
+            teacher_digest=_digest(teacher),
             student=student,
             method=registry.canonical(method),
             responses=_kind(responses),
@@ -230,6 +236,12 @@ def expand(config: BenchConfig, *, device: str) -> list[RunSpec]:
         )
         for dataset, teacher, responses, student, budget, method, seed in axes
     ]
+
+
+def _digest(teacher: str) -> str | None:
+    """A hash of a teacher's file: another file under the old name is another teacher."""
+    path = Path(teacher.rpartition("@")[2])
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else None
 
 
 def _kind(responses: str) -> str:

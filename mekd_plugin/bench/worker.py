@@ -118,7 +118,7 @@ def prepare_teacher(
         name = path.name
     else:
         teacher = load_teacher(spec.teacher, num_classes=data.num_classes, image_shape=data.image_shape)
-        name = _identity(spec.teacher)
+        name = f"{spec.teacher} {spec.teacher_digest}"
     if isinstance(teacher, nn.Module):
         teacher.to(place.device)
     answers = evaluation_answers(
@@ -203,15 +203,6 @@ def _record(
         curve=curve,
         warnings=list(result.report.get("warnings", [])),
     )
-
-
-def _identity(teacher: str) -> str:
-    """A name that changes with a file's content's time and size; a function's is its own."""
-    path = Path(teacher.rpartition("@")[2])
-    if not path.is_file():
-        return teacher
-    status = path.stat()
-    return f"{teacher} {status.st_size} {status.st_mtime_ns}"
 
 
 def _die_with_the_runner() -> None:

@@ -13,7 +13,7 @@ from mekd_plugin.blackbox.asking import affordable, ask_together
 from mekd_plugin.blackbox.columns import Columns, Fill
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.weighted import WeightedIndices, check_weights
-from mekd_plugin.errors import InputError, NeedsNotMet
+from mekd_plugin.errors import CheckpointError, InputError, NeedsNotMet
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows, Share, ShuffledIndices
 
@@ -83,6 +83,23 @@ class Bank:
             raise InputError(f"bank {self.name!r} holds {self._count} rows already: keep(directory) comes before fill")
         self._columns.keep(directory)
         self._count = self._columns.rows
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Self:
+        """A bank that a run kept in ``directory``, to learn from; the directory is only read.
+
+        Raises:
+            CheckpointError: there is no whole bank, or it is damaged.
+        """
+        folder = Path(directory)
+        if not (folder / "bank.json").is_file():
+            raise CheckpointError(
+                f"no bank in {folder}: expected the directory of one that was filled, banks/NAME of a run"
+            )
+        bank = cls(folder.name)
+        bank.keep(folder)
+        bank._columns.let_go()
+        return bank
 
     def fill(
         self,

@@ -60,6 +60,7 @@ class Columns:
     def __init__(self, memory_limit: int) -> None:
         self._memory_limit = memory_limit
         self._directory: Path | None = None
+        self._device: torch.device | str = "cpu"
         self._columns: dict[str, _Column] = {}
         self._unfinished: dict[str, _Column] = {}
         self._number = 0
@@ -75,10 +76,13 @@ class Columns:
         return {name: len(column.tensor) for name, column in self._columns.items()}
 
     def to(self, device: torch.device | str) -> None:
-        """Move the columns that are in memory; mapped ones stay on the disk."""
-        for name, column in self._columns.items():
-            if column.mapped is None:
-                self._columns[name] = replace(column, tensor=column.tensor.to(device))
+        """Move the columns that are in memory, those to come too; mapped ones stay on the disk."""
+        self._device = device
+        self._columns = {name: self._placed(column) for name, column in self._columns.items()}
+
+    def let_go(self) -> None:
+        """Leave the directory as it is from here on: further columns are kept in memory."""
+        self._directory = None
 
     def replaced(self, name: str, tensor: Tensor, answers: tuple[Kind, int]) -> Columns:
         """The same columns with another one in the place of ``name``, in memory."""
@@ -148,7 +152,8 @@ class Columns:
         """
         for name, column in self._unfinished.items():
             self._unfinished[name] = self._stored(name, column)
-        replaced, self._columns, self._unfinished = self._columns, self._unfinished, {}
+        replaced = self._columns
+        self._columns, self._unfinished = {name: self._placed(c) for name, c in self._unfinished.items()}, {}
         self.rows = fill.rows
         self.fills[asked_for] = fill
         self._mark(replaced.values())
@@ -176,8 +181,11 @@ class Columns:
             raise
         if column is not None:
             replaced = [self._columns[name]] if name in self._columns else []
-            self._columns[name] = self._stored(name, column)
+            self._columns[name] = self._placed(self._stored(name, column))
             self._mark(replaced)
+
+    def _placed(self, column: _Column) -> _Column:
+        return column if column.mapped is not None else replace(column, tensor=column.tensor.to(self._device))
 
     def _allocate(self, name: str, count: int, like: Tensor, *, drawn: bool) -> _Column:
         """Room for ``count`` entries shaped as those of ``like``: in memory, or in a mapped file."""

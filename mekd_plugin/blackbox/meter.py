@@ -13,7 +13,7 @@ from mekd_plugin.blackbox.answers import as_tensor
 from mekd_plugin.blackbox.backends import Ask, make_backend
 from mekd_plugin.blackbox.fingerprints import fingerprint
 from mekd_plugin.blackbox.ledger import Ledger
-from mekd_plugin.errors import InputError
+from mekd_plugin.errors import InputError, NeedsNotMet
 
 __all__ = ["TeacherModule", "meter"]
 
@@ -40,6 +40,12 @@ class TeacherModule(nn.Module):
         """The teacher's answers to ``images``, a plain tensor on their device."""
         with torch.no_grad():
             return _ANSWERS[self](images)
+
+    def _replicate_for_data_parallel(self) -> NoReturn:
+        raise NeedsNotMet(
+            "a black-box teacher cannot be replicated by torch.nn.DataParallel, whose threads would count past each "
+            "other: leave the teacher out of it, or use one process a GPU"
+        )
 
     def __copy__(self) -> Self:
         return self

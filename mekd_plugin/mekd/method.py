@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -33,7 +34,7 @@ from mekd_plugin.errors import InputError
 from mekd_plugin.functional import kd_divergence
 from mekd_plugin.mekd.alignment import image_distance, latent_from_scores, score_scale
 from mekd_plugin.mekd.deprivatization import Health, deprivatization, generator_health
-from mekd_plugin.mekd.folding import fold
+from mekd_plugin.mekd.folding import FoldedGenerator, fold
 from mekd_plugin.mekd.generated import FirstRows, balancing_weights, to_range
 from mekd_plugin.networks.generators import (
     PAPER_BN_EPS,
@@ -60,7 +61,8 @@ class MEKD(Distiller):
         mode: ``"bank"`` or ``"fresh"``.
         queries: generated images in the bank; None takes what the teacher's budget leaves (5,000 without a budget).
         generator: a trained one to use instead of stage 1, or the file of one (``generator.safetensors`` of a run).
-        bank: one that is filled already, of this generator and teacher: its rows cost no further query.
+        bank: directory of one that was filled with this ``generator`` and teacher (``banks/bank`` of a run): its rows
+            cost no further query.
         gan_steps: steps of stage 1.
         gan_batch_size: real, and generated, images a step of stage 1.
         gan_learning_rates: Adam's, of the generator and of the discriminator.
@@ -121,7 +123,7 @@ class MEKD(Distiller):
         mode: Literal["bank", "fresh"] = "bank",
         queries: int | None = None,
         generator: Generator | str | None = None,
-        bank: Bank | None = None,
+        bank: str | None = None,
         gan_steps: int = 2500,
         gan_batch_size: int = 64,
         gan_learning_rates: tuple[float, float] = (5e-4, 5e-4),
@@ -150,7 +152,13 @@ class MEKD(Distiller):
             raise InputError('mode="fresh" has no bank to measure the spread of scores on: give latent_temperature')
         if discriminator not in ("small", "paper"):
             raise InputError(f'discriminator={discriminator!r}: expected "small" or "paper"')
+        if bank is not None and generator is None:
+            raise InputError(
+                f"bank={bank!r} was drawn by a generator: give that one too, generator.safetensors of its run"
+            )
         self.mode, self.queries, self.bank = mode, queries, bank
+        if mode == "fresh" or response_weight:
+            self.needs = replace(self.needs, queries="every step")
         self.generator = load_generator(generator) if isinstance(generator, str) else generator
         self.gan_steps, self.gan_batch_size = gan_steps, gan_batch_size
         self.gan_learning_rates, self.gan_average, self.gan_shift = gan_learning_rates, gan_average, gan_shift
@@ -164,7 +172,7 @@ class MEKD(Distiller):
         self.latent_temperature, self.norm, self.balance = latent_temperature, norm, balance
         self.hard_scale = hard_scale or math.log(_HARD_CONFIDENCE / (1 - _HARD_CONFIDENCE) * (self.num_classes - 1))
         self.health: Health | None = None
-        self._frozen: nn.Module | None = None
+        self._frozen: FoldedGenerator | None = None
         self._scale = latent_temperature
         self._range = (-1.0, 1.0)
 
@@ -193,7 +201,7 @@ class MEKD(Distiller):
             if fresh.kept:
                 self.health = generator_health(fresh.rows(), images)
             return
-        bank = Bank("bank") if self.bank is None else self.bank
+        bank = Bank("bank") if self.bank is None else Bank.load(self.bank)
         wanted = len(bank) if self.queries is None and len(bank) else self.queries
         size = number_of_queries(teacher, "bank", wanted, otherwise=_DEFAULT_BANK)
         yield Asking("bank", bank, self._draw, size)
@@ -271,20 +279,21 @@ class MEKD(Distiller):
         return Rows(images, extra={"style": latent[:, self.num_classes :]})
 
     def _draw(self, start: int, stop: int) -> Rows:
-        if self.generator is None:
-            raise InputError("there is no generator yet: run stage 1, or give one")
+        frozen = self._generator()
         rng = torch.Generator().manual_seed(self.seed * 1_000_003 + start)
-        latent = torch.randn(stop - start, self.generator.latent_dim, generator=rng)
-        return self._generate(latent.to(next(self.generator.parameters()).device))
+        latent = torch.randn(stop - start, frozen.latent_dim, generator=rng)
+        return self._generate(latent.to(next(frozen.parameters()).device))
 
     def _draw_fresh(self, step: int, size: int, share: Share) -> Rows:
-        if self.generator is None:
-            raise InputError("there is no generator yet: run stage 1, or give one")
-        return self._generate(sample_latent(self.generator, size))
+        return self._generate(sample_latent(self._generator(), size))
 
-    def _generator_on(self, like: Tensor) -> nn.Module:
+    def _generator(self) -> FoldedGenerator:
         if self._frozen is None:
             raise InputError("there is no generator yet: run stage 1, or call freeze(generator)")
-        if next(self._frozen.parameters()).device != like.device:
-            self._frozen.to(like.device)
         return self._frozen
+
+    def _generator_on(self, like: Tensor) -> FoldedGenerator:
+        frozen = self._generator()
+        if next(frozen.parameters()).device != like.device:
+            frozen.to(like.device)
+        return frozen

@@ -8,7 +8,9 @@ coordinates of noise (ours, 0 in the paper) widen what it can draw.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -200,7 +202,16 @@ def load_generator(path: str | Path) -> Generator:
     return generator.eval()
 
 
-def sample_latent(generator: Generator, count: int, *, rng: torch.Generator | None = None) -> Tensor:
+class _Drawing(Protocol):
+    """What has a latent to draw: a generator in any of its forms."""
+
+    @property
+    def latent_dim(self) -> int: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+
+def sample_latent(generator: _Drawing, count: int, *, rng: torch.Generator | None = None) -> Tensor:
     """``count`` draws of z ~ N(0, I), shape ``(count, latent_dim)``, on the generator's own device."""
     reference = next(generator.parameters())
     return torch.randn(count, generator.latent_dim, generator=rng, device=reference.device, dtype=reference.dtype)

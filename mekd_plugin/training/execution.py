@@ -6,6 +6,7 @@ import json
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,13 +168,16 @@ class Run:
             held_out = agreement(self.student, self.held_out.images, self.held_out.teacher())
         if self.directory is not None and self.processes.main:
             save_weights(self.student, self.directory / "student.safetensors")
+        report = self.distiller.report()
+        for warning in report.get("warnings", []):
+            warnings.warn(warning, stacklevel=3)
         self.loop.metrics.close()
         self.processes.agree(True)
         return Distillation(
             student=self.student,
             history=self.loop.metrics.history,
             ledger=self.teacher.ledger,
-            report=self.distiller.report(),
+            report=report,
             steps=self.loop.student_steps,
             seconds=self.seconds,
             peak_memory_mb=_peak_memory_mb(self.processes.device),

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Player, Training, Update
 from mekd_plugin.errors import InputError, MekdError
@@ -78,8 +77,6 @@ class Loop:
         steps = self.steps_of(stage)
         size = stage.batch_size or self.recipe.batch_size
         seats = self._seats(stage, student, steps)
-        if isinstance(stage.rows, Bank):
-            stage.rows.to(self.processes.device)  # once, so that no step waits for a copy
         torch.manual_seed(stage_seed(self.seed, stage.name, self.processes.share.rank))
         start = self._resume(stage.name, seats, teacher)
         update = self._updater(seats)
@@ -95,14 +92,19 @@ class Loop:
                 ):
                     scalars = stage.step(rows, update)
                 done = step + 1
-                if done % self.log_steps == 0 or done == steps:
+                stopping = stopped.is_set()
+                saving = self.checkpoint is not None and (done % self.checkpoint_steps == 0 or stopping)
+                if saving or done % self.log_steps == 0 or done == steps:  # what is saved was seen to be finite
                     self._log(stage, done, scalars, teacher, bar)
                 if stage.trains_student:
                     self._observe(done, student)
-                if self.checkpoint is not None and (done % self.checkpoint_steps == 0 or stopped.is_set()):
+                if saving:
                     self._save(stage.name, done, seats, teacher)
-                if stopped.is_set():
-                    raise KeyboardInterrupt
+                if stopping:
+                    kept = (
+                        "nothing is kept without a directory" if self.checkpoint is None else "go on with resume=True"
+                    )
+                    raise KeyboardInterrupt(f"stopped after step {done} of stage {stage.name!r}; {kept}")
                 bar.update()
         for seat in seats.values():
             if seat.averaged is not None:

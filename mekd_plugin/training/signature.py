@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from mekd_plugin import __version__, registry
-from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.training.recipe import Recipe
 
@@ -53,8 +52,8 @@ def signature_of(
 
 
 def _described(value: Any) -> str:
-    """A hyperparameter in a few characters: a module by a hash of its weights, a bank by one of its images."""
+    """A hyperparameter in a few characters: a module by a hash of its weights."""
     if isinstance(value, nn.Module):
         weights = torch.cat([tensor.detach().double().flatten().cpu() for tensor in value.state_dict().values()])
         return f"{type(value).__name__}:{fingerprint(weights)}"
-    return f"{type(value).__name__}:{fingerprint(value.images)}" if isinstance(value, Bank) else str(value)
+    return str(value)

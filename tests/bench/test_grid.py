@@ -139,3 +139,12 @@ class TestFromMapping:
 def test_bad_settings(changes, message) -> None:
     with pytest.raises((InputError, UnknownName), match=message):
         BenchConfig(**changes)
+
+
+def test_another_file_under_the_old_name_is_another_teacher(tmp_path) -> None:
+    path = tmp_path / "teacher.safetensors"
+    keys = []
+    for content in (b"one", b"two", b"one"):
+        path.write_bytes(content)
+        keys.append(expand(BenchConfig(teacher=(str(path),)), device="cpu")[0].key)
+    assert keys[0] == keys[2] != keys[1]

@@ -475,3 +475,23 @@ def test_a_damaged_bank_is_an_error(probe, draw, tmp_path, damage):
     damage(tmp_path)
     with pytest.raises(CheckpointError, match="is damaged .*: move the directory away to ask again"):
         Bank().keep(tmp_path)
+
+
+def test_a_loaded_bank_reads_its_directory_and_never_writes_there(probe, draw, tmp_path):
+    bank = Bank()
+    bank.keep(tmp_path)
+    filled(bank, probe, draw)
+    kept = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    loaded = Bank.load(tmp_path)
+    assert torch.equal(loaded.images, bank.images) and torch.equal(loaded.response.values, bank.response.values)
+    loaded.add_column("target", torch.zeros(SIZE, 1))
+    loaded.hold_out(10)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == kept
+    with pytest.raises(CheckpointError, match="no bank in"):
+        Bank.load(tmp_path / "elsewhere")
+
+
+def test_a_column_that_comes_later_joins_the_others_on_their_device(probe, draw):
+    bank = filled(Bank(), probe, draw).to("meta")
+    bank.add_column("target", torch.zeros(SIZE, 1))
+    assert {column.device.type for column in bank.extra.values()} == {"meta"}

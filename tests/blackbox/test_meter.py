@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from mekd_plugin.blackbox import BlackBox, meter
-from mekd_plugin.errors import InputError, QueryBudgetExceeded, TeacherAnswerError
+from mekd_plugin.errors import InputError, NeedsNotMet, QueryBudgetExceeded, TeacherAnswerError
 
 
 def public_style_training(teacher: nn.Module, images: torch.Tensor, epochs: int) -> list[float]:
@@ -111,3 +111,9 @@ def test_as_module_shares_the_budget(probe, images):
     box.query(images)
     with pytest.raises(QueryBudgetExceeded, match="10 images for 'module'"):
         box.as_module()(images)
+
+
+def test_data_parallel_is_refused_with_a_reason():
+    metered = meter(nn.Linear(4, 2))
+    with pytest.raises(NeedsNotMet, match="cannot be replicated by torch.nn.DataParallel"):
+        metered._replicate_for_data_parallel()  # what replicate() calls, where there are GPUs to replicate to

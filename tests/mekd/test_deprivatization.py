@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mekd_plugin.functional import adversarial_losses
+from mekd_plugin.functional import discriminator_loss, generator_loss
 from mekd_plugin.mekd.deprivatization import deprivatization, generator_health, response_strength
 from mekd_plugin.networks.generators import Generator, paper_discriminator, small_discriminator
 from mekd_plugin.responses import Response
@@ -27,18 +27,16 @@ def stage_for(generator, discriminator, *, weight=0.0):
 
 def test_the_two_losses_pull_apart():
     fake = torch.zeros(4, requires_grad=True)
-    telling, fooling = adversarial_losses(torch.zeros(4), fake)
+    telling, fooling = discriminator_loss(torch.zeros(4), fake), generator_loss(fake)
     (push,) = torch.autograd.grad(telling, fake, retain_graph=True)
     (pull,) = torch.autograd.grad(fooling, fake)
     assert torch.allclose(push, -pull) and push[0] > 0
 
 
-def test_strength_weighs_an_image_in_the_generators_loss_only():
+def test_strength_weighs_an_image_in_the_generators_loss():
     fake = torch.tensor([0.0, 2.0])
-    plain = adversarial_losses(torch.zeros(2), fake)
-    weighted = adversarial_losses(torch.zeros(2), fake, torch.tensor([1.0, 0.0]))
-    assert plain[0] == weighted[0]
-    assert float(weighted[1] - plain[1]) == pytest.approx(math.log(2) / 2)
+    more = generator_loss(fake, torch.tensor([1.0, 0.0])) - generator_loss(fake)
+    assert float(more) == pytest.approx(math.log(2) / 2)
 
 
 def test_strength_is_the_size_of_the_strongest_response_not_its_index():
@@ -54,15 +52,20 @@ def test_strength_is_the_size_of_the_strongest_response_not_its_index():
 def test_a_step_moves_each_player_by_its_own_loss(make):
     generator, discriminator = Generator(3, (1, 8, 8), width=4), make((1, 8, 8))
     stage = stage_for(generator, discriminator)
-    seen = {}
+    modules = {"discriminator": discriminator, "generator": generator}
+    seen, strayed = {}, []
 
     def update(losses):
-        for name, module in (("discriminator", discriminator), ("generator", generator)):
-            seen[name] = torch.autograd.grad(losses[name], list(module.parameters()), retain_graph=True)
+        for name, loss in losses.items():
+            seen[name] = torch.autograd.grad(loss, list(modules[name].parameters()), retain_graph=True)
+            if name == "discriminator":
+                strayed.extend(torch.autograd.grad(loss, list(generator.parameters()), allow_unused=True))
 
     scalars = stage.step(stage.rows.batch(0, 8, Share()), update)
-    assert set(seen) == {"discriminator", "generator"} and stage.ask is None
+    assert stage.ask is None
     assert all(any(gradient.abs().sum() > 0 for gradient in gradients) for gradients in seen.values())
+    assert strayed and all(gradient is None for gradient in strayed), "what D learns runs back through G"
+    assert list(seen) == ["discriminator", "generator"], "G is to pass the D that just learned"
     assert set(scalars) == {"loss", "discriminator"}
 
 

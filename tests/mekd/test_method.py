@@ -130,3 +130,9 @@ def test_the_paper_preset_is_the_papers():
     generator = paper._new_generator()
     assert generator.latent_dim == 10
     assert [layer.eps for layer in generator.modules() if isinstance(layer, torch.nn.BatchNorm2d)] == [0.8] * 3
+
+
+def test_needs_are_those_of_the_settings():
+    assert MEKD.needs.queries == "once" == method().needs.queries
+    paper = MEKD(num_classes=10, image_shape=(1, 32, 32), **MEKD.presets["paper"])
+    assert paper.needs.queries == "every step" and MEKD.needs.queries == "once"

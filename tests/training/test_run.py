@@ -1,6 +1,7 @@
 """The one-call form, on one's own model."""
 
 import json
+import signal
 
 import pytest
 import torch
@@ -105,12 +106,34 @@ def test_a_teacher_with_another_value_range(method):
 
 def test_a_paid_bank_and_its_generator_serve_another_student(tmp_path):
     run(method="mekd", preset="tiny", gan_steps=30, directory=tmp_path)
-    bank = mekd.Bank("bank")
-    bank.keep(tmp_path / "banks/bank")
+    kept = {path: path.read_bytes() for path in (tmp_path / "banks/bank").iterdir()}
     toy = ToyTeacher()
-    settings = {"generator": str(tmp_path / "generator.safetensors"), "bank": bank}
-    result = run(toy, method="mekd", preset="tiny", student=toy_student(seed=9), **settings)
-    assert toy.count == 0 and result.ledger.total == 0 and result.history[-1]["loss"] > 0
+    settings = {"generator": str(tmp_path / "generator.safetensors"), "bank": str(tmp_path / "banks/bank")}
+    for seed in (8, 9):
+        result = run(toy, method="mekd", preset="tiny", student=toy_student(seed=seed), **settings, validation=0.1)
+        assert toy.count == 0 and result.ledger.total == 0 and result.held_out_agreement is not None
+    assert {path: path.read_bytes() for path in (tmp_path / "banks/bank").iterdir()} == kept, "the bank was written to"
+    with pytest.raises(InputError, match="was drawn by a generator: give that one too"):
+        run(method="mekd", bank=settings["bank"])
+    with pytest.raises(CheckpointError, match="no bank in"):
+        run(method="mekd", generator=settings["generator"], bank=str(tmp_path), preset="tiny")
+
+
+def test_health_warnings_are_said_not_only_recorded():
+    with pytest.warns(UserWarning, match="train stage 1 for more steps|nearly the same image"):
+        run(method="mekd", preset="tiny", gan_steps=2)
+
+
+def test_ctrl_c_stops_between_steps_and_says_how_to_go_on(tmp_path):
+    def interrupt(student):
+        signal.raise_signal(signal.SIGINT)
+        return {}
+
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 8 of stage 'student'; go on with resume=True"):
+        run(directory=tmp_path, evaluate=interrupt, evaluate_steps=[7])
+    resumed = run(directory=tmp_path, resume=True, evaluate=lambda student: {}, evaluate_steps=[7])
+    undisturbed = run(evaluate=lambda student: {}, evaluate_steps=[7])
+    assert torch.equal(weights(resumed), weights(undisturbed))
 
 
 def test_a_file_that_holds_no_generator_is_named(tmp_path):
