@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mekd_plugin.blackbox.meter import meter
     from mekd_plugin.blackbox.teacher import BlackBox
+    from mekd_plugin.harness import register
     from mekd_plugin.registry import available, create
     from mekd_plugin.training.plan import plan
-    from mekd_plugin.training.run import distill
+    from mekd_plugin.training.run import distill, host
 
 __version__ = "0.1.0"
-__all__ = ["BlackBox", "__version__", "available", "create", "distill", "meter", "plan"]
+__all__ = ["BlackBox", "__version__", "available", "create", "distill", "host", "meter", "plan", "register"]
 
 _HOMES = {
     "BlackBox": "mekd_plugin.blackbox.teacher",
@@ -29,6 +30,8 @@ _HOMES = {
     "available": "mekd_plugin.registry",
     "create": "mekd_plugin.registry",
     "distill": "mekd_plugin.training.run",
+    "host": "mekd_plugin.training.run",
+    "register": "mekd_plugin.harness",
     "plan": "mekd_plugin.training.plan",
 }
 

@@ -1,21 +1,18 @@
-"""The command line: ``mekd list | bench | distill | teacher | tutorials``."""
+"""The command line: ``mekd list | bench | distill | teacher | harness | tutorials``."""
 
 from __future__ import annotations
 
-import inspect
 import json
 import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, fields
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -24,6 +21,7 @@ from rich.table import Table
 from mekd_plugin import __version__
 from mekd_plugin.bench.grid import BenchConfig
 from mekd_plugin.errors import InputError, MekdError
+from mekd_plugin.flags import flags_of, parse_assignment, read_yaml
 from mekd_plugin.registry import distillers
 
 __all__ = ["app", "main"]
@@ -78,46 +76,8 @@ def list_methods(
     console.print(table)
 
 
-def _flags_of(config: type, skip: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command one flag for each setting of ``config``: name, default and help stand there only.
-
-    The command takes the flags that were used as the mapping ``settings``.
-    """
-    chosen = [item for item in fields(config) if item.name not in skip]
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        parameters = inspect.signature(command, eval_str=True).parameters
-        own = [item for name, item in parameters.items() if name != "settings"]
-
-        def run(**values: Any) -> None:
-            settings = {item.name: values.pop(item.name) for item in chosen}
-            command(settings={name: value for name, value in settings.items() if value is not None}, **values)
-
-        signature = inspect.Signature([*own, *(_flag(item) for item in chosen)])
-        run.__signature__ = signature  # type: ignore[attr-defined]
-        run.__annotations__ = {name: item.annotation for name, item in signature.parameters.items()}
-        run.__doc__, run.__name__ = command.__doc__, command.__name__
-        return run
-
-    return decorate
-
-
-def _flag(item: Field[Any]) -> inspect.Parameter:
-    default = None if item.default is MISSING else item.default
-    if isinstance(default, tuple):
-        default = ",".join(map(str, default))
-    shown = str(default) if default not in (None, False) else False
-    name = "--" + item.name.replace("_", "-")
-    is_flag = str(item.type) == "bool"
-    # None tells a flag that was not used, which the YAML file or the default then decides.
-    spelled = f"{name}/--no-{name[2:]}" if is_flag else name
-    option = typer.Option(spelled, help=item.metadata["help"], show_default=shown)
-    kind = Annotated[bool | None, option] if is_flag else Annotated[str | None, option]
-    return inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-
-
 @app.command()
-@_flags_of(BenchConfig, skip=("hyperparameters",))
+@flags_of(BenchConfig, skip=("hyperparameters",))
 def bench(
     settings: Mapping[str, Any],
     assignments: Annotated[
@@ -133,10 +93,10 @@ def bench(
 
     Comma-separated values make a grid.
     """
-    values = {**(_read_yaml(config) if config else {}), **settings}
+    values = {**(read_yaml(config) if config else {}), **settings}
     overrides = {name: dict(entries) for name, entries in values.pop("hyperparameters", {}).items()}
     for assignment in assignments or []:
-        owner, name, value = _parse_assignment(assignment)
+        owner, name, value = parse_assignment(assignment)
         overrides.setdefault(owner, {})[name] = value
     wanted = BenchConfig.from_mapping({**values, "hyperparameters": overrides})
     # Imported here: these load torch, and `mekd list` and `mekd --help` answer at once.
@@ -151,7 +111,7 @@ _DISTILL_SKIPS = (
 
 
 @app.command()
-@_flags_of(BenchConfig, skip=tuple(_DISTILL_SKIPS))
+@flags_of(BenchConfig, skip=tuple(_DISTILL_SKIPS))
 def distill(
     settings: Mapping[str, Any],
     teacher: Annotated[
@@ -177,7 +137,7 @@ def distill(
     """Distil one student from a teacher that can only be asked."""
     overrides: dict[str, dict[str, Any]] = {}
     for assignment in assignments or []:
-        owner, name, value = _parse_assignment(assignment, owner=method)
+        owner, name, value = parse_assignment(assignment, owner=method)
         overrides.setdefault(owner, {})[name] = value
     wanted = BenchConfig.from_mapping(
         {
@@ -217,6 +177,36 @@ def teacher(
 
 
 @app.command()
+def harness(
+    name: Annotated[
+        str | None, typer.Argument(metavar="SUITE", help="torchdistill, mdistiller, timm, art, ...")
+    ] = None,
+    command: Annotated[list[str] | None, typer.Argument(metavar="-- SCRIPT ARGUMENTS", help="Of the suite.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Say the suite's version, and what fits there.")] = False,
+    meter: Annotated[bool, typer.Option("--meter", help="Count what the suite's own methods ask.")] = False,
+    record: Annotated[
+        bool, typer.Option("--record", help="Train in the suite and in our loop, and write it down.")
+    ] = False,
+    page: Annotated[bool, typer.Option("--page", help="Print the page made from the records.")] = False,
+    seeds: Annotated[str, typer.Option(help="Of --record.")] = "0",
+    out: Annotated[Path, typer.Option("--out", help="Directory of the records.")] = Path("results/harness"),
+) -> None:
+    """Run a suite's own script with our methods known to it, or with a meter under its own."""
+    from mekd_plugin.harness import commands
+
+    if page:
+        print(commands.page(out), end="")
+    elif name is None:
+        raise InputError("which suite? `mekd harness --help` names them")
+    elif check:
+        commands.check(name, console)
+    elif record:
+        commands.record(name, out, [int(seed) for seed in seeds.split(",")], console)
+    else:
+        commands.launch(name, command or [], meter=meter)
+
+
+@app.command()
 def tutorials(
     directory: Annotated[Path, typer.Argument(help="Where to; created if missing, nothing there is overwritten.")],
 ) -> None:
@@ -236,28 +226,6 @@ def _bundled(name: str) -> Path:
         if place.is_dir() and ((place.parent / "pyproject.toml").exists() or place.parent.name == "bundled"):
             return place
     raise InputError(f"this installation carries no {name}: install the package again")
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise InputError(f"--config {path}: {error.strerror}; expected a YAML file") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"--config {path} is no YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"--config {path} holds {type(content).__name__}: expected lines such as `dataset: digits`")
-    return {str(key).replace("-", "_"): value for key, value in content.items()}
-
-
-def _parse_assignment(text: str, owner: str | None = None) -> tuple[str, str, Any]:
-    """``owner.name=value`` in parts; the value is read as YAML, so ``3`` is a number and ``true`` a truth."""
-    target, equals, value = text.partition("=")
-    found, dot, name = target.rpartition(".")
-    if not equals or not name or not (found or owner):
-        form = "METHOD.NAME=VALUE" if owner is None else "NAME=VALUE"
-        raise InputError(f"--set {text}: expected {form}, such as {'mekd.' if owner is None else ''}style_dim=0")
-    return found or str(owner), name, yaml.safe_load(value)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -21,7 +21,7 @@ from mekd_plugin.errors import InputError, NeedsNotMet
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows, RowSource
 
-__all__ = ["Asking", "Distiller", "Needs", "Player", "Stage", "Student", "Training", "Update"]
+__all__ = ["Asking", "Distiller", "Needs", "Player", "Remembered", "Stage", "Student", "Training", "Update"]
 
 Student = Callable[[Tensor], Tensor]
 """Images ``(N, channels, height, width)`` -> logits ``(N, C)``: a module, or what a suite passes in its place."""
@@ -208,7 +208,7 @@ class Distiller:
         """The usual last stage: the student, and the method's further players, learn from ``rows``."""
 
         def step(batch: Rows, update: Update) -> dict[str, Tensor]:
-            forward = _Remembered(student)
+            forward = Remembered(student)
             parts = self.losses(forward, batch)
             others = self.player_losses(forward, batch)
             update({"student": parts["loss"], **others})
@@ -219,7 +219,7 @@ class Distiller:
         return Training(name, rows, step, players=self.players(), trains_student=True, **settings)
 
 
-class _Remembered:
+class Remembered:
     """A student that runs once for each tensor of images: the losses of several players share its forward pass."""
 
     def __init__(self, student: Student) -> None:

@@ -18,10 +18,12 @@ LEVELS = {
     "mekd_plugin.functional": 0,
     "mekd_plugin.views": 0,
     "mekd_plugin.records": 0,
+    "mekd_plugin.flags": 0,
     "mekd_plugin.plotting": 0,
     "mekd_plugin.blackbox": 1,
     "mekd_plugin.data": 1,
     "mekd_plugin.networks": 1,
+    "mekd_plugin.transport": 1,
     "mekd_plugin.distiller": 2,
     "mekd_plugin.registry": 2.5,
     "mekd_plugin.transfer": 2.5,
@@ -30,6 +32,7 @@ LEVELS = {
     "mekd_plugin.training": 4,
     "mekd_plugin.testing": 5,
     "mekd_plugin.bench": 5,
+    "mekd_plugin.harness": 5,
     "mekd_plugin.cli": 6,
 }
 FILES = sorted([*(ROOT / "mekd_plugin").rglob("*.py"), *(ROOT / "baselines").rglob("*.py")])

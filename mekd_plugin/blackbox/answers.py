@@ -73,7 +73,7 @@ def as_tensor(answer: Any, count: int, batch: int) -> Tensor:
         except TypeError as error:
             raise _nonsense(batch, f"an array of dtype {answer.dtype}", "numbers") from error
     if not isinstance(answer, Tensor):
-        raise _nonsense(batch, f"a {type(answer).__name__}", "one tensor or NumPy array")
+        raise _nonsense(batch, f"a {type(answer).__name__}", "one tensor or NumPy array (answer= takes it out of more)")
     if answer.dim() == 0 or len(answer) != count:
         raise _nonsense(batch, f"shape {tuple(answer.shape)}", f"one answer for each of {count} images")
     # The clone is no inference tensor and shares no memory with anything of the teacher.

@@ -21,8 +21,14 @@ Ask = Callable[[Tensor], Any]
 _ONNX_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
 
-def make_backend(teacher: nn.Module | Ask, device: torch.device | str | None = None) -> Ask:
+def make_backend(
+    teacher: nn.Module | Ask,
+    device: torch.device | str | None = None,
+    answer: Callable[[Any], Any] | None = None,
+) -> Ask:
     """The way to ask ``teacher``.
+
+    ``answer`` takes the scores or labels out of what the teacher returns, where that is more than one tensor.
 
     A module is asked in eval and inference mode, in its own precision (autocast is off) and on its own device, or on
     ``device``, to which it is then moved; the training flag of each of its parts is put back. A function gets the
@@ -32,6 +38,9 @@ def make_backend(teacher: nn.Module | Ask, device: torch.device | str | None = N
     Raises:
         InputError: it can neither be called nor is it a module.
     """
+    if answer is not None:
+        ask = make_backend(teacher, device)
+        return lambda images: answer(ask(images))
     if isinstance(teacher, nn.Module):
         if device is not None:
             teacher.to(device)

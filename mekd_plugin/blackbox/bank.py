@@ -242,12 +242,16 @@ class Bank:
 
     def batch(self, step: int, size: int, share: Share) -> Rows:
         """``size`` rows for this process at ``step``, in the order that was set."""
+        return self.rows()[self.numbers(step, size, share)]
+
+    def numbers(self, step: int, size: int, share: Share) -> Tensor:
+        """Which rows :meth:`batch` gives, ``(size,)`` int64 on the CPU."""
         if self._indices is None:
             if self._weights is None:
                 self._indices = ShuffledIndices(len(self), self._seed)
             else:
                 self._indices = WeightedIndices(check_weights(self._weights, len(self)), self._seed)
-        return self.rows()[self._indices.batch(step, size, share)]
+        return self._indices.batch(step, size, share)
 
     def _slice(self, begin: int, end: int) -> Rows:
         """Rows ``begin`` to ``end``, with the further columns that reach so far."""

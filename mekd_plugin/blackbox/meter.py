@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn, Self
 from weakref import WeakKeyDictionary
 
@@ -30,16 +31,26 @@ class TeacherModule(nn.Module):
         ledger: what was asked; ``print(module.ledger)`` says it in a line.
     """
 
-    def __init__(self, answer: Callable[[Tensor], Tensor], ledger: Ledger) -> None:
+    def __init__(self, answer: Callable[[Tensor, str], Tensor], ledger: Ledger) -> None:
         super().__init__()
         self.ledger = ledger
+        self._stage = _STAGE
         _ANSWERS[self] = answer
 
     @torch.compiler.disable  # a query is no part of a graph
     def forward(self, images: Tensor) -> Tensor:
         """The teacher's answers to ``images``, a plain tensor on their device."""
         with torch.no_grad():
-            return _ANSWERS[self](images)
+            return _ANSWERS[self](images, self._stage)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Within it, queries count for the stage ``name``: ``with module.stage("test"): ...`` tells scoring apart."""
+        before, self._stage = self._stage, name
+        try:
+            yield
+        finally:
+            self._stage = before
 
     def _replicate_for_data_parallel(self) -> NoReturn:
         raise NeedsNotMet(
@@ -60,7 +71,9 @@ class TeacherModule(nn.Module):
         return str(self.ledger)
 
 
-def meter(module: nn.Module | Ask, *, budget: int | None = None) -> TeacherModule:
+def meter(
+    module: nn.Module | Ask, *, budget: int | None = None, answer: Callable[[Any], Any] | None = None
+) -> TeacherModule:
     """Count what a script asks of its teacher, for one more line in it.
 
     That line is ``teacher = meter(teacher)``, and nothing else changes: the model's answers come back as they are,
@@ -71,21 +84,23 @@ def meter(module: nn.Module | Ask, *, budget: int | None = None) -> TeacherModul
     Args:
         module: the script's teacher, its weights loaded: the meter has none to load into.
         budget: images that may be sent; None only counts.
+        answer: takes the scores or labels out of what the model returns, such as ``lambda out: out[0]``; None where it
+            returns nothing else.
 
     Raises:
         InputError: it cannot be called.
         QueryBudgetExceeded: in the script, before the budget is passed.
-        TeacherAnswerError: in the script, where the model returns features besides its answer, or no tensor.
+        TeacherAnswerError: in the script, where the model returns more than its answer, or no tensor.
     """
-    ask, ledger = make_backend(module), Ledger(budget)
+    ask, ledger = make_backend(module, answer=answer), Ledger(budget)
 
-    def answer(images: Tensor) -> Tensor:
-        number = ledger.intend(fingerprint(images), _STAGE)
+    def count_and_ask(images: Tensor, stage: str) -> Tensor:
+        number = ledger.intend(fingerprint(images), stage)
         answered = as_tensor(ask(images.detach().clone()), len(images), number).to(images.device)
         ledger.settle()
         return answered
 
-    return TeacherModule(answer, ledger)
+    return TeacherModule(count_and_ask, ledger)
 
 
-_ANSWERS: WeakKeyDictionary[TeacherModule, Callable[[Tensor], Tensor]] = WeakKeyDictionary()
+_ANSWERS: WeakKeyDictionary[TeacherModule, Callable[[Tensor, str], Tensor]] = WeakKeyDictionary()

@@ -42,6 +42,8 @@ class BlackBox:
         batch_size: images sent at a time: the most whose answers a killed process can lose.
         quantize: ``"uint8"`` rounds images to the 256 levels of ``value_range`` first, as an upload would.
         device: moves a module there, and sends a function its images there; None leaves both where they are.
+        answer: takes the scores or labels out of what the teacher returns, such as ``lambda out: out["logits"]``; None
+            where it returns nothing else.
         ledger: of another black box, to share its budget; then ``budget`` stays out.
 
     Raises:
@@ -59,6 +61,7 @@ class BlackBox:
         batch_size: int = 256,
         quantize: str | None = None,
         device: torch.device | str | None = None,
+        answer: Callable[[Any], Any] | None = None,
         ledger: Ledger | None = None,
     ) -> None:
         if isinstance(teacher, BlackBox):
@@ -86,7 +89,7 @@ class BlackBox:
         self._journal: Journal | None = None
         self._stage = "query"
         self._batches = 0
-        _BACKENDS[self] = make_backend(teacher, device)
+        _BACKENDS[self] = make_backend(teacher, device, answer)
 
     @property
     def responses(self) -> Kind:
@@ -169,14 +172,15 @@ class BlackBox:
             self._stage = before
 
     def as_module(self) -> TeacherModule:
-        """The teacher as a module for anybody's script: forward is a query, for the stage ``"module"``.
+        """The teacher as a module for anybody's script: forward is a query, for the stage ``"module"``, or that of
+        :meth:`TeacherModule.stage`.
 
         It returns plain tensors ``(N, C)``: logits, probabilities, or for hard responses one-hot vectors; the images'
         value range is not enforced.
         """
 
-        def answer(images: Tensor) -> Tensor:
-            response = self._query(images, "module", None)
+        def answer(images: Tensor, stage: str) -> Tensor:
+            response = self._query(images, stage, None)
             if response.soft:
                 return response.values
             return nn.functional.one_hot(response.values, response.num_classes).to(_precise(images.dtype))

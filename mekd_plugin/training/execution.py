@@ -86,7 +86,15 @@ class Run:
     measure: Callable[[int, nn.Module], None] | None = None
     seconds: dict[str, float] = field(default_factory=lambda: {"prepare": 0.0, "distill": 0.0})
 
-    def open(self, *, resume: bool, progress: bool, tensorboard: bool, checkpoint_steps: int) -> None:
+    def open(
+        self,
+        *,
+        resume: bool,
+        progress: bool,
+        tensorboard: bool = False,
+        checkpoint_steps: int = 250,
+        log_steps: int = 50,
+    ) -> None:
         """Claim the directory, or find in it the run to go on with."""
         directory = self.directory
         metrics_path = None
@@ -105,9 +113,7 @@ class Run:
                         "resume with the same settings, or name another directory"
                     )
                 torch.set_num_threads(known["threads"])
-                load_weights_into(self.student, load_state(directory / "initial.safetensors"), origin=str(directory))
             elif self.processes.main:
-                save_state(directory / "initial.safetensors", self.student.state_dict())
                 content = {"signature": self.signature, "threads": torch.get_num_threads(), "version": __version__}
                 write_atomically(identity, json.dumps(content, indent=1).encode())
             metrics_path = directory / "metrics.jsonl" if self.processes.main else None
@@ -120,17 +126,28 @@ class Run:
             Metrics(metrics_path, tensorboard=board),
             checkpoint=None if directory is None else directory / "checkpoint.safetensors",
             checkpoint_steps=checkpoint_steps,
+            log_steps=log_steps,
             progress=progress and self.processes.main,
         )
+        self.outcomes = Outcomes(self.loop, self.student, self.teacher, self.images, directory, self.cache)
+
+    def begin_student(self) -> None:
+        """Keep the student as it was handed in, or put a resumed run's back to how it was."""
+        if self.directory is None:
+            return
+        path = self.directory / "initial.safetensors"
+        if self.processes.agree(path.exists()):
+            load_weights_into(self.student, load_state(path), origin=str(self.directory))
+        elif self.processes.main:
+            save_state(path, self.student.state_dict())
 
     def observe(self, evaluate: Evaluate | None, steps: Sequence[int], snapshots: int) -> None:
         """Have the student evaluated and copied while it trains."""
         if evaluate is not None and self.processes.main:
             wanted = {*steps, self.recipe.steps}
-            devices = [self.processes.device] if self.processes.device.type == "cuda" else []
 
             def measure(step: int, student: nn.Module) -> None:
-                with mode_kept(student), torch.random.fork_rng(devices=devices):
+                with mode_kept(student), self.processes.own_randomness():
                     self.loop.metrics.write({"stage": "evaluation", "step": step, **evaluate(student)})
 
             self.loop.observers.append(lambda step, student: measure(step, student) if step in wanted else None)
@@ -147,16 +164,13 @@ class Run:
 
     def execute(self) -> Distillation:
         """Every stage in turn, then what is left to say."""
-        outcomes = Outcomes(self.loop, self.student, self.teacher, self.images, self.directory, self.cache)
-        for index, stage in enumerate(self._stages()):
+        self.begin_student()
+        for index, stage in enumerate(self.stages()):
             began = time.perf_counter()
             if isinstance(stage, Asking):
-                self._ask(stage)
-            elif not outcomes.take_finished(index, stage):
-                if not outcomes.take_shared(stage):
-                    self.loop.run(stage, self.student, self.teacher)
-                    outcomes.share(stage)
-                outcomes.finish(index, stage)
+                self.ask(stage)
+            elif not self.outcomes.take_finished(index, stage):
+                self.train(index, stage)
             distilling = isinstance(stage, Training) and stage.trains_student
             self.seconds["distill" if distilling else "prepare"] += time.perf_counter() - began
         self.student.eval()
@@ -171,8 +185,7 @@ class Run:
         report = self.distiller.report()
         for warning in report.get("warnings", []):
             warnings.warn(warning, stacklevel=3)
-        self.loop.metrics.close()
-        self.processes.agree(True)
+        self.close()
         return Distillation(
             student=self.student,
             history=self.loop.metrics.history,
@@ -185,7 +198,20 @@ class Run:
             signature=self.signature,
         )
 
-    def _stages(self) -> Iterable[Stage]:
+    def close(self) -> None:
+        """Let go of the directory, when every process is done with it."""
+        self.loop.metrics.close()
+        self.processes.agree(True)
+        self.teacher.release()
+
+    def train(self, index: int, stage: Training) -> None:
+        """Train a stage in our own loop, or take over the outcome of another run, and keep it."""
+        if not self.outcomes.take_shared(stage):
+            self.loop.run(stage, self.student, self.teacher)
+            self.outcomes.share(stage)
+        self.outcomes.finish(index, stage)
+
+    def stages(self) -> Iterable[Stage]:
         """The method's stages; what it draws between two of them depends on the seed and its place only."""
         stages = self.distiller.stages(self.teacher, self.images, self.student)
         index, names = 0, set[str]()
@@ -201,7 +227,7 @@ class Run:
             yield stage
             index += 1
 
-    def _ask(self, stage: Asking) -> None:
+    def ask(self, stage: Asking) -> None:
         """Fill the bank; the rows that a kept one holds, or that the journal remembers, are not asked about again."""
         if self.directory is not None and len(stage.bank) == 0:
             rank = self.processes.share.rank

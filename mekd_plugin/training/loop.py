@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.distiller import Player, Training, Update
-from mekd_plugin.errors import InputError, MekdError
+from mekd_plugin.distiller import Player, Training
+from mekd_plugin.errors import MekdError
 from mekd_plugin.rows import Rows
 from mekd_plugin.training.checkpoint import load_state, save_state
 from mekd_plugin.training.metrics import Metrics
 from mekd_plugin.training.processes import Processes
 from mekd_plugin.training.recipe import Recipe
 from mekd_plugin.training.seats import Seat
+from mekd_plugin.training.stepping import Stepper
 from mekd_plugin.views import translate
 
 __all__ = ["Loop", "TrainingDiverged", "stage_seed"]
@@ -76,21 +77,19 @@ class Loop:
         """Train one stage to its end, from the checkpoint where it holds this stage."""
         steps = self.steps_of(stage)
         size = stage.batch_size or self.recipe.batch_size
-        seats = self._seats(stage, student, steps)
+        players = dict(stage.players)
+        if stage.trains_student:
+            players["student"] = Player(
+                student, self.recipe.make_optimizer, lambda optimizer: self.recipe.make_schedule(optimizer, steps)
+            )
+        stepper = Stepper.seat(stage, players, self.processes, self.recipe)
         torch.manual_seed(stage_seed(self.seed, stage.name, self.processes.share.rank))
-        start = self._resume(stage.name, seats, teacher)
-        update = self._updater(seats)
+        start = self._resume(stage.name, stepper.seats, teacher)
         bar = tqdm(total=steps, initial=start, desc=stage.name, leave=False, disable=None if self.progress else True)
         with bar, _stop_between_steps() as stopped:
             for step in range(start, steps):
                 rows = self._rows(stage, step, size, teacher.value_range[0])
-                if stage.ask is not None:
-                    asked = stage.ask(rows)
-                    rows = replace(rows, asked=asked.answered(teacher.query(asked.images, stage=stage.name)))
-                with torch.autocast(
-                    self.processes.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"
-                ):
-                    scalars = stage.step(rows, update)
+                scalars = stepper.take(rows, teacher)
                 done = step + 1
                 stopping = stopped.is_set()
                 saving = self.checkpoint is not None and (done % self.checkpoint_steps == 0 or stopping)
@@ -99,17 +98,14 @@ class Loop:
                 if stage.trains_student:
                     self._observe(done, student)
                 if saving:
-                    self._save(stage.name, done, seats, teacher)
+                    self._save(stage.name, done, stepper.seats, teacher)
                 if stopping:
                     kept = (
                         "nothing is kept without a directory" if self.checkpoint is None else "go on with resume=True"
                     )
                     raise KeyboardInterrupt(f"stopped after step {done} of stage {stage.name!r}; {kept}")
                 bar.update()
-        for seat in seats.values():
-            if seat.averaged is not None:
-                seat.module.load_state_dict(seat.averaged.module.state_dict())
-            self.processes.align(seat.module)
+        stepper.finish()
         if stage.trains_student:
             self.student_steps += steps
         self.settled_metrics = self.metrics.position
@@ -118,22 +114,6 @@ class Loop:
         """How many steps the stage takes: its own number, or its share of the recipe's."""
         return stage.steps if stage.steps is not None else max(1, round(stage.share * self.recipe.steps))
 
-    def _seats(self, stage: Training, student: nn.Module, steps: int) -> dict[str, Seat]:
-        players = dict(stage.players)
-        if stage.trains_student:
-            players["student"] = Player(
-                student, self.recipe.make_optimizer, lambda optimizer: self.recipe.make_schedule(optimizer, steps)
-            )
-        if not players:
-            raise InputError(f"stage {stage.name!r} has no player: there is nothing to train")
-        seats = {
-            name: Seat.take(player, self.processes.device, channels_last=self.recipe.channels_last)
-            for name, player in players.items()
-        }
-        for seat in seats.values():
-            self.processes.align(seat.module)
-        return seats
-
     def _rows(self, stage: Training, step: int, size: int, fill: float) -> Rows:
         rows = stage.rows.batch(step, size, self.processes.share).to(self.processes.device)
         if self.recipe.channels_last:
@@ -141,26 +121,6 @@ class Loop:
         if stage.trains_student and self.recipe.translate:
             rows = replace(rows, images=translate(rows.images, self.recipe.translate, fill=fill))
         return rows
-
-    def _updater(self, seats: Mapping[str, Seat]) -> Update:
-        def update(losses: Mapping[str, Tensor]) -> None:
-            if unknown := set(losses) - set(seats):
-                raise InputError(f"losses for {sorted(unknown)}, but this stage's players are {sorted(seats)}")
-            moved = [(seats[name], loss) for name, loss in losses.items()]
-            with torch.autocast(self.processes.device.type, enabled=False):
-                for seat, _ in moved:
-                    seat.optimizer.zero_grad(set_to_none=True)
-                for index, (seat, loss) in enumerate(moved):
-                    torch.autograd.backward(loss, inputs=seat.weights, retain_graph=index + 1 < len(moved))
-                for seat, _ in moved:
-                    self.processes.average([weight.grad for weight in seat.weights if weight.grad is not None])
-                    seat.optimizer.step()
-                    if seat.schedule is not None:
-                        seat.schedule.step()
-                    if seat.averaged is not None:
-                        seat.averaged.update_parameters(seat.module)
-
-        return update
 
     def _log(self, stage: Training, done: int, scalars: Mapping[str, Tensor], teacher: BlackBox, bar: Any) -> None:
         values = {name: float(value) for name, value in scalars.items()}

@@ -79,8 +79,7 @@ def plan(
     shape = (edge.shape[1], edge.shape[2], edge.shape[3])
     settings = recipe or Recipe.preset(preset)
     processes = Processes.join(device)
-    devices = [processes.device] if processes.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with processes.own_randomness():
         distiller = registry.create(
             method, preset=preset, num_classes=classes, image_shape=shape, seed=seed, **hyperparameters
         )

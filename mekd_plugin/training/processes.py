@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -63,6 +63,12 @@ class Processes:
     def main(self) -> bool:
         """Whether this process writes files and shows progress."""
         return self.share.rank == 0
+
+    @contextlib.contextmanager
+    def own_randomness(self) -> Iterator[None]:
+        """Within it, random numbers are drawn and seeds set without disturbing the caller's."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            yield
 
     def gather(self, values: Tensor) -> Tensor:
         """``values`` of all processes, one after another along the first axis; lengths may differ.

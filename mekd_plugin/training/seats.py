@@ -43,6 +43,14 @@ class Seat:
             averaged = AveragedModel(module, multi_avg_fn=_running_mean(player.average), use_buffers=True)
         return cls(module, weights, optimizer, schedule, averaged)
 
+    def step(self) -> None:
+        """Move the weights along their gradients, and what follows them."""
+        self.optimizer.step()
+        if self.schedule is not None:
+            self.schedule.step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.module)
+
     def state(self) -> dict[str, Any]:
         return {
             "module": self.module.state_dict(),

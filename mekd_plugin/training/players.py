@@ -1,0 +1,84 @@
+"""A method's further players where the host's loop steps the student: their own steps, and their place in its state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mekd_plugin.training.checkpoint import restore_optimizer
+from mekd_plugin.training.seats import Seat
+
+__all__ = ["Players"]
+
+
+class Players(nn.Module):
+    """The further players of a student's stage (a critic), as a child of the host's module.
+
+    Its state holds their weights, their optimisers' and the number of training steps, so the host's checkpoint does.
+
+    Attributes:
+        steps: training steps taken.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.networks = nn.ModuleDict()
+        self.steps = 0
+        self._seats: dict[str, Seat] = {}
+        self._pending: dict[str, tuple[Tensor | None, ...]] = {}
+
+    def take(self, seats: Mapping[str, Seat]) -> None:
+        """Seat the players."""
+        self._seats = dict(seats)
+        self.networks.update({name: seat.module for name, seat in seats.items()})
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Within it, what is computed through the players leaves no gradient in their weights."""
+        weights = [weight for seat in self._seats.values() for weight in seat.weights]
+        for weight in weights:
+            weight.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for weight in weights:
+                weight.requires_grad_(True)
+
+    def learn(self, losses: Mapping[str, Tensor]) -> None:
+        """Take each player's gradient now, and its step with :meth:`settle`, as the student's graph needs its weights.
+
+        All gradients of a step are thus taken before any weight changes, as in our own loop.
+        """
+        for name, loss in losses.items():
+            self._pending[name] = torch.autograd.grad(loss, self._seats[name].weights, allow_unused=True)
+        self.steps += 1
+
+    def settle(self) -> None:
+        """Step the players whose gradients wait."""
+        for name, gradients in self._pending.items():
+            seat = self._seats[name]
+            for weight, gradient in zip(seat.weights, gradients, strict=True):
+                weight.grad = gradient
+            seat.step()
+            for weight in seat.weights:
+                weight.grad = None
+        self._pending = {}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What ``state_dict`` holds besides the weights; called before these are read, so none is behind."""
+        self.settle()
+        return {
+            "steps": self.steps,
+            "optimizers": {name: seat.optimizer.state_dict() for name, seat in self._seats.items()},
+        }
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        """What ``load_state_dict`` brings."""
+        self._pending = {}
+        self.steps = int(state["steps"])
+        for name, optimizer in state["optimizers"].items():
+            restore_optimizer(self._seats[name].optimizer, optimizer)
