@@ -1,4 +1,4 @@
-"""The command line: ``mekd list | bench | distill | teacher | harness | tutorials``."""
+"""The command line: ``mekd list | bench | distill | teacher | diagnose | harness | tutorials``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from rich.table import Table
 from mekd_plugin import __version__
 from mekd_plugin.bench.grid import BenchConfig
 from mekd_plugin.errors import InputError, MekdError
+from mekd_plugin.files import bundled
 from mekd_plugin.flags import flags_of, parse_assignment, read_yaml
 from mekd_plugin.registry import distillers
 
@@ -177,6 +178,18 @@ def teacher(
 
 
 @app.command()
+def diagnose(
+    directory: Annotated[Path, typer.Argument(help="Of a finished run, or of a benchmark: its first seed.")],
+    points: Annotated[int, typer.Option(help="Images of each kind to look at.", min=20)] = 1000,
+    budget: Annotated[int, typer.Option(help="Questions a diagnosis may ask; 0: no limit.", min=0)] = 10_000,
+) -> None:
+    """Put the questions of optimal transport to a finished run; writes diagnostics.json, figures and a page."""
+    from mekd_plugin.bench.diagnosis import command
+
+    command.diagnose(directory, points=points, budget=budget or None, console=console)
+
+
+@app.command()
 def harness(
     name: Annotated[
         str | None, typer.Argument(metavar="SUITE", help="torchdistill, mdistiller, timm, art, ...")
@@ -211,21 +224,12 @@ def tutorials(
     directory: Annotated[Path, typer.Argument(help="Where to; created if missing, nothing there is overwritten.")],
 ) -> None:
     """Copy the tutorials."""
-    source = _bundled("tutorials")
+    source = bundled("tutorials")
     existing = [path.name for path in source.iterdir() if (directory / path.name).exists()]
     if existing:
         raise InputError(f"{directory} holds {', '.join(sorted(existing))} already: name another directory")
     shutil.copytree(source, directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     console.print(f"The tutorials are in {directory}; open them with: jupyter lab {directory}", soft_wrap=True)
-
-
-def _bundled(name: str) -> Path:
-    """A folder that the wheel carries, or of the source tree where the package is used from there."""
-    package = Path(__file__).parent
-    for place in (package.parent / name, package / "bundled" / name):
-        if place.is_dir() and ((place.parent / "pyproject.toml").exists() or place.parent.name == "bundled"):
-            return place
-    raise InputError(f"this installation carries no {name}: install the package again")
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

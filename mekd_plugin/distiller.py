@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -21,7 +21,7 @@ from mekd_plugin.errors import InputError, NeedsNotMet
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows, RowSource
 
-__all__ = ["Asking", "Distiller", "Needs", "Player", "Remembered", "Stage", "Student", "Training", "Update"]
+__all__ = ["Asking", "Distiller", "Inverse", "Needs", "Player", "Remembered", "Stage", "Student", "Training", "Update"]
 
 Student = Callable[[Tensor], Tensor]
 """Images ``(N, channels, height, width)`` -> logits ``(N, C)``: a module, or what a suite passes in its place."""
@@ -46,6 +46,23 @@ class Needs:
     queries: Literal["once", "every step", "rounds"] = "once"
     gradients: bool = False
     host_sync: str = ""
+
+
+class Inverse(NamedTuple):
+    """A generator that stands for the teacher's inverse mapping, as a method trained it.
+
+    Attributes:
+        generator: latents ``(N, C + style_dim)`` -> images ``(N, channels, height, width)`` in [-1, 1]; trained on
+            N(0, I), of which the first C coordinates stand for class scores.
+        scale: what centred scores are divided by to be such coordinates.
+        style_dim: how many coordinates there are beside them.
+        hard_scale: the score that a hard response stands for.
+    """
+
+    generator: Callable[[Tensor], Tensor]
+    scale: float
+    style_dim: int
+    hard_scale: float
 
 
 @dataclass
@@ -199,6 +216,10 @@ class Distiller:
     def players(self) -> dict[str, Player]:
         """The further players of the student's stage, by name."""
         return {}
+
+    def inverse(self) -> Inverse | None:
+        """The generator that emulates the teacher's inverse, once it is trained; None for a method that has none."""
+        return None
 
     def report(self) -> dict[str, Any]:
         """What the method has to say when it is done, as JSON; ``"warnings"`` is a list of sentences for the user."""

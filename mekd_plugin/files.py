@@ -8,7 +8,20 @@ from pathlib import Path
 
 from mekd_plugin.errors import InputError
 
-__all__ = ["write_atomically", "writable_directory"]
+__all__ = ["bundled", "write_atomically", "writable_directory"]
+
+
+def bundled(name: str) -> Path:
+    """A folder that the wheel carries (``configs``, ``tutorials``), or of the source tree where we are used from there.
+
+    Raises:
+        InputError: there is none.
+    """
+    package = Path(__file__).parent
+    for place in (package.parent / name, package / "bundled" / name):
+        if place.is_dir() and ((place.parent / "pyproject.toml").exists() or place.parent.name == "bundled"):
+            return place
+    raise InputError(f"this installation carries no {name}: install the package again")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

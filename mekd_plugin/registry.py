@@ -139,6 +139,15 @@ class Registry:
             raise InputError(f"{self.canonical(name)}: {', '.join(missing)} must be given")
         return cls(**merged)
 
+    def hyperparameters(self, name: str) -> list[str]:
+        """Names of the hyperparameters of a method, sorted, without those of every method (``num_classes``, ...).
+
+        Raises:
+            As :meth:`get`.
+        """
+        common = _accepted(_load(_BASE, "the base class")) or {}
+        return sorted((_accepted(self.get(name)) or {}).keys() - common.keys())
+
     def _single(self, name: str) -> Entry:
         claims = [*self._owners.get(name, []), *self._aliases.get(name, [])]
         if len(claims) > 1:

@@ -32,6 +32,7 @@ LEVELS = {
     "mekd_plugin.training": 4,
     "mekd_plugin.testing": 5,
     "mekd_plugin.bench": 5,
+    "mekd_plugin.bench.diagnosis": 5.5,
     "mekd_plugin.harness": 5,
     "mekd_plugin.cli": 6,
 }
@@ -87,6 +88,13 @@ def test_methods_and_loop_know_nothing_of_each_other(path):
         assert not imported & {"mekd_plugin.mekd", "baselines", "mekd_plugin.data"}
     if home in ("mekd_plugin.mekd", "baselines"):
         assert "mekd_plugin.data" not in imported
+
+
+def test_only_the_diagnosis_asks_for_transport():
+    for path in FILES:
+        home = home_of(module_of(path))
+        asks = "mekd_plugin.transport" in {home_of(name) for name in imports_of(path)}
+        assert not asks or home in ("mekd_plugin.transport", "mekd_plugin.bench.diagnosis"), module_of(path)
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)

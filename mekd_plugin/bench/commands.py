@@ -75,6 +75,7 @@ def distill(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, onnx
     torch.set_num_threads(spec.threads)
     data = load_data(spec, place)
     asked = load_teacher(spec.teacher, num_classes=data.num_classes, image_shape=data.image_shape)
+    spec.keep(out, place.data_root)
     result = distill_once(
         build(spec.student, data.num_classes, data.image_shape, seed=spec.seed),
         BlackBox(

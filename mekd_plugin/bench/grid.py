@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mekd_plugin import __version__
-from mekd_plugin.errors import InputError
+from mekd_plugin.errors import CheckpointError, InputError
+from mekd_plugin.files import writable_directory, write_atomically
 from mekd_plugin.registry import distillers, unknown_name
 
 __all__ = ["BenchConfig", "RunSpec", "expand", "kind_of_teacher", "setting"]
@@ -142,6 +143,27 @@ class RunSpec:
     threads: int
     version: str = __version__
     torch: str = field(default_factory=lambda: version("torch"))
+
+    def keep(self, directory: Path, data_root: str | None) -> None:
+        """Write it to a run's directory, with the place of the data, for who looks at the run later."""
+        content = {"spec": asdict(self), "data_root": data_root}
+        write_atomically(writable_directory(directory) / "spec.json", json.dumps(content, indent=1).encode())
+
+    @classmethod
+    def of_run(cls, directory: Path) -> tuple[RunSpec, str | None]:
+        """That of a run, and where its data was.
+
+        Raises:
+            CheckpointError: the directory does not say.
+        """
+        try:
+            content = json.loads((directory / "spec.json").read_text())
+            return cls(**content["spec"]), content["data_root"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{directory} does not say which run it holds ({error}): expected a directory of `mekd distill --out`, "
+                "or one below runs/ of `mekd bench --out`"
+            ) from error
 
     @property
     def key(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,10 @@ from mekd_plugin.bench.table import COLUMNS, FAIR_PLAY, Panel, interval_note, ma
 from mekd_plugin.files import writable_directory, write_atomically
 from mekd_plugin.records import Results, RunRecord
 
-__all__ = ["render", "write_report"]
+__all__ = ["SECTION", "render", "templates", "write_report"]
+
+SECTION = "diagnosis-section.html"
+"""File in a run's directory with a section for the report, as `mekd diagnose` leaves it."""
 
 _CAPTIONS = {
     "accuracy": (
@@ -79,28 +82,39 @@ def write_report(store: Store, results: Results) -> list[Path]:
             )
         )
     paths.append(store.out / "report.html")
-    write_atomically(paths[-1], render(results, sections).encode())
+    files = [store.directory(record.key) / SECTION for record in results.runs]
+    diagnoses = [path.read_text() for path in files if path.is_file()]
+    write_atomically(paths[-1], render(results, sections, diagnoses).encode())
     return paths
 
 
-def render(results: Results, sections: list[_Section]) -> str:
-    """The page, with everything it needs inside."""
-    environment = Environment(
+def templates() -> Environment:
+    """The pages' templates."""
+    return Environment(
         loader=PackageLoader("mekd_plugin.bench", "templates"),
         autoescape=select_autoescape(default=True),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html").render(
-        sections=sections,
-        columns=COLUMNS,
-        interval_note=interval_note([section.panel for section in sections]),
-        fair_play=FAIR_PLAY,
-        settings=_lines(results.config),
-        environment=_lines(results.environment),
-        runs=results.runs,
-        finished=sum(run.status == "finished" for run in results.runs),
+
+
+def render(results: Results, sections: list[_Section], diagnoses: Sequence[str] = ()) -> str:
+    """The page, with everything it needs inside."""
+    return (
+        templates()
+        .get_template("report.html")
+        .render(
+            sections=sections,
+            diagnoses=diagnoses,
+            columns=COLUMNS,
+            interval_note=interval_note([section.panel for section in sections]),
+            fair_play=FAIR_PLAY,
+            settings=_lines(results.config),
+            environment=_lines(results.environment),
+            runs=results.runs,
+            finished=sum(run.status == "finished" for run in results.runs),
+        )
     )
 
 

@@ -140,6 +140,7 @@ def perform(spec: RunSpec, place: Place) -> RunRecord:
     store = Store(Path(place.out), resume=True)
     directory = store.directory(spec.key)
     recipe = recipe_of(spec)
+    spec.keep(directory, place.data_root)
     watcher = SentImages(directory / "sent.npz", data.num_classes)
     black_box = BlackBox(watcher.wrap(teacher), spec.responses, data.num_classes, budget=spec.query_budget)
 

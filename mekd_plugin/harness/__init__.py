@@ -19,12 +19,12 @@ from mekd_plugin.registry import available, unknown_name
 if TYPE_CHECKING:
     from mekd_plugin.harness.suite import Suite
 
-__all__ = ["SUITES", "register", "suite"]
+__all__ = ["SUITES", "register", "find_suite"]
 
 SUITES = ("torchdistill", "mdistiller", "timm", "art", "kd_lib", "repdistiller")
 
 
-def suite(name: str) -> Suite:
+def find_suite(name: str) -> Suite:
     """The adapter of a suite.
 
     Raises:
@@ -63,7 +63,7 @@ def register(
     if (name is None) == (into is None):
         raise InputError("register() takes the name of a suite, or into= a registry of your own: give one of the two")
     if name is not None:
-        found = suite(name)
+        found = find_suite(name)
         found.require()
         return found.register()
     return _register_into(into)

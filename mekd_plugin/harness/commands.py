@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mekd_plugin.harness import record as records
-from mekd_plugin.harness import suite
+from mekd_plugin.harness import find_suite
 from mekd_plugin.harness.launch import launch as run_script
 
 __all__ = ["check", "launch", "page", "record"]
@@ -16,7 +16,7 @@ __all__ = ["check", "launch", "page", "record"]
 
 def check(name: str, console: Console) -> None:
     """Print the suite's version, what was registered, and which methods fit."""
-    found = suite(name)
+    found = find_suite(name)
     told = found.check()
     tried = "tried" if told.tested else f"never tried; we ran {', '.join(found.tested)}"
     console.print(f"{name} {told.version} ({tried})", highlight=False)
@@ -29,14 +29,14 @@ def check(name: str, console: Console) -> None:
 
 def launch(name: str, command: Sequence[str], *, meter: bool) -> None:
     """Run the suite's script; with ``meter`` say in the end what its own methods asked."""
-    counted = run_script(suite(name), command, meter=meter)
+    counted = run_script(find_suite(name), command, meter=meter)
     if counted is not None:
         print(f"[mekd] {name}: {counted}", flush=True)
 
 
 def record(name: str, directory: Path, seeds: Sequence[int], console: Console) -> None:
     """Try the methods in the suite, and write the record."""
-    path = records.record(suite(name), directory, seeds=seeds)
+    path = records.record(find_suite(name), directory, seeds=seeds)
     console.print(f"written: {path}", highlight=False, soft_wrap=True)
 
 

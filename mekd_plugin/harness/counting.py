@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
@@ -36,12 +36,22 @@ class Counted:
         self._stage = "training"
         self._hooked: WeakSet[nn.Module] = WeakSet()
 
-    def watch(self, teacher: nn.Module) -> None:
-        """Count what ``teacher`` is asked from now on; once, however often this is called."""
+    def watch(self, teacher: nn.Module, *, answer: Callable[[Any], Any] | None = None) -> None:
+        """Count what ``teacher`` is asked from now on; once, however often this is called.
+
+        Args:
+            teacher: of the suite.
+            answer: takes the answer out of what it returns, in a suite whose models return more even to a method that
+                looks at nothing else; such a suite says itself when one looks (``inner``).
+        """
         if teacher in self._hooked:
             return
         self._hooked.add(teacher)
-        teacher.register_forward_hook(self._saw, with_kwargs=True)
+
+        def saw(teacher: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+            self._saw((*args, *kwargs.values()), out if answer is None else answer(out))
+
+        teacher.register_forward_hook(saw, with_kwargs=True)
 
     def count(self, images: Tensor) -> None:
         """Count images that went to a teacher which is no module."""
@@ -68,8 +78,8 @@ class Counted:
         ]
         return f"{self.ledger}" + "".join(f"\n  beyond a black box: {words}" for words in beyond)
 
-    def _saw(self, teacher: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], answer: Any) -> None:
-        images = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+    def _saw(self, inputs: tuple[Any, ...], answer: Any) -> None:
+        images = next(value for value in inputs if isinstance(value, Tensor))
         self.count(images)
         self.inner |= not isinstance(answer, Tensor)
         tensors = answer if isinstance(answer, tuple | list) else [answer]

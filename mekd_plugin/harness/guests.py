@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.errors import InputError
 from mekd_plugin.training.hosting import Hosted
 from mekd_plugin.training.run import host
 
@@ -20,11 +21,11 @@ __all__ = ["open_guest"]
 def open_guest(
     method: str,
     student: nn.Module,
-    teacher: nn.Module | Callable[[Tensor], Any],
+    teacher: BlackBox | nn.Module | Callable[[Tensor], Any],
     images: Tensor,
     *,
     suite: str,
-    responses: str = "logits",
+    responses: str | None = None,
     num_classes: int | None = None,
     budget: int | None = None,
     answer: Callable[[Any], Any] | None = None,
@@ -37,10 +38,10 @@ def open_guest(
     Args:
         method: by name.
         student: images -> logits; its weights are not touched.
-        teacher: the suite's own; from here on it is only asked.
+        teacher: the suite's own; from here on it is only asked. Or one behind the boundary already.
         images: the edge's, as the suite's loader normalises them.
         suite: for the line that is printed when the process ends.
-        responses: of :class:`BlackBox`.
+        responses: of :class:`BlackBox`; None takes the answers for logits.
         num_classes: of :class:`BlackBox`.
         budget: of :class:`BlackBox`.
         answer: of :class:`BlackBox`.
@@ -48,10 +49,27 @@ def open_guest(
             their data set and have no declared range.
         directory: where to keep what the earlier stages leave, and to find it again.
         **settings: further ones of :func:`mekd_plugin.host`.
+
+    Raises:
+        InputError: a teacher behind the boundary is described a second time. The others are those of
+        :func:`mekd_plugin.host`.
     """
-    if value_range is None:
-        value_range = (images.min().item(), images.max().item())
-    boundary = BlackBox(teacher, responses, num_classes, budget=budget, value_range=value_range, answer=answer)
+    if isinstance(teacher, BlackBox):
+        described = {
+            "responses": responses,
+            "num_classes": num_classes,
+            "budget": budget,
+            "answer": answer,
+            "value_range": value_range,
+        }
+        if given := [name for name, value in described.items() if value is not None]:
+            raise InputError(
+                f"{', '.join(given)}: belong to the BlackBox that was handed in: set them there, not twice"
+            )
+        boundary = teacher
+    else:
+        span = value_range or (images.min().item(), images.max().item())
+        boundary = BlackBox(teacher, responses or "logits", num_classes, budget=budget, value_range=span, answer=answer)
     hosted = host(
         student, boundary, images, method=method, directory=directory, resume=directory is not None, **settings
     )

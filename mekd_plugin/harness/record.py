@@ -12,7 +12,7 @@ import torch
 
 from mekd_plugin import __version__
 from mekd_plugin.files import writable_directory, write_atomically
-from mekd_plugin.harness import SUITES, suite
+from mekd_plugin.harness import SUITES, find_suite
 from mekd_plugin.harness.suite import Suite, how_it_runs
 from mekd_plugin.harness.trials import Trial, World
 from mekd_plugin.registry import distillers
@@ -97,7 +97,7 @@ def _needs_table() -> list[str]:
     names = [entry.name for entry in registry.entries()]
     lines = ["| suite | " + " | ".join(f"`{name}`" for name in names) + " |", "|---" * (len(names) + 1) + "|"]
     for name in SUITES:
-        told = [how_it_runs(suite(name), registry.get(method).needs) for method in names]
+        told = [how_it_runs(find_suite(name), registry.get(method).needs) for method in names]
         cells = [words if runs else f"refused: {words}" for runs, words in told]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines

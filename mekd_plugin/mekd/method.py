@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from mekd_plugin.blackbox.bank import Bank, FreshQueries
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.distiller import Asking, Distiller, Needs, Stage, Student
+from mekd_plugin.distiller import Asking, Distiller, Inverse, Needs, Stage, Student
 from mekd_plugin.errors import InputError
 from mekd_plugin.functional import kd_divergence
 from mekd_plugin.mekd.alignment import image_distance, latent_from_scores, score_scale
@@ -240,6 +240,9 @@ class MEKD(Distiller):
         generator = self._generator_on(scores)
         images: Tensor = generator(latent_from_scores(scores, self._divisor(), rows.extra.get("style")))
         return images
+
+    def inverse(self) -> Inverse:
+        return Inverse(self._generator(), self._divisor(), self.style_dim, self.hard_scale)
 
     def report(self) -> dict[str, Any]:
         return {} if self.health is None else {"generator": self.health.as_record(), "warnings": self.health.warnings}

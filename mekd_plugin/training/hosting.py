@@ -12,15 +12,17 @@ from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.distiller import Asking, Distiller, Remembered, Student, Training
 from mekd_plugin.errors import InputError, NeedsNotMet
-from mekd_plugin.rows import Rows, Share
+from mekd_plugin.rows import Rows
 from mekd_plugin.training.evaluation import agreement
 from mekd_plugin.training.execution import Run
 from mekd_plugin.training.players import Players
+from mekd_plugin.training.processes import Processes
 from mekd_plugin.training.seats import Seat
 from mekd_plugin.training.stepping import Stepper
 
 __all__ = ["BankDataset", "Batch", "Hosted"]
 
+_NO_LABEL = -100
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images ``(N, channels, height, width)``, the teacher's labels ``(N,)`` int64, the rows' numbers ``(N,)`` int64."""
 
@@ -41,7 +43,7 @@ class Hosted:
         self._stages = enumerate(run.stages())
         self._stepper: Stepper | None = None
         self._fresh: dict[int, Rows] = {}
-        self.players = Players()
+        self.players = Players(run.processes)
         self._advance()
 
     @property
@@ -53,6 +55,11 @@ class Hosted:
     def ledger(self) -> Ledger:
         """What was asked, by stage."""
         return self._run.teacher.ledger
+
+    @property
+    def processes(self) -> Processes:
+        """Where this process stands among those that share the method's rows."""
+        return self._run.processes
 
     @property
     def stage(self) -> Training:
@@ -75,6 +82,7 @@ class Hosted:
             raise InputError(f"stage {self._stage.name!r} trains the student: call losses(), and step it yourself")
         if self._stepper is None:
             self._stepper = Stepper.seat(self._stage, self._stage.players, self._run.processes, self._run.recipe)
+        self.players.steps += 1
         return self._stepper.take(rows.to(self._run.processes.device), self._run.teacher)
 
     def finish_stage(self) -> None:
@@ -87,6 +95,7 @@ class Hosted:
             raise InputError(f"stage {self._stage.name!r} was not trained here: call step() first, or run_to_student()")
         self._stepper.finish()
         self._stepper = None
+        self.players.steps = 0
         self._run.outcomes.finish(self._index, self._stage)
         self._advance()
 
@@ -111,7 +120,10 @@ class Hosted:
         return parts
 
     def loader(self, batch_size: int, *, steps: int | None = None) -> DataLoader[Batch]:
-        """An epoch of the student's rows, in the order of our own loop; the next one goes on where it ended.
+        """An epoch of the rows of the stage under way, in the order of our own loop; the next goes on where it ended.
+
+        Rows that were not asked about, of a stage before the student's, have -100 for a label, which torch's
+        cross-entropy leaves out.
 
         Args:
             batch_size: rows a batch.
@@ -122,7 +134,7 @@ class Hosted:
         """
         if steps is None:
             count = len(self._bank("give steps=, the batches of an epoch"))
-            steps = count // batch_size
+            steps = count // (batch_size * self.processes.share.world)
             if steps == 0:
                 raise InputError(f"batch_size={batch_size}: expected at most the {count} rows of the bank")
         return DataLoader(_Batches(self, batch_size), batch_size=None, sampler=_Steps(self.players, steps))
@@ -194,15 +206,16 @@ class Hosted:
 
     def draw(self, step: int, size: int) -> Batch:
         """The rows of a step as the host's loop passes them round; :meth:`rows` finds them again by their numbers."""
-        source = self._stage.rows
+        source, share = self._stage.rows, self.processes.share
         if isinstance(source, Bank):
-            numbers = source.numbers(step, size, Share())
+            numbers = source.numbers(step, size, share)
             rows = source.rows()[numbers]
         else:
-            rows = source.batch(step, size, Share())
+            rows = source.batch(step, size, share)
             numbers = torch.arange(step * size, (step + 1) * size)
             self._fresh[step * size] = rows
-        return rows.images, rows.teacher().labels, numbers
+        labels = torch.full_like(numbers, _NO_LABEL) if rows.response is None else rows.response.labels
+        return rows.images, labels, numbers
 
 
 class BankDataset(Dataset[tuple[Tensor, int, int]]):

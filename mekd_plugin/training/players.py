@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mekd_plugin.training.checkpoint import restore_optimizer
+from mekd_plugin.training.processes import Processes
 from mekd_plugin.training.seats import Seat
 
 __all__ = ["Players"]
@@ -20,20 +21,26 @@ class Players(nn.Module):
 
     Its state holds their weights, their optimisers' and the number of training steps, so the host's checkpoint does.
 
+    Args:
+        processes: that take their steps together.
+
     Attributes:
         steps: training steps taken.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Processes) -> None:
         super().__init__()
+        self._processes = processes
         self.networks = nn.ModuleDict()
         self.steps = 0
         self._seats: dict[str, Seat] = {}
         self._pending: dict[str, tuple[Tensor | None, ...]] = {}
 
     def take(self, seats: Mapping[str, Seat]) -> None:
-        """Seat the players."""
+        """Seat the players, alike in every process."""
         self._seats = dict(seats)
+        for seat in seats.values():
+            self._processes.align(seat.module)
         self.networks.update({name: seat.module for name, seat in seats.items()})
 
     @contextmanager
@@ -54,7 +61,10 @@ class Players(nn.Module):
         All gradients of a step are thus taken before any weight changes, as in our own loop.
         """
         for name, loss in losses.items():
-            self._pending[name] = torch.autograd.grad(loss, self._seats[name].weights, allow_unused=True)
+            gradients = torch.autograd.grad(loss, self._seats[name].weights, allow_unused=True)
+            # Here, where every process takes part, and not with the step: a checkpoint is written by one of them.
+            self._processes.average([gradient for gradient in gradients if gradient is not None])
+            self._pending[name] = gradients
         self.steps += 1
 
     def settle(self) -> None:

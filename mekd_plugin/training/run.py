@@ -122,6 +122,7 @@ def host(
     num_classes: int | None = None,
     budget: int | None = None,
     preset: str = "quick",
+    recipe: Recipe | None = None,
     seed: int = 0,
     directory: str | Path | None = None,
     resume: bool = False,
@@ -149,6 +150,7 @@ def host(
         num_classes: as in :func:`distill`.
         budget: as in :func:`distill`.
         preset: as in :func:`distill`.
+        recipe: whose precision and memory format the earlier stages take; the rest is the host's.
         seed: as in :func:`distill`.
         directory: where to keep what the earlier stages leave; with ``resume`` nothing is trained or asked twice.
         resume: as in :func:`distill`.
@@ -173,7 +175,7 @@ def host(
         num_classes=num_classes,
         budget=budget,
         preset=preset,
-        recipe=Recipe(),  # of the student, which is the host's to train
+        recipe=recipe or Recipe(),
         seed=seed,
         directory=directory,
         device=device,

@@ -1,0 +1,225 @@
+"""What is diagnosed: a student, the teacher it learnt from, and what the method left."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor, nn
+
+from mekd_plugin.bench.grid import RunSpec
+from mekd_plugin.bench.worker import Place, edge_of, load_data, prepare_teacher, recipe_of
+from mekd_plugin.blackbox.bank import Bank
+from mekd_plugin.blackbox.ledger import Ledger
+from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.distiller import Distiller, Inverse
+from mekd_plugin.errors import CheckpointError
+from mekd_plugin.networks import build, load_weights
+from mekd_plugin.responses import Response
+from mekd_plugin.rows import Rows
+from mekd_plugin.training.evaluation import predict
+from mekd_plugin.training.run import host
+
+__all__ = ["Subject", "open_run", "siblings"]
+
+
+@dataclass
+class Subject:
+    """A student to look at. In Python, and from inside a suite, it can be filled by hand.
+
+    Attributes:
+        name: for titles.
+        method: that trained the student, as it stood at the end.
+        student: images -> logits.
+        teacher: asked for the diagnosis only, on a ledger of its own.
+        edge: the images that the method had, ``(N, channels, height, width)`` in the teacher's value range.
+        held_out: others of the same distribution.
+        rows: what the student learnt from, answered; None where nothing is kept.
+        snapshots: the student's weights over its training, by step.
+        others: further students by name, each with its snapshots: those of other methods on the same images.
+        points: images of each kind that are looked at.
+        seed: of what is drawn.
+        workplace: where a copy of a run lies that ``rows`` may be mapped to.
+    """
+
+    name: str
+    method: Distiller
+    student: nn.Module
+    teacher: BlackBox
+    edge: Tensor
+    held_out: Tensor
+    rows: Rows | None = None
+    snapshots: Mapping[int, nn.Module] = field(default_factory=dict)
+    others: Mapping[str, Mapping[int, nn.Module]] = field(default_factory=dict)
+    points: int = 1000
+    seed: int = 0
+    workplace: TemporaryDirectory[str] | None = None
+
+    @property
+    def ledger(self) -> Ledger:
+        """What the diagnosis asked."""
+        return self.teacher.ledger
+
+    @cached_property
+    def real(self) -> Tensor:
+        """The held-out images that are looked at."""
+        return self.held_out[: self.points]
+
+    @cached_property
+    def real_answers(self) -> Response:
+        """The teacher's answers to them."""
+        return self.teacher.query(self.real, stage="held-out images")
+
+    @cached_property
+    def inverse(self) -> Inverse | None:
+        """The method's generator, where it has one."""
+        return self.method.inverse()
+
+    @cached_property
+    def latent(self) -> Tensor:
+        """New latents ``(points, C + style_dim)`` of the generator."""
+        rng = torch.Generator().manual_seed(self.seed + 1)
+        return torch.randn(self.points, self.method.num_classes + self._inverse().style_dim, generator=rng)
+
+    @cached_property
+    def generated(self) -> Tensor:
+        """Their images, in the teacher's value range."""
+        return self.draw(self.latent)
+
+    @cached_property
+    def generated_answers(self) -> Response:
+        """The teacher's answers to them."""
+        return self.teacher.query(self.generated, stage="generated images")
+
+    @torch.no_grad()
+    def draw(self, latent: Tensor) -> Tensor:
+        """Images of latents, in the teacher's value range."""
+        low, high = self.teacher.value_range
+        parts = [self._inverse().generator(part) for part in latent.split(256)]
+        return (low + (torch.cat(parts) + 1) * (high - low) / 2).clamp(low, high)
+
+    def scores(self, response: Response) -> Tensor:
+        """Centred class scores ``(N, C)`` of answers; a hard one stands for what the method takes it for."""
+        scale = self.inverse.hard_scale if self.inverse is not None else 1.0
+        return response.scores(hard_scale=scale)
+
+    def latent_of(self, scores: Tensor, style: Tensor | None = None) -> Tensor:
+        """Latents ``(N, C + style_dim)`` of centred scores; without a style, of one drawn for each row."""
+        inverse = self._inverse()
+        if style is None:
+            rng = torch.Generator().manual_seed(self.seed + 2)
+            style = torch.randn(len(scores), inverse.style_dim, generator=rng)
+        return torch.cat([scores / inverse.scale, style.to(scores)], dim=1)
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the student's last linear layer is given, ``(N, d)``; its logits where it has no such layer."""
+        layers = [module for module in self.student.modules() if isinstance(module, nn.Linear)]
+        if not layers:
+            return predict(self.student, images)
+        seen: list[Tensor] = []
+        handle = layers[-1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().cpu()))
+        try:
+            predict(self.student, images)
+        finally:
+            handle.remove()
+        return torch.cat(seen)
+
+    def _inverse(self) -> Inverse:
+        if self.inverse is None:
+            raise CheckpointError(f"{self.name} has no generator: this question is about one")
+        return self.inverse
+
+
+def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) -> Subject:
+    """The subject of a finished run of ``mekd bench`` or ``mekd distill``; nothing in its directory is changed.
+
+    Args:
+        directory: of the run.
+        points: images of each kind to look at.
+        budget: questions that the diagnosis may ask.
+
+    Raises:
+        CheckpointError: it holds no finished run.
+    """
+    spec, data_root = RunSpec.of_run(directory)
+    student_file = directory / "student.safetensors"
+    if not student_file.is_file():
+        raise CheckpointError(f"{directory} holds a run that is not finished: go on with it first, with --resume")
+    place = Place(str(directory.parents[1] if directory.parent.name == "runs" else directory), data_root=data_root)
+    data = load_data(spec, place)
+    split = edge_of(spec, data)
+    teacher, _ = prepare_teacher(spec, place, data, split)
+
+    def network(path: Path) -> nn.Module:
+        return load_weights(build(spec.student, data.num_classes, data.image_shape), path).eval()
+
+    student = network(student_file)
+    workplace = TemporaryDirectory()
+    guest = host(
+        student,
+        BlackBox(teacher, spec.responses, data.num_classes, budget=spec.query_budget),
+        split.images,
+        spec.method,
+        preset=spec.preset,
+        recipe=recipe_of(spec),
+        seed=spec.seed,
+        directory=_copied(directory, workplace),
+        resume=True,
+        device=spec.device,
+        validation=spec.validation,
+        progress=False,
+        **spec.hyperparameters,
+    )
+    for name, player in guest.players.networks.items():
+        load_weights(player, directory / f"{name}.safetensors")
+    guest.close()
+    source = guest.stage.rows
+    return Subject(
+        name=f"{spec.method} on {spec.dataset}, seed {spec.seed}",
+        method=guest.method,
+        student=student,
+        teacher=BlackBox(teacher, spec.responses, data.num_classes, budget=budget),
+        edge=split.images,
+        held_out=data.test_images,
+        rows=source.rows() if isinstance(source, Bank) else None,
+        snapshots={step: network(path) for step, path in _snapshots(directory)},
+        others={
+            name: {step: network(path) for step, path in _snapshots(folder)} for name, folder in siblings(directory)
+        },
+        points=points,
+        seed=spec.seed,
+        workplace=workplace,
+    )
+
+
+def siblings(directory: Path) -> Iterator[tuple[str, Path]]:
+    """Finished runs of other methods beside a run, on the same images, teacher, student and seed: method and place."""
+    spec, _ = RunSpec.of_run(directory)
+    shared = ("dataset", "image_size", "teacher", "student", "responses", "query_budget", "real_images", "seed")
+    for folder in sorted(directory.parent.iterdir()):
+        if (
+            folder == directory
+            or not (folder / "spec.json").is_file()
+            or not (folder / "student.safetensors").is_file()
+        ):
+            continue
+        other, _ = RunSpec.of_run(folder)
+        alike = all(getattr(other, name) == getattr(spec, name) for name in shared)
+        if alike and other.method != spec.method:
+            yield other.method, folder
+
+
+def _copied(directory: Path, workplace: TemporaryDirectory[str]) -> Path:
+    """A copy of a run to replay: replaying writes columns and ledgers."""
+    ignored = shutil.ignore_patterns("snapshots", "figures", "tensorboard", "*.html")
+    return Path(shutil.copytree(directory, Path(workplace.name) / "run", ignore=ignored))
+
+
+def _snapshots(directory: Path) -> Iterator[tuple[int, Path]]:
+    for path in sorted((directory / "snapshots").glob("step-*.safetensors")):
+        yield int(path.stem.removeprefix("step-")), path

@@ -1,0 +1,137 @@
+"""The questions of optimal transport, put to finished runs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import mekd_plugin as mekd
+from mekd_plugin.bench.diagnosis.command import ask, write
+from mekd_plugin.bench.diagnosis.monitor import Monitor
+from mekd_plugin.bench.diagnosis.subject import Subject, open_run, siblings
+from mekd_plugin.cli import app
+from mekd_plugin.errors import CheckpointError, InputError, QueryBudgetExceeded
+from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
+from mekd_plugin.training.recipe import Recipe
+
+PNG = b"\x89PNG"
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    """A small benchmark of two methods, diagnosed through the command line."""
+    out = tmp_path_factory.mktemp("bench") / "out"
+    settings = ["--methods", "mekd,kd", "--seeds", "0", "--steps", "60"]
+    settings += ["--teacher", "lenet5", "--student", "lenet5_half"]
+    small = ["--query-budget", "300", "--teacher-steps", "200", "--set", "mekd.gan_steps=60", "--jobs", "1"]
+    runner = CliRunner()
+    made = runner.invoke(app, ["bench", "--out", str(out), *settings, *small])
+    assert made.exit_code == 0, made.output
+    told = runner.invoke(app, ["diagnose", str(out), "--points", "100"])
+    assert told.exit_code == 0, told.output
+    return out, told.output
+
+
+def test_a_benchmark_gets_its_answers_figures_and_section(bench):
+    out, printed = bench
+    for folder in (out / "runs").iterdir():
+        content = json.loads((folder / "diagnostics.json").read_text())
+        asked = {"responses", "direction"}
+        if "mekd" in folder.name:
+            asked |= {"inversion", "image_space", "cells", "domains"}
+        assert set(content["findings"]) == asked
+        for name, finding in content["findings"].items():
+            assert finding["sentence"] in printed.replace("\n", " ") or finding["sentence"][:40] in printed
+            assert (folder / "figures" / f"diagnosis-{name}.png").read_bytes()[:4] == PNG
+        assert "data:image/png" in (folder / "diagnosis.html").read_text()
+    report = (out / "report.html").read_text()
+    assert report.count("Diagnosis: ") == 2 and "Has G become the inverse" in report
+
+
+def test_what_the_diagnosis_asks_is_counted_apart(bench):
+    out, _ = bench
+    for folder in (out / "runs").iterdir():
+        record = json.loads((folder / "record.json").read_text())
+        content = json.loads((folder / "diagnostics.json").read_text())
+        assert record["queries"]["total"] == 300
+        assert content["queries"]["by_stage"]["held-out images"] == 100
+        assert json.loads((out / "results.json").read_text())["runs"][0]["queries"]["total"] == 300
+
+
+def test_a_run_is_opened_as_it_ended(bench):
+    out, _ = bench
+    folder = next(path for path in (out / "runs").iterdir() if "mekd" in path.name)
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    subject = open_run(folder, points=50)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == files
+    assert subject.inverse is not None and len(subject.snapshots) > 3 and list(subject.others) == ["kd"]
+    assert [name for name, _ in siblings(folder)] == ["kd"]
+    scores = subject.scores(subject.rows.teacher())
+    redrawn = subject.inverse.generator(subject.latent_of(scores, subject.rows.extra["style"]))
+    assert torch.allclose(redrawn, subject.rows.extra["target"], atol=1e-5)
+
+
+def test_a_subject_of_ones_own_needs_no_run(tmp_path):
+    teacher = mekd.BlackBox(ToyTeacher(), "logits", CLASSES)
+    student, edge = toy_student(), toy_images(60, seed=1)
+    hosted = mekd.host(student, teacher, edge, method="kd", progress=False)
+    subject = Subject(
+        "mine", hosted.method, student, mekd.BlackBox(ToyTeacher(), "logits", CLASSES), edge, toy_images(60, seed=2)
+    )
+    findings = ask(subject)
+    assert [one.name for one in findings] == ["responses", "direction"]
+    assert subject.ledger.by_stage == {"held-out images": 60}
+    paths = write(subject, findings, tmp_path)
+    assert all(path.exists() for path in paths) and "mine" in paths[-1].read_text()
+
+
+def test_a_budget_bounds_the_diagnosis(bench):
+    out, _ = bench
+    folder = next(path for path in (out / "runs").iterdir() if "kd-" in path.name)
+    with pytest.raises(QueryBudgetExceeded, match="held-out images"):
+        ask(open_run(folder, points=50, budget=10))
+
+
+def test_a_place_without_a_run_is_named(tmp_path, bench):
+    with pytest.raises(CheckpointError, match="does not say which run"):
+        open_run(tmp_path)
+    out, _ = bench
+    folder = next((out / "runs").iterdir())
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "spec.json").write_bytes((folder / "spec.json").read_bytes())
+    with pytest.raises(CheckpointError, match="not finished"):
+        open_run(tmp_path / "run")
+
+
+def test_a_monitor_measures_within_its_share_of_the_time():
+    teacher, images = mekd.BlackBox(ToyTeacher(), "logits", CLASSES), toy_images(60, seed=5)
+    monitor = Monitor(images, teacher.query(images, stage="monitor"), share=1.0)
+    result = mekd.distill(
+        toy_student(),
+        teacher,
+        toy_images(60, seed=1),
+        method="kd",
+        queries=60,
+        evaluate=monitor,
+        evaluate_steps=monitor.steps(40, every=10),
+        recipe=Recipe(steps=40),
+        progress=False,
+    )
+    measured = [entry for entry in result.history if entry["stage"] == "evaluation" and "w1" in entry]
+    assert 1 <= len(measured) <= 4 and all(entry["w1"] <= entry["paired"] + 1e-6 for entry in measured)
+    assert 0 < monitor.share <= 1 and "% of the time" in str(monitor)
+    assert result.ledger.by_stage == {"earlier runs": 60, "transfer_set": 60}  # a budget is the teacher's
+
+
+def test_a_monitor_that_costs_too_much_leaves_measurements_out():
+    teacher, images = mekd.BlackBox(ToyTeacher(), "logits", CLASSES), toy_images(60, seed=5)
+    monitor = Monitor(images, teacher.query(images), share=1e-6)
+    student = toy_student()
+    assert monitor(student) and monitor(student) == {} and "1 left out" in str(monitor)
+    with pytest.raises(InputError, match="share=2"):
+        Monitor(images, teacher.query(images), share=2)
+    with pytest.raises(InputError, match="one answer an image"):
+        Monitor(images[:10], teacher.query(images))
