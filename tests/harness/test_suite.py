@@ -1,0 +1,148 @@
+"""What every suite has in common: names, versions, which methods fit, and scripts that run untouched."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+
+import mekd_plugin as mekd
+from mekd_plugin.distiller import Needs
+from mekd_plugin.errors import InputError, MissingDependency, UnknownName
+from mekd_plugin.harness import SUITES, find_suite
+from mekd_plugin.harness.launch import launch, without_gpu
+from mekd_plugin.harness.suite import Suite, how_it_runs
+from mekd_plugin.registry import available
+
+
+class Toy(Suite):
+    """A suite that is a folder with a script and a dictionary."""
+
+    name, package, home, tested, install = "toy", "", "TOY_HOME", ("unknown",), "get it"
+
+    def __init__(self):
+        self.known = {}
+        self.launched = False
+
+    def register(self):
+        self.known.update({name: object() for name in available()})
+        return sorted(self.known)
+
+    @contextmanager
+    def metered(self, counted):
+        counted.count(torch.zeros(4, 1, 2, 2))
+        yield
+
+    def trial(self, method, world, directory):
+        raise NotImplementedError
+
+    @contextmanager
+    def launching(self):
+        self.launched = True
+        yield
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOY_HOME", str(tmp_path))
+    (tmp_path / "beside.py").write_text("value = 3\n")
+    (tmp_path / "train.py").write_text(
+        "import sys, beside\nif __name__ == '__main__':\n    print('ran', beside.value, sys.argv[1:])\n"
+    )
+    return Toy()
+
+
+def test_a_script_runs_untouched_with_our_methods_known(toy, capsys):
+    before = list(sys.argv), list(sys.path)
+    assert launch(toy, ["train.py", "--epochs", "2"], meter=False) is None
+    assert "ran 3 ['--epochs', '2']" in capsys.readouterr().out
+    assert toy.launched and "mekd" in toy.known
+    assert (sys.argv, sys.path) == before
+
+
+def test_a_script_runs_under_the_meter(toy):
+    counted = launch(toy, ["train.py"], meter=True)
+    assert counted.ledger.total == 4 and not toy.known
+
+
+@pytest.mark.parametrize(("command", "words"), [([], "which script"), (["no.py"], "no.py is no file here, nor in")])
+def test_a_missing_script_is_named(toy, command, words):
+    with pytest.raises(InputError, match=words):
+        launch(toy, command, meter=False)
+
+
+def test_a_suite_that_is_not_there_says_how_to_get_it(monkeypatch):
+    monkeypatch.delenv("TOY_HOME", raising=False)
+    with pytest.raises(MissingDependency, match="toy is not installed: get it"):
+        Toy().require()
+
+
+def test_an_untested_version_warns_once(toy, monkeypatch):
+    monkeypatch.setattr(Toy, "name", "toy of another version")
+    monkeypatch.setattr(Toy, "tested", ("1.2",))
+    with pytest.warns(UserWarning, match=r"never tried .* 1\.2"):
+        toy.require()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        toy.require()
+
+
+def test_check_says_what_fits(toy):
+    told = toy.check()
+    assert told.tested and told.version == "unknown"
+    assert set(told.fits) | set(told.refused) == set(available()) and "mekd" in told.registered
+
+
+NEEDS = Needs(responses="either", leaves_edge="real images")
+
+
+@pytest.mark.parametrize(
+    ("changes", "runs", "words"),
+    [
+        ({}, True, "earlier stages"),
+        ({"queries": "every step"}, True, "at every step"),
+        ({"queries": "rounds"}, False, "rounds"),
+        ({"gradients": True}, False, "differentiates"),
+    ],
+)
+def test_how_a_method_runs_follows_from_its_needs(changes, runs, words):
+    told = how_it_runs(Toy(), replace(NEEDS, **changes))
+    assert told[0] == runs and words in told[1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_suite_that_hard_codes_a_gpu_stays_on_the_cpu(capsys):
+    kept = torch.Tensor.cuda
+    with without_gpu():
+        assert torch.zeros(2).cuda(non_blocking=True).device.type == "cpu"
+        assert next(torch.nn.Linear(2, 2).cuda().parameters()).device.type == "cpu"
+    assert torch.Tensor.cuda is kept and "there is none" in capsys.readouterr().out
+
+
+def test_every_suite_is_described():
+    assert set(SUITES) == {"torchdistill", "mdistiller", "timm", "art", "kd_lib", "repdistiller"}
+    for name in SUITES:
+        found = find_suite(name)
+        assert found.name == name and found.tested and ("install" in found.install or "clone" in found.install)
+
+
+def test_an_unknown_suite_gets_the_list():
+    with pytest.raises(UnknownName, match="did you mean 'timm'"):
+        mekd.register("tim")
+
+
+def test_a_registry_of_ones_own():
+    found, called = {}, {}
+    assert mekd.register(into=found) == available() == list(found)
+    mekd.register(into=lambda function: called.update({function.__name__: function}))
+    assert called["mekd"].func is mekd.host and called["mekd"].keywords == {"method": "mekd"}
+    with pytest.raises(InputError, match="holds .*mekd.* already"):
+        mekd.register(into=found)
+    with pytest.raises(InputError, match="give one of the two"):
+        mekd.register()
+    with pytest.raises(InputError, match="give one of the two"):
+        mekd.register("timm", into={})
