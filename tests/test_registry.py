@@ -136,6 +136,9 @@ class TestCreate:
         with pytest.raises(InputError, match="sample: num_classes, image_shape must be given"):
             registry.create("sample")
 
+    def test_hyperparameters_are_named_without_what_every_method_takes(self) -> None:
+        assert distillers().hyperparameters("kd") == ["queries", "smoothing", "temperature"]
+
     def test_missing_argument(self, registry: Registry) -> None:
         with pytest.raises(InputError, match="sample: num_classes, image_shape must be given"):
             registry.create("sample")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from mekd_plugin.errors import CheckpointError, InputError, MissingDependency
 from mekd_plugin.modes import evaluating
 
-__all__ = ["Ask", "make_backend", "onnx_teacher"]
+__all__ = ["Ask", "identity_of", "make_backend", "onnx_teacher"]
 
 Ask = Callable[[Tensor], Any]
 """A batch of images -> whatever the teacher answers, not checked yet."""
@@ -51,6 +52,23 @@ def make_backend(
             "onnx_teacher(path)"
         )
     return _function_backend(teacher, device)
+
+
+def identity_of(teacher: nn.Module | Ask) -> Callable[[], str]:
+    """What tells ``teacher`` from another: a hash of a module's weights, or the name of a function."""
+    if not isinstance(teacher, nn.Module):
+        name = getattr(teacher, "__qualname__", type(teacher).__name__)
+        return lambda: str(name)
+
+    def weights() -> str:
+        # Without names: a module that only wraps another is the same teacher.
+        digest = hashlib.sha256()
+        for value in teacher.state_dict().values():
+            if isinstance(value, Tensor):
+                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:12]
+
+    return weights
 
 
 def onnx_teacher(

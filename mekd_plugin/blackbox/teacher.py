@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mekd_plugin.blackbox.answers import as_tensor, check_images, check_response, quantize_images
-from mekd_plugin.blackbox.backends import Ask, make_backend
+from mekd_plugin.blackbox.backends import Ask, identity_of, make_backend
 from mekd_plugin.blackbox.fingerprints import fingerprint
 from mekd_plugin.blackbox.journal import Journal
 from mekd_plugin.blackbox.ledger import Ledger
@@ -90,6 +90,7 @@ class BlackBox:
         self._stage = "query"
         self._batches = 0
         _BACKENDS[self] = make_backend(teacher, device, answer)
+        _IDENTITIES[self] = identity_of(teacher)
 
     @property
     def responses(self) -> Kind:
@@ -111,6 +112,11 @@ class BlackBox:
     def value_range(self) -> tuple[float, float]:
         """Smallest and largest pixel value that the teacher takes."""
         return self._value_range
+
+    @property
+    def identity(self) -> str:
+        """Tells this teacher from another: a hash of a module's weights as they are now, or a function's name."""
+        return _IDENTITIES[self]()
 
     @property
     def ledger(self) -> Ledger:
@@ -273,6 +279,7 @@ class BlackBox:
 
 _BACKENDS: WeakKeyDictionary[BlackBox, Ask] = WeakKeyDictionary()
 """The teachers, away from the objects that methods are handed."""
+_IDENTITIES: WeakKeyDictionary[BlackBox, Callable[[], str]] = WeakKeyDictionary()
 
 
 def _checked_range(value_range: tuple[float, float]) -> tuple[float, float]:

@@ -41,7 +41,7 @@ def signature_of(
         for part in (
             f"{registry.distillers().canonical(method)}:{preset}",
             changes,
-            f"responses={teacher.responses} range={teacher.value_range} classes={classes} "
+            f"teacher={teacher.identity} responses={teacher.responses} range={teacher.value_range} classes={classes} "
             f"budget={teacher.ledger.budget}",
             f"images={fingerprint(images)} validation={validation} seed={seed}",
             training,

@@ -243,3 +243,12 @@ def test_answers_come_back_on_the_images_device(probe, images):
     assert box.query(images).values.device.type == "cpu"
     assert box.query(images.cuda()).values.device.type == "cuda"
     assert box.ledger.distinct == 10
+
+
+def test_another_teacher_has_another_identity():
+    first, second = (torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)) for _ in range(2))
+    box = BlackBox(first, "logits", 3)
+    assert box.identity != BlackBox(second, "logits", 3).identity
+    second.load_state_dict(first.state_dict())
+    assert box.identity == BlackBox(second, "logits", 3).identity
+    assert BlackBox(len, "hard", 3).identity == "len"

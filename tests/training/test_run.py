@@ -329,3 +329,15 @@ def test_bfloat16_is_an_option():
     result = run(recipe=Recipe(steps=20, batch_size=16, precision="bf16"))
     assert all(parameter.dtype == torch.float32 for parameter in result.student.parameters())
     assert all(record["loss"] == record["loss"] for record in result.history if "loss" in record)
+
+
+def test_answers_of_another_teacher_are_not_taken_over(tmp_path):
+    settings = {"method": "kd", "queries": 40, "directory": tmp_path / "run", "progress": False}
+    settings["recipe"] = Recipe(steps=5)
+    images = toy_images(40, seed=1)
+    mekd.distill(toy_student(), mekd.BlackBox(ToyTeacher(), "logits", CLASSES), images, **settings)
+    retrained = ToyTeacher()
+    with torch.no_grad():
+        retrained.kernels.mul_(2)
+    with pytest.raises(CheckpointError, match="holds another run"):
+        mekd.distill(toy_student(), mekd.BlackBox(retrained, "logits", CLASSES), images, resume=True, **settings)

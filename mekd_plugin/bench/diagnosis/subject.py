@@ -44,7 +44,7 @@ class Subject:
         others: further students by name, each with its snapshots: those of other methods on the same images.
         points: images of each kind that are looked at.
         seed: of what is drawn.
-        workplace: where a copy of a run lies that ``rows`` may be mapped to.
+        place: where a copy of the run lies that ``rows`` may be mapped to.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Subject:
     others: Mapping[str, Mapping[int, nn.Module]] = field(default_factory=dict)
     points: int = 1000
     seed: int = 0
-    workplace: TemporaryDirectory[str] | None = None
+    place: TemporaryDirectory[str] | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -159,7 +159,7 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
         return load_weights(build(spec.student, data.num_classes, data.image_shape), path).eval()
 
     student = network(student_file)
-    workplace = TemporaryDirectory()
+    copy = TemporaryDirectory()
     guest = host(
         student,
         BlackBox(teacher, spec.responses, data.num_classes, budget=spec.query_budget),
@@ -168,7 +168,7 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
         preset=spec.preset,
         recipe=recipe_of(spec),
         seed=spec.seed,
-        directory=_copied(directory, workplace),
+        directory=_copied(directory, copy),
         resume=True,
         device=spec.device,
         validation=spec.validation,
@@ -193,7 +193,7 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
         },
         points=points,
         seed=spec.seed,
-        workplace=workplace,
+        place=copy,
     )
 
 
@@ -214,10 +214,10 @@ def siblings(directory: Path) -> Iterator[tuple[str, Path]]:
             yield other.method, folder
 
 
-def _copied(directory: Path, workplace: TemporaryDirectory[str]) -> Path:
+def _copied(directory: Path, place: TemporaryDirectory[str]) -> Path:
     """A copy of a run to replay: replaying writes columns and ledgers."""
     ignored = shutil.ignore_patterns("snapshots", "figures", "tensorboard", "*.html")
-    return Path(shutil.copytree(directory, Path(workplace.name) / "run", ignore=ignored))
+    return Path(shutil.copytree(directory, Path(place.name) / "run", ignore=ignored))
 
 
 def _snapshots(directory: Path) -> Iterator[tuple[int, Path]]:

@@ -1,0 +1,20 @@
+import torch
+from torch.nn.functional import cross_entropy
+
+from ._base import Distiller
+
+
+class KD(Distiller):
+    def __init__(self, student, teacher, cfg):
+        super().__init__(student, teacher)
+        self.temperature = cfg.KD.TEMPERATURE
+
+    def forward_train(self, image, target, **kwargs):
+        logits, _ = self.student(image)
+        with torch.no_grad():
+            answers, _ = self.teacher(image)
+        soft = cross_entropy(logits / self.temperature, (answers / self.temperature).softmax(dim=1))
+        return logits, {"loss_ce": cross_entropy(logits, target), "loss_kd": soft}
+
+
+distiller_dict = {"KD": KD}
