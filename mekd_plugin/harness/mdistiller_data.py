@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,7 +12,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from mekd_plugin.data import load
-from mekd_plugin.errors import InputError
 from mekd_plugin.harness.counting import Counted
 from mekd_plugin.networks import build, network_names
 from mekd_plugin.registry import distillers
@@ -24,7 +21,6 @@ __all__ = [
     "Logits",
     "WithFeatures",
     "add_data_and_networks",
-    "edge_images",
     "first",
     "noticing",
     "settings_of",
@@ -137,33 +133,6 @@ def add_data_and_networks() -> None:
     if not isinstance(dataset.get_dataset, Datasets):
         dataset.get_dataset = Datasets(dataset.get_dataset)
         _add_networks(_CIFAR, None)
-
-
-def edge_images(loader: Any, count: int, seed: int) -> Tensor:
-    """``count`` images of the loader's data set, the same for a seed, each as its transforms show it once.
-
-    Raises:
-        InputError: there are not that many, or fewer than 2 are wanted.
-    """
-    dataset = loader.dataset
-    if not 2 <= count <= len(dataset):
-        raise InputError(f"{count} real images: expected 2 to {len(dataset)}; set REAL_IMAGES, or REAL_FRACTION")
-    chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:count]
-    with _transforms_by(seed):
-        return torch.stack([dataset[index][0] for index in chosen.tolist()])
-
-
-@contextmanager
-def _transforms_by(seed: int) -> Iterator[None]:
-    """Random transforms draw by ``seed`` within: a resumed run must find the same images."""
-    state = random.getstate()
-    random.seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(state)
 
 
 def _loaders(cfg: Any) -> Loaders:

@@ -16,7 +16,8 @@ from mekd_plugin.distiller import Remembered
 from mekd_plugin.errors import InputError, NeedsNotMet
 from mekd_plugin.files import write_atomically
 from mekd_plugin.harness.guests import open_guest
-from mekd_plugin.harness.mdistiller_data import Logits, edge_images, first
+from mekd_plugin.harness.lessons import edge_images
+from mekd_plugin.harness.mdistiller_data import Logits, first
 from mekd_plugin.registry import distillers
 from mekd_plugin.training.evaluation import predict
 from mekd_plugin.training.hosting import Hosted
@@ -84,8 +85,12 @@ class GuestDistiller(Distiller):
         """
         wanted = {**self._settings, **settings}
         wanted.pop("steps", None)
-        count, share = wanted.pop("real_images", None), wanted.pop("real_fraction")
-        images = edge_images(loader, count or int(share * len(loader.dataset)), wanted["seed"])
+        images = edge_images(
+            loader.dataset,
+            real_images=wanted.pop("real_images", None) or None,
+            real_fraction=wanted.pop("real_fraction"),
+            seed=wanted["seed"],
+        )
         student = Logits(self.student)
         if (classes := predict(student, images[:2]).shape[1]) < _FEWEST_CLASSES:
             raise InputError(

@@ -24,7 +24,6 @@ from mekd_plugin.harness.counting import Counted
 from mekd_plugin.harness.launch import launch
 from mekd_plugin.harness.mdistiller import SUITE
 from mekd_plugin.harness.mdistiller_data import Datasets, WithFeatures
-from mekd_plugin.harness.mdistiller_data import edge_images as share_of
 from mekd_plugin.harness.trials import World
 from mekd_plugin.networks import build
 from mekd_plugin.training.recipe import Recipe
@@ -373,22 +372,6 @@ def test_data_sets_are_the_suites_first_then_ours(tmp_path):
     cfg.DATASET.TYPE = "digit"
     with pytest.raises(UnknownName, match="did you mean 'digits'"):
         dataset.get_dataset(cfg)
-
-
-def test_the_edge_images_of_a_seed_are_the_same_whatever_the_transforms_draw():
-    class Jittered(torch.utils.data.Dataset):
-        def __len__(self):
-            return 10
-
-        def __getitem__(self, index):
-            return index + torch.rand(1, 2, 2), 0, index
-
-    loader = torch.utils.data.DataLoader(Jittered(), 4, shuffle=True)
-    state = torch.random.get_rng_state()
-    first, second = (share_of(loader, 6, seed=3) for _ in range(2))
-    assert torch.equal(first, second) and first.shape == (6, 1, 2, 2)
-    assert torch.equal(state, torch.random.get_rng_state())
-    assert not torch.equal(first, share_of(loader, 6, seed=4))
 
 
 @pytest.mark.slow

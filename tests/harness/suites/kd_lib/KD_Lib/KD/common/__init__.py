@@ -1,0 +1,1 @@
+from .base_class import BaseClass as BaseClass
