@@ -21,7 +21,7 @@ from rich.table import Table
 from mekd_plugin import __version__
 from mekd_plugin.bench.grid import BenchConfig
 from mekd_plugin.errors import InputError, MekdError
-from mekd_plugin.files import bundled
+from mekd_plugin.files import bundled, writable_directory
 from mekd_plugin.flags import flags_of, parse_assignment, read_yaml
 from mekd_plugin.registry import distillers
 
@@ -223,13 +223,17 @@ def harness(
 def tutorials(
     directory: Annotated[Path, typer.Argument(help="Where to; created if missing, nothing there is overwritten.")],
 ) -> None:
-    """Copy the tutorials."""
-    source = bundled("tutorials")
-    existing = [path.name for path in source.iterdir() if (directory / path.name).exists()]
+    """Copy the tutorials: the notebooks, and the page that tells their order."""
+    lessons = [path for path in bundled("tutorials").iterdir() if path.suffix in (".ipynb", ".md")]
+    existing = [path.name for path in lessons if (directory / path.name).exists()]
     if existing:
         raise InputError(f"{directory} holds {', '.join(sorted(existing))} already: name another directory")
-    shutil.copytree(source, directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-    console.print(f"The tutorials are in {directory}; open them with: jupyter lab {directory}", soft_wrap=True)
+    writable_directory(directory)
+    for path in lessons:
+        shutil.copy(path, directory)
+    console.print(f"The tutorials are in {directory}; README.md tells their order. To open them:", soft_wrap=True)
+    # Quoted for a shell, so nothing in it is markup.
+    print(f"  pip install jupyterlab ipywidgets\n  jupyter lab {shlex.quote(str(directory))}")
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

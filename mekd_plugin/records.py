@@ -137,7 +137,7 @@ class RunRecord(_Json):
 
     @classmethod
     def from_json(cls, content: Any) -> Self:
-        """See :meth:`_Json.from_json`; the nested records too."""
+        """From JSON, the nested records too; keys that a newer version added are ignored."""
         if isinstance(content, Mapping):
             content = dict(content)
             if "queries" in content:
@@ -172,7 +172,7 @@ class Results(_Json):
 
     @classmethod
     def from_json(cls, content: Any) -> Self:
-        """See :meth:`_Json.from_json`.
+        """From JSON; keys that a newer version added are ignored.
 
         Raises:
             InputError: also for another schema number.

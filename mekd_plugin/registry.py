@@ -143,7 +143,7 @@ class Registry:
         """Names of the hyperparameters of a method, sorted, without those of every method (``num_classes``, ...).
 
         Raises:
-            As :meth:`get`.
+            MekdError: as :meth:`get`.
         """
         common = _accepted(_load(_BASE, "the base class")) or {}
         return sorted((_accepted(self.get(name)) or {}).keys() - common.keys())

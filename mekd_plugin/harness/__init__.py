@@ -53,8 +53,9 @@ def register(
         The names under which they are known now.
 
     Raises:
-        UnknownName: no such suite. MissingDependency: it is not installed. InputError: neither or both were given, or a
-        dictionary holds one of the names already.
+        UnknownName: no such suite.
+        MissingDependency: it is not installed.
+        InputError: neither or both were given, or a dictionary holds one of the names already.
 
     >>> mine = {}
     >>> "mekd" in register(into=mine), mine["mekd"].keywords

@@ -51,8 +51,8 @@ def open_guest(
         **settings: further ones of :func:`mekd_plugin.host`.
 
     Raises:
-        InputError: a teacher behind the boundary is described a second time. The others are those of
-        :func:`mekd_plugin.host`.
+        InputError: a teacher behind the boundary is described a second time.
+        MekdError: as :func:`mekd_plugin.host`.
     """
     if isinstance(teacher, BlackBox):
         described = {

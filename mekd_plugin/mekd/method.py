@@ -3,7 +3,7 @@
 Source: Ma, Xiang, Wang, Wu, Li, *Aligning Logits Generatively for Principled Black-Box Knowledge Distillation*, CVPR
 2024.
 Stage 1 (``deprivatization.py``) trains a generator on the edge's images; stage 2 (``alignment.py``) compares the scores
-of teacher and student through it:
+of teacher and student through it::
 
     L = w_f * mean |G(y_S / t_g) - G(y_T / t_g)| + w_kl * t^2 * KL(softmax(y_T / t) || softmax(y_S / t))
 

@@ -81,8 +81,11 @@ def distill(
         **hyperparameters: of the method, beside or instead of the preset's.
 
     Raises:
-        InputError: a value cannot be used. UnknownName: no such method. NeedsNotMet: the method cannot work with this
-        teacher. QueryBudgetExceeded: the budget is too small. CheckpointError: ``directory`` holds another run.
+        InputError: a value cannot be used.
+        UnknownName: no such method.
+        NeedsNotMet: the method cannot work with this teacher.
+        QueryBudgetExceeded: the budget is too small.
+        CheckpointError: ``directory`` holds another run.
     """
     with _open(
         student,
@@ -163,8 +166,8 @@ def host(
         **hyperparameters: of the method, beside or instead of the preset's.
 
     Raises:
-        NeedsNotMet: the method works in rounds, each of which needs the student of the last one. The others are those
-        of :func:`distill`.
+        NeedsNotMet: the method works in rounds, each of which needs the student of the last one.
+        MekdError: as :func:`distill`.
     """
     with _open(
         student,

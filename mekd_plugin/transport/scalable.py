@@ -102,7 +102,8 @@ def low_rank(
 ) -> Estimate:
     """W2 over plans of nonnegative rank at most ``rank``, on at most 10,000 points a side.
 
-    The loosest bound here: rank r moves r lumps of mass, each spread over its target. For order 2 only.
+    The loosest bound here: rank r moves r lumps of mass, each spread over its target. It is a bound as far as the
+    solver's marginals hold: after its 100 inner iterations some 0.3 % of the mass is astray. For order 2 only.
 
     Raises:
         InputError: order 1.
@@ -124,7 +125,7 @@ def low_rank(
     inner = ((a.T @ left / masses) * (b.T @ right)).sum()
     cost = left.sum(1) @ a.square().sum(1) + right.sum(1) @ b.square().sum(1) - 2 * inner
     value = scale * max(float(cost), 0.0) ** 0.5
-    low = lower_bound(first, second, order=2, confidence=confidence, seed=seed)
+    low = lower_bound(x, y, order=2, confidence=confidence, seed=seed)
     note = f"errs upwards: a plan of rank {rank} between {len(first)} and {len(second)} points"
     return _bounded(value, "low_rank", low, value, x, y, note)
 
