@@ -93,14 +93,17 @@ def render(directory: Path) -> str:
 
 
 def _needs_table() -> list[str]:
+    """A letter for each way in which a method runs in a suite, and what the letters mean."""
     registry = distillers()
     names = [entry.name for entry in registry.entries()]
     lines = ["| suite | " + " | ".join(f"`{name}`" for name in names) + " |", "|---" * (len(names) + 1) + "|"]
+    letters: dict[str, str] = {}
     for name in SUITES:
         told = [how_it_runs(find_suite(name), registry.get(method).needs) for method in names]
-        cells = [words if runs else f"refused: {words}" for runs, words in told]
+        sentences = [words if runs else f"refused: it {words}" for runs, words in told]
+        cells = [letters.setdefault(words, chr(ord("A") + len(letters))) for words in sentences]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return lines
+    return [*lines, "", *(f"- **{letter}**: {words}." for words, letter in letters.items())]
 
 
 def _section(content: Mapping[str, Any]) -> list[str]:
