@@ -133,8 +133,6 @@ def _direction(results: Mapping[str, Any], theme: Theme) -> Figure:
     over.set(xlabel="student steps", ylabel="median angle (degrees)", ylim=(0, 180), title="Over the training")
     if any(step > 1 for steps in found.values() for step in steps):
         over.set_xscale("log")
-    for axis in (last, over):
-        axis.set_title(axis.get_title())
     over.legend(fontsize=8, loc="upper right")
     return figure
 

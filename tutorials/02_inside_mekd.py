@@ -1,0 +1,588 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 2. Inside MEKD
+#
+# Notebook 1 called `mekd.distill` and got a student. Here nothing is called that does the work for us: both stages are
+# written out by hand, from the package's public functions, and at the end the package's own class is asked whether it
+# computes the same.
+#
+# The idea of *mapping-emulation knowledge distillation* (Ma et al. 2024) in one paragraph. A teacher is a map $T$ from
+# images to class scores, and a black box hides it. But if we had a map $G$ back, from scores to images, then a student
+# $S$ could be compared with $T$ **in the space of images**: feed both sets of scores to $G$ and look at how far the two
+# pictures are apart. A picture has hundreds of pixels where a score vector has ten numbers, so the comparison is more
+# detailed than one of the scores; and the same $G$ provides images to ask about, so that no real one has to leave.
+#
+# 1. **Stage 1, deprivatisation**: train $G$ as a GAN on the few images that we have.
+# 2. **Stage 2, distillation**: freeze $G$, ask the teacher about $x = G(z)$, and minimise
+#
+# $$L = w_f \cdot \operatorname{mean} \left| G(y_S / t_g) - G(y_T / t_g) \right|
+#   + w_{kl} \cdot t^2 \, KL\big(\mathrm{softmax}(y_T / t) \,\|\, \mathrm{softmax}(y_S / t)\big)$$
+#
+# with $y_T = T(x)$ and $y_S = S(x)$. Every symbol will become a line of code. About a minute on a CPU.
+
+# %%
+import copy
+
+import ipywidgets as widgets
+import numpy as np
+import torch
+from IPython.display import Image
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
+from torch import Tensor, nn
+
+import mekd_plugin as mekd
+from mekd_plugin.bench.statistics import wilson_interval
+from mekd_plugin.data import load
+from mekd_plugin.data.splits import edge_images
+from mekd_plugin.functional import discriminator_loss, generator_loss, kd_divergence, logit_mse
+from mekd_plugin.mekd.alignment import image_distance, latent_from_scores, score_scale
+from mekd_plugin.mekd.deprivatization import generator_health, response_strength
+from mekd_plugin.mekd.folding import fold
+from mekd_plugin.networks import build
+from mekd_plugin.networks.generators import Generator, sample_latent, small_discriminator
+from mekd_plugin.plotting import colours, figure_style, png
+from mekd_plugin.responses import centre_scores
+from mekd_plugin.rows import Rows
+from mekd_plugin.training.evaluation import accuracy
+from mekd_plugin.training.recipe import Recipe
+from mekd_plugin.training.teacher import train_teacher
+from mekd_plugin.views import translate
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+TEACHER_STEPS, GENERATOR_STEPS, STUDENT_STEPS = (1000, 3000, 1000) if device == "cuda" else (500, 1000, 300)
+torch.set_num_threads(1)  # with one thread a CPU gives the same numbers at every run; take more for speed
+
+# %% [markdown]
+# ## The two sides
+#
+# As in notebook 1: a teacher that somebody trained (a ResNet-8 this time), behind a wall that counts; 125 digits
+# without labels on our side.
+
+# %% tags=["nbval-ignore-output"]
+# Output not compared: the last digit of an accuracy after training depends on the processor. It is asserted instead.
+digits = load("digits")
+network = train_teacher(
+    build("resnet8", 10, digits.image_shape, seed=0),
+    digits.train_images,
+    digits.train_labels,
+    num_classes=10,
+    recipe=Recipe(steps=TEACHER_STEPS),
+    device=device,
+    progress=False,
+)
+teacher_accuracy = accuracy(network, digits.test_images, digits.test_labels)
+assert teacher_accuracy > 0.97
+
+BANK, PLANE = 2000, 31
+teacher = mekd.BlackBox(network, "logits", num_classes=10, budget=BANK + PLANE**2)
+edge = edge_images(digits, real_images=125, seed=0).images.to(device)
+print(f"teacher: {100 * teacher_accuracy:.1f} %; unlabelled images: {len(edge)}")
+
+# %% [markdown]
+# # Stage 1: a map back
+#
+# $G$ takes a latent $z \in \mathbb{R}^C$, as wide as there are classes, so that later a vector of class scores can
+# stand in its place. Ten numbers are few to draw all the ways in which a 7 can be written. This package therefore adds
+# `style_dim` coordinates of plain noise $e$ beside them (the paper has none): $G(y, e)$.
+#
+# Nothing tells us what image belongs to which scores: the teacher gives no gradient, and asking costs. So $G$ learns as
+# in any GAN. A discriminator $D$ tells real images from drawn ones, and $G$ learns to pass:
+#
+# $$L_D = -\log D(x) - \log\big(1 - D(G(z))\big), \qquad L_G = -\log D(G(z)), \qquad z \sim N(0, I).$$
+#
+# Two losses, two players, and each minimises **its own**. One step, with one drawn batch for both:
+
+# %% tags=["training-step"]
+Optimisers = dict[str, torch.optim.Optimizer]
+
+
+def generator_step(generator: nn.Module, discriminator: nn.Module, optimisers: Optimisers, real: Tensor) -> Tensor:
+    drawn = generator(sample_latent(generator, len(real)))
+    shown = translate(drawn, 1)  # shifted by up to a pixel, real ones too, or D learns 125 images by heart
+
+    telling = discriminator_loss(discriminator(translate(real, 1)), discriminator(shown.detach()))
+    optimisers["discriminator"].zero_grad()
+    telling.backward()
+    optimisers["discriminator"].step()
+
+    passing = generator_loss(discriminator(shown))
+    optimisers["generator"].zero_grad()
+    passing.backward()
+    optimisers["generator"].step()
+    return torch.stack([telling, passing]).detach()
+
+
+# %% [markdown]
+# `detach` keeps $D$'s loss from moving $G$. The paper weighs $L_G$ by the strength of the teacher's answer to each
+# drawn image, so that those to which it responds strongly count more; that asks about every image of every step, which
+# here would be 32,000 queries. We have budgeted none for this stage.
+#
+# Now the loop. A fixed handful of latents is drawn again from time to time, to watch.
+
+# %%
+torch.manual_seed(0)
+generator = Generator(10, digits.image_shape, style_dim=54, width=16).to(device)
+discriminator = small_discriminator(digits.image_shape, width=16).to(device)
+optimisers = {
+    name: torch.optim.Adam(player.parameters(), lr=1e-3, betas=(0.5, 0.999))
+    for name, player in (("generator", generator), ("discriminator", discriminator))
+}
+watched = sample_latent(generator, 10)
+moments = [0, GENERATOR_STEPS // 10, GENERATOR_STEPS // 3, GENERATOR_STEPS]
+drawings, losses = [], []
+
+for step in range(GENERATOR_STEPS + 1):
+    if step in moments:
+        generator.eval()
+        with torch.no_grad():
+            drawings.append(generator(watched).cpu())
+        generator.train()
+    batch = edge[torch.randint(len(edge), (32,), device=device)]
+    losses.append(generator_step(generator, discriminator, optimisers, batch))
+
+losses = torch.stack(losses).cpu()
+print("asked so far:", teacher.ledger.total)
+
+# %% tags=["nbval-ignore-output"]
+# Output not compared: losses of a game of two depend on the processor's rounding after some dozen steps.
+for moment in moments:
+    recent = losses[max(0, moment - 50) : moment + 1].mean(dim=0)
+    print(f"step {moment:>4}: D's loss {recent[0]:.2f}, G's loss {recent[1]:.2f}")
+
+with figure_style():
+    figure, grid = plt.subplots(len(moments), 10, figsize=(6.4, 2.9))
+    for row, (moment, images) in enumerate(zip(moments, drawings, strict=True)):
+        for column, image in enumerate(images):
+            grid[row, column].imshow(image[0], cmap="gray", vmin=-1, vmax=1)
+            grid[row, column].set(xticks=[], yticks=[])
+        grid[row, 0].set_ylabel(f"step {moment}", rotation=0, ha="right", va="center")
+    picture = png(figure)
+Image(picture, width=640, alt="The same ten latents drawn at four moments of the generator's training")
+
+# %% [markdown]
+# A discriminator that cannot tell anything has the loss $2 \log 2 \approx 1.39$. Here it stays close to that: the two
+# are in balance, and the drawings go on improving while no loss falls. A loss of $D$ that sinks towards zero would be
+# the bad sign: it knows our few images by heart, and $G$ has nothing left to learn from it.
+#
+# From here on $G$ is **frozen**. `fold` makes a faster module of it that computes the same function: batch norms in
+# evaluation mode are a scale and a shift, and melt into the layers beside them.
+
+# %%
+generator.eval()
+frozen = fold(generator)
+
+with torch.no_grad():
+    difference = (frozen(watched) - generator(watched)).abs().max()
+print("same function:", bool(difference < 1e-4))
+print("anything left to train:", any(weight.requires_grad for weight in frozen.parameters()))
+
+# %% [markdown]
+# ## The bank
+#
+# Now the questions that the student will live on. Draw 2,000 latents, draw their images, ask **once**, keep the
+# answers. The paper asks about new images at every step, which at its settings comes to fifteen million queries; a bank
+# comes to 2,000, and a student may look at it as often as it likes.
+
+# %%
+latent = sample_latent(generator, BANK, rng=torch.Generator(device).manual_seed(1))
+with torch.no_grad():
+    images = frozen(latent)
+response = teacher.query(images, stage="bank")
+style = latent[:, 10:]
+print(teacher.ledger)
+
+# %% [markdown]
+# What does the teacher say of them? A generator that never draws a class cannot teach it; one whose images leave the
+# teacher undecided teaches little; and one that copies our images is no guard of privacy. `generator_health` looks at
+# all three, from answers that we have anyway.
+
+# %% tags=["nbval-ignore-output"]
+# Output not compared: shares of a trained generator's classes. They are asserted at the end.
+health = generator_health(Rows(images, response), edge)
+print("share of each class  :", " ".join(f"{share:.2f}" for share in health.class_shares))
+print(f"mean confidence      : {health.confidence:.2f}")
+print(f"drawn to nearest real: {health.distance_to_real:.2f}, real to nearest real: {health.real_to_real:.2f}")
+print("warnings             :", health.warnings or "none")
+
+strength = response_strength(response).cpu()
+with figure_style():
+    figure, (left_axes, right_axes) = plt.subplots(1, 2, figsize=(6.4, 2.6))
+    left_axes.bar(range(10), [100 * share for share in health.class_shares])
+    left_axes.axhline(10, color="black", linestyle="--", linewidth=1.2)
+    left_axes.set(xlabel="the teacher's answer", ylabel="share of the bank, %", xticks=range(10))
+    right_axes.hist(strength, bins=25, range=(0, 1))
+    right_axes.set(xlabel="the teacher's highest probability", ylabel="drawn images")
+    picture = png(figure)
+Image(picture, width=640, alt="Shares of the classes in the bank, and a histogram of the teacher's confidence")
+
+# %% [markdown]
+# ## A walk in the latent space
+#
+# Take three images of the bank that the teacher is sure of, and the plane through their latents. At every point of a
+# grid on it we draw the image, and ask the teacher what it is (961 more queries: the budget was made for it). The areas
+# with one answer are the **cells** of the teacher in this plane. A student has learnt the teacher when it has the same
+# cells, and what is hard about that happens at their borders.
+
+# %%
+surest = [int((response.values.softmax(dim=1)[:, label] * (response.labels == label)).argmax()) for label in (0, 4, 5)]
+corner, right, down = latent[surest]
+reach = torch.linspace(-0.3, 1.3, PLANE, device=device)
+rows_down, columns_right = (axis[..., None] for axis in torch.meshgrid(reach, reach, indexing="ij"))
+plane = corner + columns_right * (right - corner) + rows_down * (down - corner)
+with torch.no_grad():
+    scenes = frozen(plane.flatten(0, 1))
+answers = teacher.query(scenes, stage="plane")
+cells = answers.labels.view(PLANE, PLANE).cpu()
+print(teacher.ledger)
+
+# %% tags=["nbval-ignore-output"]
+# Output not compared: what the generator draws depends on the processor's rounding, and so do the answers.
+present, sizes = cells.unique(return_counts=True)
+print("grid points of each cell:", {int(label): int(size) for label, size in zip(present, sizes, strict=True)})
+confidence = answers.values.softmax(dim=1).amax(dim=1).view(PLANE, PLANE).cpu()
+
+with figure_style():
+    figure, (left_axes, right_axes) = plt.subplots(1, 2, figsize=(6.4, 3.9))
+    tiles = nn.functional.pad(scenes.view(PLANE, PLANE, 16, 16)[::5, ::5].cpu(), (1, 1, 1, 1), value=1.0)
+    left_axes.imshow(tiles.permute(0, 2, 1, 3).reshape(7 * 18, 7 * 18), cmap="gray", vmin=-1, vmax=1)
+    left_axes.set_title("what $G$ draws")
+    shade = torch.tensor([to_rgb(colour) for colour in colours(len(present))])[torch.searchsorted(present, cells)]
+    opacity = confidence[..., None] ** 2
+    right_axes.imshow(shade * opacity + 1 - opacity)
+    for label, size in zip(present, sizes, strict=True):
+        row, column = torch.nonzero(cells == label).float().mean(dim=0).round().int().tolist()
+        if size > 20 and cells[row, column] == label:
+            right_axes.text(column, row, f"{label}", ha="center", va="center", fontweight="bold", color="black")
+    right_axes.set_title("what the teacher calls it")
+    right_axes.set_xlabel("pale: unsure")
+    for axes in (left_axes, right_axes):
+        axes.set(xticks=[], yticks=[])
+        axes.grid(visible=False)
+    picture = png(figure)
+Image(picture, width=640, alt="Left, drawings over a plane of the latent space; right, the teacher's classes there")
+
+# %% [markdown]
+# # Stage 2: compare pictures
+#
+# ## From scores to a latent
+#
+# $G$ has learnt on $z \sim N(0, I)$; the teacher's scores have another size, and an offset that means nothing (add 5 to
+# all ten scores, and no probability changes). So scores are **centred** image by image, and divided by a constant
+# $t_g$. The paper takes $t_g = 5$; the spread of the bank's own scores fits any teacher.
+
+# %%
+scores = centre_scores(response.values)
+scale = float(score_scale(scores))
+target_latent = latent_from_scores(scores, scale, style)
+with torch.no_grad():
+    target = frozen(target_latent)
+
+print("largest mean of a row :", f"{scores.mean(dim=1).abs().max():.4f}")
+print("spread after dividing :", f"{(scores / scale).std():.2f}")
+print("latent                :", tuple(target_latent.shape), "=", "10 scores + 54 of noise")
+
+# %% [markdown]
+# Look at the three pictures that belong to one row of the bank: the image $x$ that was asked about, the teacher's
+# $G(y_T / t_g, e)$, and that of a student which has learnt nothing. The row keeps its own noise $e$, so what differs
+# between the last two is what the two networks think.
+
+
+# %%
+def pocket_student(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+
+    def block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
+        convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+    features = [*block(1, 12, 2), *block(12, 24, 1), *block(24, 48, 2), nn.AdaptiveAvgPool2d(2)]
+    return nn.Sequential(*features, nn.Flatten(), nn.Linear(192, 10)).to(device)
+
+
+def drawn_from(student: nn.Module, rows: slice) -> Tensor:
+    student.eval()
+    with torch.no_grad():
+        logits = student(images[rows])
+        return frozen(latent_from_scores(centre_scores(logits), scale, style[rows])).cpu()
+
+
+# %% tags=["nbval-ignore-output"]
+# Output not compared: a distance between images that a trained generator draws.
+rows = slice(0, 10)
+untrained = drawn_from(pocket_student(0), rows)
+print(f"mean difference of the last two rows, a pixel: {(untrained - target[rows].cpu()).abs().mean():.2f} (at most 2)")
+
+with figure_style():
+    figure, grid = plt.subplots(3, 10, figsize=(6.4, 2.3))
+    named = {"x": images[rows].cpu(), "teacher's": target[rows].cpu(), "untrained\nstudent's": untrained}
+    for row, (name, pictures) in enumerate(named.items()):
+        for column, image in enumerate(pictures):
+            grid[row, column].imshow(image[0], cmap="gray", vmin=-1, vmax=1)
+            grid[row, column].set(xticks=[], yticks=[])
+        grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
+    picture = png(figure)
+Image(picture, width=640, alt="Images asked about, and what G draws from the teacher's and from a student's scores")
+
+# %% [markdown]
+# Two things to see. The teacher's picture is *not* the image that was asked about: $G$ was never told to invert $T$, it
+# only learnt to draw. That is enough, since what matters is that equal scores give equal pictures, and different ones
+# do not. And all three pictures of a column resemble each other: most of the handwriting is in the noise $e$, and ten
+# scores move it from one digit towards another.
+#
+# ## The loss and its gradient
+#
+# The image-space term is the mean absolute difference of the two pictures, and the gradient that reaches the student
+# goes **through** $G$, backwards from pixels to ten scores. Five things ought to be true of it.
+
+# %%
+student_scores = centre_scores(pocket_student(0).eval()(images[:256])).detach().requires_grad_()
+distance = image_distance(frozen, latent_from_scores(student_scores, scale, style[:256]), target[:256])
+(through_g,) = torch.autograd.grad(distance, student_scores)
+
+by_hand = (frozen(latent_from_scores(student_scores, scale, style[:256])) - target[:256]).abs().mean()
+print("1. it is the formula            :", torch.allclose(distance, by_hand))
+
+at_optimum = image_distance(frozen, target_latent[:256], target[:256])
+print("2. zero where scores are equal  :", bool(at_optimum < 1e-5))
+
+print("3. every row gets a gradient    :", bool((through_g.norm(dim=1) > 0).all()))
+print("4. G's weights get none         :", all(weight.grad is None for weight in frozen.parameters()))
+
+precise = copy.deepcopy(frozen).double()
+one = student_scores[:1].detach().double().requires_grad_()
+
+
+def distance_of(scores: Tensor) -> Tensor:
+    return image_distance(precise, latent_from_scores(scores, scale, style[:1].double()), target[:1].double())
+
+
+print("5. finite differences confirm it:", torch.autograd.gradcheck(distance_of, one, eps=1e-7, atol=1e-4))
+
+# %% [markdown]
+# ## Where does it point?
+#
+# Two terms could pull the student: the divergence $KL$ of the softened answers, and the distance in image space. A
+# third, for comparison, is the plain squared difference of the scores, whose downhill direction is the straight line
+# from $y_S$ to $y_T$. The angle between two gradients says whether they teach the same thing.
+
+# %% tags=["nbval-ignore-output"]
+# Output not compared: cosines of gradients through a trained generator.
+straight = (scores[:256] - student_scores).detach()
+gradients = {"image space": through_g}
+for name, loss in (
+    ("divergence", kd_divergence(student_scores, scores[:256], temperature=4.0)),
+    ("squared error", logit_mse(student_scores, scores[:256])),
+):
+    (gradients[name],) = torch.autograd.grad(loss, student_scores)
+
+cosines = {name: torch.cosine_similarity(-gradient, straight, dim=1).cpu() for name, gradient in gradients.items()}
+for name, values in cosines.items():
+    print(f"{name:<14} cosine with y_T - y_S: {values.mean():+.2f} on average, {values.min():+.2f} at least")
+
+with figure_style():
+    figure, (left_axes, right_axes) = plt.subplots(1, 2, figsize=(6.4, 2.9), width_ratios=(3, 2))
+    for offset, (name, gradient) in zip((-0.27, 0, 0.27), gradients.items(), strict=True):
+        downhill = (-gradient[0] / gradient[0].norm()).cpu()
+        left_axes.bar(np.arange(10) + offset, downhill, width=0.27, label=name)
+    left_axes.set(xlabel="class", ylabel="downhill, length 1", xticks=range(10))
+    left_axes.set_title(f"one image; the teacher says {int(response.labels[0])}")
+    for colour, values in zip(colours(2), (cosines["image space"], cosines["divergence"]), strict=True):
+        right_axes.hist(values, bins=40, range=(-1, 1), color=colour, alpha=0.7)
+    right_axes.set(xlabel="cosine with $y_T - y_S$", ylabel="images")
+    figure.legend(*left_axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    picture = png(figure)
+Image(picture, width=640, alt="The downhill direction of three losses for one image, and their cosines with the line")
+
+# %% [markdown]
+# The image-space gradient is downhill for the scores as well, but it takes another way: it moves those scores first
+# that change the picture most. The paper argues that this leads towards the borders of the teacher's cells. Whether it
+# *helps* is a question for an experiment, and we shall make one below.
+#
+# ## The loop
+#
+# The student's step is the equation from the top of the page.
+
+# %% tags=["training-step"]
+Weights = tuple[float, float]
+
+
+def student_loss(student: nn.Module, generator: nn.Module, batch: dict[str, Tensor], weights: Weights) -> Tensor:
+    image_weight, divergence_weight = weights
+    logits = student(batch["images"])
+    divergence = kd_divergence(logits, batch["scores"], temperature=4.0)
+    latent = latent_from_scores(centre_scores(logits), batch["scale"], batch["style"])
+    return image_weight * image_distance(generator, latent, batch["target"]) + divergence_weight * divergence
+
+
+def student_step(
+    student: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    generator: nn.Module,
+    batch: dict[str, Tensor],
+    weights: Weights,
+) -> Tensor:
+    loss = student_loss(student, generator, {**batch, "images": translate(batch["images"], 1)}, weights)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.detach()
+
+
+# %%
+bank = {"images": images, "scores": scores, "style": style, "target": target}
+
+
+def taught(weights: Weights, seed: int = 0) -> tuple[nn.Module, list[float]]:
+    student = pocket_student(seed)
+    optimiser = torch.optim.AdamW(student.parameters(), lr=3e-3, weight_decay=5e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=3e-3, total_steps=STUDENT_STEPS)
+    curve = []
+    for step in range(1, STUDENT_STEPS + 1):
+        student.train()
+        chosen = torch.randint(BANK, (64,), device=device)
+        batch = {name: column[chosen] for name, column in bank.items()} | {"scale": torch.tensor(scale, device=device)}
+        student_step(student, optimiser, frozen, batch, weights)
+        schedule.step()
+        if step % (STUDENT_STEPS // 6) == 0:
+            curve.append(accuracy(student, digits.test_images, digits.test_labels))
+    return student.eval(), curve
+
+
+before = teacher.ledger.total
+student, curve = taught((0.3, 1.0))
+print("queries of stage 2:", teacher.ledger.total - before)
+
+# %% tags=["nbval-ignore-output"]
+# Output not compared: accuracies after training depend on the processor. The last one is asserted at the end.
+print("test accuracy, %:", " ".join(f"{100 * value:.1f}" for value in curve))
+
+# %% [markdown]
+# The student trained on a bank that was paid for once; stage 2 asked nothing. (The test labels only drew the curve.)
+#
+# ## The package computes the same
+#
+# `mekd.create` gives the method without any loop. Hand it our frozen generator and a batch of our bank, and compare its
+# loss with ours.
+
+# %%
+method = mekd.create("mekd", num_classes=10, image_shape=digits.image_shape, latent_temperature=scale, image_weight=0.3)
+method.freeze(generator)
+some = torch.arange(64, device=device)
+parts = method.losses(student, Rows(images, response, {"style": style})[some])
+
+ours = student_loss(
+    student,
+    frozen,
+    {name: column[some] for name, column in bank.items()} | {"scale": torch.tensor(scale, device=device)},
+    (0.3, 1.0),
+)
+print("parts of its loss :", ", ".join(parts))
+print("the same as ours  :", torch.allclose(parts["loss"], ours, rtol=1e-4))
+
+# %% [markdown]
+# # Which part carries it?
+#
+# A formula with two terms invites the question whether it needs both. An **ablation** answers it: the same bank, the
+# same student, the same order of batches, and only the weights change. Besides five values of $w_f$ we leave the
+# divergence out altogether and let the student learn from pictures alone.
+
+# %%
+VARIANTS: dict[str, Weights] = {f"{weight:g}": (weight, 1.0) for weight in (0, 0.3, 3, 30, 100)} | {"alone": (1.0, 0.0)}
+ablation = {name: taught(weights) for name, weights in VARIANTS.items()}
+
+
+def draw_variant(chosen: str) -> bytes:
+    student, curve = ablation[chosen]
+    steps = np.arange(1, len(curve) + 1) * (STUDENT_STEPS // 6)
+    with figure_style():
+        figure = plt.figure(figsize=(6.4, 4.4))
+        above, below = figure.subfigures(2, 1, height_ratios=(3, 2))
+        axes = above.subplots()
+        for _, other in ablation.values():
+            axes.plot(steps, [100 * value for value in other], color="silver", linewidth=1.2)
+        axes.plot(steps, [100 * value for value in curve], marker="o", label=f"$w_f$ = {chosen}")
+        axes.set(xlabel="student steps", ylabel="test accuracy, %", ylim=(None, 101))
+        axes.legend(loc="lower right")
+        grid = below.subplots(2, 10)
+        for row, (name, pictures) in enumerate(
+            {"teacher's": target[rows].cpu(), "student's": drawn_from(student, rows)}.items()
+        ):
+            for column, image in enumerate(pictures):
+                grid[row, column].imshow(image[0], cmap="gray", vmin=-1, vmax=1)
+                grid[row, column].set(xticks=[], yticks=[])
+            grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
+        return png(figure)
+
+
+# %% [markdown]
+# With a running kernel, **move the slider**: the upper plot shows how that student learnt (the others in grey), the
+# lower one what $G$ draws from its scores, under what it draws from the teacher's.
+
+# %% tags=["nbval-ignore-output", "widget"]
+# Output not kept and not compared: a widget lives in a kernel. The picture below is there without one.
+slider = widgets.SelectionSlider(options=list(VARIANTS), value="0.3", description="w_f")
+view = widgets.Image(value=draw_variant(slider.value), width=640)
+slider.observe(lambda change: setattr(view, "value", draw_variant(change.new)), names="value")
+widgets.VBox([slider, view])
+
+# %% tags=["nbval-ignore-output"]
+# Output not compared: accuracies and distances after training. They are asserted at the end.
+apart = {
+    name: float((drawn_from(student, slice(0, 256)) - target[:256].cpu()).abs().mean())
+    for name, (student, _) in ablation.items()
+}
+for name, (_, curve) in ablation.items():
+    print(f"w_f {name:>5}: test accuracy {100 * curve[-1]:.1f} %, distance in image space {apart[name]:.3f}")
+
+intervals = {name: wilson_interval(curve[-1], len(digits.test_labels)) for name, (_, curve) in ablation.items()}
+with figure_style():
+    figure, (left_axes, right_axes) = plt.subplots(1, 2, figsize=(6.4, 3.0), sharey=True)
+    for row, (name, interval) in enumerate(intervals.items()):
+        left_axes.plot([100 * interval.low, 100 * interval.high], [row, row], color=colours(1)[0])
+        left_axes.plot(100 * interval.mean, row, "o", color=colours(1)[0])
+        right_axes.plot(apart[name], row, "s", color=colours(2)[1])
+    left_axes.set(xlabel="test accuracy, %, 95 % interval", yticks=range(len(VARIANTS)), yticklabels=VARIANTS)
+    left_axes.set(ylabel="$w_f$", ylim=(len(VARIANTS) - 0.5, -0.5))
+    right_axes.set(xlabel="distance in image space", xlim=(0, None))
+    picture = png(figure)
+Image(picture, width=640, alt="Final accuracy and image-space distance of the students of the ablation")
+
+# %% [markdown]
+# Read it with care. A larger $w_f$ does what it says: the students' pictures come closer to the teacher's. Pictures
+# alone teach the classes, too, which is remarkable: that student never saw a divergence. But beside the divergence the
+# accuracies lie within each other's intervals, which count the 540 test images only and not yet the luck of a seed.
+# Nothing is shown by such a difference either way. This package's own trials with several seeds found no measurable
+# gain of the term on these digits; what carries MEKD here is its first half, a generator that turns 125 images into
+# 2,000 new ones. The next notebook is about telling differences from luck.
+#
+# ## What was learned, as assertions
+
+# %%
+assert teacher.ledger.by_stage == {"bank": BANK, "plane": PLANE**2}, "stage 1 and stage 2 asked nothing"
+assert teacher.ledger.total == teacher.ledger.budget
+assert min(health.class_shares) > 0.01, "every class is drawn"
+assert health.distance_to_real > 0.3 * health.real_to_real, "and not copied"
+assert cosines["squared error"].min() > 0.999, "the straight line is the straight line"
+assert cosines["image space"].mean() > 0.1, "pictures pull the scores the same way, on average"
+assert torch.allclose(parts["loss"], ours, rtol=1e-4)
+assert ablation["0.3"][1][-1] > 0.88 and ablation["alone"][1][-1] > 0.75
+assert apart["30"] < apart["0"], "the term brings the pictures together"
+print("all as expected")
+
+# %% [markdown]
+# **Next:** [3. Head to head](03_head_to_head.ipynb), where methods are compared, and you learn not to believe it.
+#
+# **References.** Ma, Xiang, Wang, Wu, Li, *Aligning Logits Generatively for Principled Black-Box Knowledge
+# Distillation*, CVPR 2024. Goodfellow et al., *Generative Adversarial Nets*, NeurIPS 2014. Hinton, Vinyals, Dean,
+# *Distilling the Knowledge in a Neural Network*, 2015. The public functions used here are documented in
+# `mekd_plugin.mekd`.
