@@ -553,17 +553,17 @@ with figure_style():
         right_axes.plot(apart[name], row, "s", color=colours(2)[1])
     left_axes.set(xlabel="test accuracy, %, 95 % interval", yticks=range(len(VARIANTS)), yticklabels=VARIANTS)
     left_axes.set(ylabel="$w_f$", ylim=(len(VARIANTS) - 0.5, -0.5))
-    right_axes.set(xlabel="distance in image space", xlim=(0, None))
+    right_axes.set(xlabel="distance in image space", xlim=(0, 1.2 * max(apart.values())))
     picture = png(figure)
 Image(picture, width=640, alt="Final accuracy and image-space distance of the students of the ablation")
 
 # %% [markdown]
-# Read it with care. A larger $w_f$ does what it says: the students' pictures come closer to the teacher's. Pictures
-# alone teach the classes, too, which is remarkable: that student never saw a divergence. But beside the divergence the
-# accuracies lie within each other's intervals, which count the 540 test images only and not yet the luck of a seed.
-# Nothing is shown by such a difference either way. This package's own trials with several seeds found no measurable
-# gain of the term on these digits; what carries MEKD here is its first half, a generator that turns 125 images into
-# 2,000 new ones. The next notebook is about telling differences from luck.
+# Read it with care. A larger $w_f$ does what it says: the students' pictures come a little closer to the teacher's.
+# Pictures alone teach the classes, too, which is remarkable: that student never saw a divergence. But beside the
+# divergence the accuracies lie within each other's intervals, which count the 540 test images only and not yet the luck
+# of a seed. Nothing is shown by such a difference either way. This package's own trials with several seeds found no
+# measurable gain of the term on these digits; what carries MEKD here is its first half, a generator that turns 125
+# images into 2,000 new ones. The next notebook is about telling differences from luck.
 #
 # ## What was learned, as assertions
 

@@ -21,6 +21,7 @@
 # %%
 import math
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -112,20 +113,21 @@ SHARED = Path(tempfile.mkdtemp())  # a generator costs no query, so all budgets 
 
 def one_run(method: str, seed: int, budget: int) -> RunRecord:
     teacher = mekd.BlackBox(network, "logits", num_classes=10, budget=budget)
-    result = mekd.distill(
-        pocket_student(seed),
-        teacher,
-        edge_images(digits, real_images=125, seed=seed).images,
-        method,
-        recipe=RECIPE,
-        seed=seed,
-        device=device,
-        cache=SHARED,
-        evaluate=lambda student: {"accuracy": accuracy(student, digits.test_images, digits.test_labels)},
-        evaluate_steps=range(STUDENT_STEPS // 10, STUDENT_STEPS, STUDENT_STEPS // 10),
-        progress=False,
-        **OWN.get(method, {}),
-    )
+    with warnings.catch_warnings(action="ignore"):  # what a method has to say about its health goes into the record
+        result = mekd.distill(
+            pocket_student(seed),
+            teacher,
+            edge_images(digits, real_images=125, seed=seed).images,
+            method,
+            recipe=RECIPE,
+            seed=seed,
+            device=device,
+            cache=SHARED,
+            evaluate=lambda student: {"accuracy": accuracy(student, digits.test_images, digits.test_labels)},
+            evaluate_steps=range(STUDENT_STEPS // 10, STUDENT_STEPS, STUDENT_STEPS // 10),
+            progress=False,
+            **OWN.get(method, {}),
+        )
     curve = [entry for entry in result.history if entry["stage"] == "evaluation"]
     needs = registry.distillers().get(method).needs
     return RunRecord(
@@ -242,7 +244,7 @@ for one, other in (("mekd", "kd"), ("kd", "logit_mimicry"), ("kd", "distribution
     differences[one, other] = mean_interval(gaps)
     mean, low, high = (100 * value for value in differences[one, other][:3])
     verdict = "a difference" if low > 0 or high < 0 else "no difference shown"
-    print(f"{one} - {other}: {mean:+.2f} points, 95 % from {low:+.2f} to {high:+.2f}: {verdict}")
+    print(f"{one} - {other}: {mean:+z.2f} points, 95 % from {low:+z.2f} to {high:+z.2f}: {verdict}")
 
 # %% [markdown]
 # "No difference shown" is not "no difference". It says that these seeds cannot tell. How many could? To see a
@@ -290,7 +292,7 @@ Image(pictures["accuracy_against_queries"], width=640, alt="Accuracy against que
 # %% [markdown]
 # The axis is logarithmic, because a point of accuracy is paid in factors. Two things can be seen, as far as three seeds
 # show anything. `kd` sends 125 real images first and then views of them, and more views of the same 125 digits soon add
-# little. `mekd` begins lower, since it has only drawings to show, and gains with every new one.
+# little. `mekd` begins lower, since it has only drawings to show, and goes on gaining with every new one.
 #
 # ## A meter under somebody else's script
 #

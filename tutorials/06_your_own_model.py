@@ -282,7 +282,7 @@ Markdown(
 # %%
 package = importlib.util.find_spec("rapidocr_onnxruntime")
 model_file = Path(package.origin).parent / "models" / "ch_ppocr_mobile_v2.0_cls_infer.onnx"
-session = onnx_teacher(model_file, threads=1)
+text_model = onnx_teacher(model_file, threads=1)
 
 WORDS = """the quick brown fox jumps over lazy dog while seven wizards build boxes under bright yellow lamps every
 evening Total amount Invoice number Please return this form before Monday All rights reserved Chapter Figure Table
@@ -311,7 +311,7 @@ def text_lines(count: int, seed: int) -> tuple[Tensor, Tensor]:
 def orientation(images: Tensor) -> Tensor:
     """Our lines (N, 1, 24, 96) -> the probabilities of upright and upside down, (N, 2)."""
     enlarged = F.interpolate(images.cpu(), size=(48, 192), mode="bilinear", align_corners=False)
-    return session(enlarged.expand(-1, 3, -1, -1))
+    return text_model(enlarged.expand(-1, 3, -1, -1))
 
 
 lines, _ = text_lines(1500, seed=0)

@@ -170,7 +170,7 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
         seed=spec.seed,
         directory=_copied(directory, copy),
         resume=True,
-        device=spec.device,
+        device="cpu",  # where transport is solved
         validation=spec.validation,
         progress=False,
         **spec.hyperparameters,
