@@ -65,7 +65,10 @@ def test_a_run_is_opened_as_it_ended(bench):
     out, _ = bench
     folder = next(path for path in (out / "runs").iterdir() if "mekd" in path.name)
     files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    torch.set_num_threads(2)  # not the run's number
     subject = open_run(folder, points=50)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == files
     assert subject.inverse is not None and len(subject.snapshots) > 3 and list(subject.others) == ["kd"]
     assert [name for name, _ in siblings(folder)] == ["kd"]

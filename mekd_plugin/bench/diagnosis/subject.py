@@ -153,7 +153,12 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
     place = Place(str(directory.parents[1] if directory.parent.name == "runs" else directory), data_root=data_root)
     data = load_data(spec, place)
     split = edge_of(spec, data)
-    teacher, _ = prepare_teacher(spec, place, data, split)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(spec.threads)  # with another number a teacher trained here is another one
+    try:
+        teacher, _ = prepare_teacher(spec, place, data, split)
+    finally:
+        torch.set_num_threads(threads)
 
     def network(path: Path) -> nn.Module:
         return load_weights(build(spec.student, data.num_classes, data.image_shape), path).eval()
