@@ -50,9 +50,7 @@ def image_space(subject: Subject) -> Finding:
     On held-out real images: a method's own rows would favour it before the others.
     """
     teacher = subject.scores(subject.real_answers)
-    inverse = subject.inverse
-    if inverse is None:
-        raise TypeError("image_space is asked of a method with a generator only")
+    inverse = subject.require_inverse()
 
     def drawn(scores: Tensor) -> Tensor:
         return torch.cat([inverse.generator(part) for part in subject.latent_of(scores).split(256)])

@@ -84,7 +84,7 @@ class Subject:
     def latent(self) -> Tensor:
         """New latents ``(points, C + style_dim)`` of the generator."""
         rng = torch.Generator().manual_seed(self.seed + 1)
-        return torch.randn(self.points, self.method.num_classes + self._inverse().style_dim, generator=rng)
+        return torch.randn(self.points, self.method.num_classes + self.require_inverse().style_dim, generator=rng)
 
     @cached_property
     def generated(self) -> Tensor:
@@ -100,7 +100,7 @@ class Subject:
     def draw(self, latent: Tensor) -> Tensor:
         """Images of latents, in the teacher's value range."""
         low, high = self.teacher.value_range
-        parts = [self._inverse().generator(part) for part in latent.split(256)]
+        parts = [self.require_inverse().generator(part) for part in latent.split(256)]
         return (low + (torch.cat(parts) + 1) * (high - low) / 2).clamp(low, high)
 
     def scores(self, response: Response) -> Tensor:
@@ -110,7 +110,7 @@ class Subject:
 
     def latent_of(self, scores: Tensor, style: Tensor | None = None) -> Tensor:
         """Latents ``(N, C + style_dim)`` of centred scores; without a style, of one drawn for each row."""
-        inverse = self._inverse()
+        inverse = self.require_inverse()
         if style is None:
             rng = torch.Generator().manual_seed(self.seed + 2)
             style = torch.randn(len(scores), inverse.style_dim, generator=rng)
@@ -129,7 +129,12 @@ class Subject:
             handle.remove()
         return torch.cat(seen)
 
-    def _inverse(self) -> Inverse:
+    def require_inverse(self) -> Inverse:
+        """The method's generator.
+
+        Raises:
+            CheckpointError: it has none.
+        """
         if self.inverse is None:
             raise CheckpointError(f"{self.name} has no generator: this question is about one")
         return self.inverse
