@@ -61,14 +61,14 @@ class DistributionAlignment(TransferSetDistiller):
         return {"critic": Player(self.critic, partial(Adam, lr=self.critic_learning_rate))}
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
-        logits, scores = student(rows.images), rows.teacher().scores()
+        logits, scores = student(rows.images), rows.answers().scores()
         divergence = kd_divergence(logits, scores, self.temperature)
         fooling = generator_loss(self.critic(centre_scores(logits)))
         loss = self.divergence_weight * divergence + self.adversarial_weight * fooling
         return {"loss": loss, "divergence": divergence, "adversarial": fooling}
 
     def player_losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
-        logits, scores = student(rows.images).detach(), rows.teacher().scores()
+        logits, scores = student(rows.images).detach(), rows.answers().scores()
         return {"critic": discriminator_loss(self.critic(scores), self.critic(centre_scores(logits)))}
 
 

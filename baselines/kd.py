@@ -40,7 +40,7 @@ class KD(TransferSetDistiller):
         self.temperature, self.smoothing = temperature, smoothing
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
-        logits, response = student(rows.images), rows.teacher()
+        logits, response = student(rows.images), rows.answers()
         if response.soft:
             return {"loss": kd_divergence(logits, response.scores(), self.temperature)}
         return {"loss": cross_entropy_labels(logits, response.labels, self.smoothing)}

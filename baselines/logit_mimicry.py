@@ -30,4 +30,4 @@ class LogitMimicry(TransferSetDistiller):
     presets: ClassVar = {"quick": {}, "paper": {}}
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
-        return {"loss": logit_mse(student(rows.images), rows.teacher().scores())}
+        return {"loss": logit_mse(student(rows.images), rows.answers().scores())}

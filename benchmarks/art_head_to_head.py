@@ -35,8 +35,8 @@ from mekd_plugin.bench.teachers import LabelledImages, trained_teacher
 from mekd_plugin.data import edge_images, load
 from mekd_plugin.data.datasets import ImageData
 from mekd_plugin.harness.art import SUITE, black_box_classifier
-from mekd_plugin.harness.art_extraction import attack_of
-from mekd_plugin.harness.counting import Counted
+from mekd_plugin.harness.art.guest import attack_of
+from mekd_plugin.harness.meter import Counted
 from mekd_plugin.networks import build
 from mekd_plugin.registry import available, distillers
 from mekd_plugin.training.evaluation import accuracy, predict

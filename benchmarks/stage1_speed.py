@@ -27,7 +27,7 @@ from torch.optim import Adam
 
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.data.datasets import load
-from mekd_plugin.mekd.deprivatization import deprivatization
+from mekd_plugin.mekd.emulations.gan import deprivatization
 from mekd_plugin.networks import build
 from mekd_plugin.networks.generators import Generator, sample_latent, small_discriminator
 from mekd_plugin.rows import ImageRows

@@ -86,7 +86,7 @@ def arms(method: str, settings: dict[str, Any], directory: str) -> dict[str, Arm
     box.pre_epoch_process(epoch=0)
     loader, hosted, student = box.train_data_loader, box.mekd.hosted, box.student_model
     rows = [hosted.rows(images, supplement["rows"]) for images, _, supplement in loader]
-    batches = [(part.images, part.teacher().labels, columns(part)) for part in rows]
+    batches = [(part.images, part.answers().labels, columns(part)) for part in rows]
     losses = straight_losses(method, directory)
     ours, theirs = hosted.losses(student, rows[0])["loss"], losses(student(batches[0][0]), batches[0][2])
     if not torch.isclose(ours, theirs, rtol=1e-4):
@@ -101,7 +101,7 @@ def arms(method: str, settings: dict[str, Any], directory: str) -> dict[str, Arm
 
 
 def columns(rows: Rows) -> dict[str, Tensor]:
-    return {"scores": rows.teacher().scores(), **rows.extra}
+    return {"scores": rows.answers().scores(), **rows.extra}
 
 
 def straight_losses(method: str, directory: str) -> Losses:

@@ -23,10 +23,10 @@ from torch import Tensor
 
 from mekd_plugin.transport import bures_wasserstein, sinkhorn_divergence, wasserstein
 from mekd_plugin.transport.estimates import Estimate
-from mekd_plugin.transport.exact import EXACT_POINTS, Order
+from mekd_plugin.transport.estimators.exact import EXACT_POINTS, Order
+from mekd_plugin.transport.estimators.scalable import bijection, bracket, low_rank, lower_bound, minibatch
+from mekd_plugin.transport.estimators.slices import max_sliced, slice_factor, sliced
 from mekd_plugin.transport.samples import Sample
-from mekd_plugin.transport.scalable import bijection, bracket, low_rank, lower_bound, minibatch
-from mekd_plugin.transport.slices import max_sliced, slice_factor, sliced
 
 DIMENSIONS = (10, 1000)
 LARGE, BOTH, HELD_AGAINST = 100_000, 10_000, 3000

@@ -20,7 +20,7 @@ from mekd_plugin.data import edge_images, load
 from mekd_plugin.harness import timm as mekd_timm
 from mekd_plugin.networks import build
 from mekd_plugin.training.recipe import Recipe
-from mekd_plugin.training.teacher import train_teacher
+from mekd_plugin.training.supervised import train_teacher
 
 
 def train(

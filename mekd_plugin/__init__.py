@@ -13,6 +13,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mekd_plugin.version import __version__
+
 if TYPE_CHECKING:
     from mekd_plugin.blackbox.meter import meter
     from mekd_plugin.blackbox.teacher import BlackBox
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from mekd_plugin.training.plan import plan
     from mekd_plugin.training.run import distill, host
 
-__version__ = "0.1.0"
 __all__ = ["BlackBox", "__version__", "available", "create", "distill", "host", "meter", "plan", "register"]
 
 _HOMES = {

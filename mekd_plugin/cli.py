@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mekd_plugin import __version__
 from mekd_plugin.bench.grid import BenchConfig
 from mekd_plugin.errors import InputError, MekdError
 from mekd_plugin.files import bundled, writable_directory
 from mekd_plugin.flags import flags_of, parse_assignment, read_yaml
 from mekd_plugin.registry import distillers
+from mekd_plugin.version import __version__
 
 __all__ = ["app", "main"]
 

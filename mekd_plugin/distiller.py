@@ -106,7 +106,7 @@ class Training:
         trains_student: whether the player ``"student"`` takes part, with the optimiser and schedule of the run's
             recipe, which are no method's business.
         steps: how many; None takes the recipe's number of student steps.
-        share: part of ``steps`` that this stage takes where ``steps`` is None (a method in rounds has several).
+        fraction: part of ``steps`` that this stage takes where ``steps`` is None (a method in rounds has several).
         batch_size: rows a step; None takes the recipe's.
         ask: for a step that needs fresh answers: ``ask(rows) -> rows`` whose images the loop sends to the teacher;
             the step then finds them, answered, in ``rows.asked``.
@@ -120,7 +120,7 @@ class Training:
     players: dict[str, Player] = field(default_factory=dict)
     trains_student: bool = False
     steps: int | None = None
-    share: float = 1.0
+    fraction: float = 1.0
     batch_size: int | None = None
     ask: Callable[[Rows], Rows] | None = None
     reuse: str | None = None
@@ -233,7 +233,7 @@ class Distiller:
             parts = self.losses(forward, batch)
             others = self.player_losses(forward, batch)
             update({"student": parts["loss"], **others})
-            agreement = forward(batch.images).argmax(dim=1) == batch.teacher().labels
+            agreement = forward(batch.images).argmax(dim=1) == batch.answers().labels
             detached = {key: value.detach() for key, value in {**parts, **others}.items()}
             return {**detached, "agreement": agreement.float().mean()}
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: temporary file, flush to disk, rename."""
+"""Files that survive a killed process: written whole and renamed, or only ever appended to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mekd_plugin.errors import InputError
 
-__all__ = ["bundled", "write_atomically", "writable_directory"]
+__all__ = ["AppendedFile", "bundled", "cannot_write", "write_atomically", "writable_directory"]
 
 
 def bundled(name: str) -> Path:
@@ -33,7 +33,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     try:
         # A temporary file is its owner's alone; the finished one is for all who may look into the directory.
         os.chmod(temporary, path.parent.stat().st_mode & 0o666)
@@ -43,7 +43,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     finally:
         Path(temporary).unlink(missing_ok=True)
 
@@ -59,9 +59,53 @@ def writable_directory(path: Path) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     return path
 
 
-def _cannot_write(path: Path, error: OSError) -> InputError:
+class AppendedFile:
+    """A file that only grows; what ``append`` returned from is on the disk, whole.
+
+    Args:
+        path: of the file, made if it does not exist.
+        length: bytes of it to keep: what lies behind them is a torn record of a killed process, and is cut.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, length: int) -> None:
+        self._path, self._length = path, length
+        try:
+            self._file = path.open("ab", buffering=0)
+            self._file.truncate(length)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    def append(self, record: bytes, *, sync: bool = True) -> None:
+        """Write ``record`` at the end; ``sync`` waits until the disk has it, and not just the operating system.
+
+        A write that fails leaves the file as it was.
+
+        Raises:
+            InputError: the disk is full, or the file cannot be written any more.
+        """
+        try:
+            remaining = memoryview(record)
+            while remaining:
+                remaining = remaining[self._file.write(remaining) or 0 :]
+            if sync:
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file.truncate(self._length)
+            raise cannot_write(self._path, error) from error
+        self._length += len(record)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+
+def cannot_write(path: Path, error: OSError) -> InputError:
+    """The error for a file that the system would not let be written."""
     return InputError(f"cannot write {path}: {error.strerror or error}; free some space or name another directory")

@@ -16,7 +16,7 @@ from torch import Tensor
 from mekd_plugin.errors import InputError
 from mekd_plugin.responses import Response
 
-__all__ = ["ImageRows", "RowSource", "Rows", "Share", "ShuffledIndices"]
+__all__ = ["ImageRows", "RowSource", "Rows", "Shard", "ShuffledIndices", "WeightedIndices", "check_weights"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Rows:
         """The same rows with the teacher's answers to them."""
         return replace(self, response=response)
 
-    def teacher(self) -> Response:
+    def answers(self) -> Response:
         """The teacher's answers, for a step that cannot do without them.
 
         Raises:
@@ -70,7 +70,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Share:
+class Shard:
     """Which part of a global batch this process takes: ``rank`` of ``world`` equal parts."""
 
     rank: int = 0
@@ -80,7 +80,7 @@ class Share:
 class RowSource(Protocol):
     """Where a stage's batches come from."""
 
-    def batch(self, step: int, size: int, share: Share) -> Rows:
+    def batch(self, step: int, size: int, shard: Shard) -> Rows:
         """``size`` rows for this process at ``step`` (from 0), on the source's own device."""
 
 
@@ -103,9 +103,9 @@ class ShuffledIndices:
         stream = torch.cat([self._permutation(epoch) for epoch in range(first, last + 1)])
         return stream[start - first * self.count : stop - first * self.count]
 
-    def batch(self, step: int, size: int, share: Share) -> Tensor:
-        """Row numbers of this process's part of the global batch ``step`` of ``size * share.world`` rows."""
-        start = (step * share.world + share.rank) * size
+    def batch(self, step: int, size: int, shard: Shard) -> Tensor:
+        """Row numbers of this process's part of the global batch ``step`` of ``size * shard.world`` rows."""
+        start = (step * shard.world + shard.rank) * size
         return self.take(start, start + size)
 
     def _permutation(self, epoch: int) -> Tensor:
@@ -115,6 +115,41 @@ class ShuffledIndices:
             rng = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
             self._permutations[epoch] = torch.randperm(self.count, generator=rng)
         return self._permutations[epoch]
+
+
+class WeightedIndices(ShuffledIndices):
+    """An endless stream of row numbers drawn with replacement, in proportion to ``weights``.
+
+    Args:
+        weights: ``(N,)``, finite and at least 0, not all of them 0.
+        seed: of the draws.
+    """
+
+    def __init__(self, weights: Tensor, seed: int) -> None:
+        super().__init__(len(weights), seed)
+        self._weights = check_weights(weights, len(weights)).detach().cpu()
+
+    def _permutation(self, epoch: int) -> Tensor:
+        if epoch not in self._permutations:
+            if len(self._permutations) > 4:
+                self._permutations.clear()
+            rng = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            drawn = torch.multinomial(self._weights, self.count, replacement=True, generator=rng)
+            self._permutations[epoch] = drawn
+        return self._permutations[epoch]
+
+
+def check_weights(weights: Tensor, count: int) -> Tensor:
+    """``weights``, if they are ``(count,)`` finite values from 0 and not all of them 0.
+
+    Raises:
+        InputError: they are not.
+    """
+    if weights.shape != (count,) or not bool((weights >= 0).all()) or not 0 < float(weights.sum()) < float("inf"):
+        raise InputError(
+            f"weights of shape {tuple(weights.shape)}: expected ({count},) finite values from 0, not all of them 0"
+        )
+    return weights
 
 
 class ImageRows:
@@ -129,5 +164,5 @@ class ImageRows:
         self.images = images
         self._order = ShuffledIndices(len(images), seed)
 
-    def batch(self, step: int, size: int, share: Share) -> Rows:
-        return Rows(self.images[self._order.batch(step, size, share).to(self.images.device)])
+    def batch(self, step: int, size: int, shard: Shard) -> Rows:
+        return Rows(self.images[self._order.batch(step, size, shard).to(self.images.device)])

@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 from mekd_plugin import registry
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Asking, Distiller, Training
-from mekd_plugin.rows import Share
+from mekd_plugin.rows import Shard
 from mekd_plugin.training.evaluation import agreement
 from mekd_plugin.training.recipe import Recipe
 from mekd_plugin.training.run import Distillation, distill
@@ -259,7 +259,7 @@ def _stop_after(teacher: BlackBox, batch: int) -> None:
 
 
 def _step_on_meta(distiller: Distiller, stage: Training, teacher: BlackBox, student: nn.Module) -> None:
-    rows = stage.rows.batch(0, 8, Share())
+    rows = stage.rows.batch(0, 8, Shard())
     asked = None
     if stage.ask is not None:
         asked = stage.ask(rows)
@@ -269,7 +269,7 @@ def _step_on_meta(distiller: Distiller, stage: Training, teacher: BlackBox, stud
         modules["student"] = student
     for module in modules.values():
         module.train().to("meta")
-    answers = None if asked is None else asked.teacher().to("meta")
+    answers = None if asked is None else asked.answers().to("meta")
 
     def update(losses: Mapping[str, Tensor]) -> None:
         for index, (name, loss) in enumerate(losses.items()):

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LEVELS = {
     "mekd_plugin": 0,
+    "mekd_plugin.version": 0,
     "mekd_plugin.errors": 0,
     "mekd_plugin.files": 0,
     "mekd_plugin.responses": 0,
@@ -31,9 +32,11 @@ LEVELS = {
     "baselines": 3,
     "mekd_plugin.training": 4,
     "mekd_plugin.testing": 5,
+    "mekd_plugin.baselines": 3,
     "mekd_plugin.bench": 5,
     "mekd_plugin.bench.diagnosis": 5.5,
     "mekd_plugin.harness": 5,
+    "mekd_plugin.integrations": 5,
     "mekd_plugin.cli": 6,
 }
 FILES = sorted([*(ROOT / "mekd_plugin").rglob("*.py"), *(ROOT / "baselines").rglob("*.py")])

@@ -9,8 +9,9 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from mekd_plugin import __version__, cli
+from mekd_plugin import cli
 from mekd_plugin.errors import InputError, MekdError, UnknownName
+from mekd_plugin.version import __version__
 
 RUNNER = CliRunner()
 SMALL = ["--teacher", "lenet5", "--student", "lenet5_half", "--methods", "kd", "--teacher-steps", "30", "--steps", "20",

@@ -51,7 +51,7 @@ class TheirMethod(Distiller):
         yield self.align("distill", bank.order(self.seed), student)
 
     def losses(self, student, rows):
-        return {"loss": self.strength * F.cross_entropy(student(rows.images), rows.teacher().labels)}
+        return {"loss": self.strength * F.cross_entropy(student(rows.images), rows.answers().labels)}
 
     def report(self):
         return {"warnings": [f"their strength was {self.strength}"]}

@@ -39,7 +39,7 @@ from mekd_plugin.networks import build
 from mekd_plugin.plotting import figure_style, png
 from mekd_plugin.training.evaluation import accuracy, predict
 from mekd_plugin.training.recipe import Recipe
-from mekd_plugin.training.teacher import train_teacher
+from mekd_plugin.training.supervised import train_teacher
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 TEACHER_STEPS, GENERATOR_STEPS, STUDENT_STEPS = (1000, 3000, 2000) if device == "cuda" else (400, 1000, 600)
@@ -197,7 +197,7 @@ bank = Bank.load(run / "banks" / "bank").rows()
 with figure_style():
     figure, grid = plt.subplots(2, 10, figsize=(6.4, 1.75))
     for column, (real, made, label) in enumerate(
-        zip(edge.images[:10], bank.images[:10], bank.teacher().labels[:10], strict=True)
+        zip(edge.images[:10], bank.images[:10], bank.answers().labels[:10], strict=True)
     ):
         for row, (picture, title) in enumerate(((real, ""), (made, f"{label}"))):
             grid[row, column].imshow(picture[0].cpu(), cmap="gray", vmin=-1, vmax=1)

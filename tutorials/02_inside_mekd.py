@@ -46,7 +46,7 @@ from mekd_plugin.data import load
 from mekd_plugin.data.splits import edge_images
 from mekd_plugin.functional import discriminator_loss, generator_loss, kd_divergence, logit_mse
 from mekd_plugin.mekd.alignment import image_distance, latent_from_scores, score_scale
-from mekd_plugin.mekd.deprivatization import generator_health, response_strength
+from mekd_plugin.mekd.emulations.gan import generator_health, response_strength
 from mekd_plugin.mekd.folding import fold
 from mekd_plugin.networks import build
 from mekd_plugin.networks.generators import Generator, sample_latent, small_discriminator
@@ -55,7 +55,7 @@ from mekd_plugin.responses import centre_scores
 from mekd_plugin.rows import Rows
 from mekd_plugin.training.evaluation import accuracy
 from mekd_plugin.training.recipe import Recipe
-from mekd_plugin.training.teacher import train_teacher
+from mekd_plugin.training.supervised import train_teacher
 from mekd_plugin.views import translate
 
 device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -46,7 +46,7 @@ from mekd_plugin.plotting import colours, figure_style, png
 from mekd_plugin.records import Queries, RunRecord, Seconds
 from mekd_plugin.training.evaluation import accuracy, predict
 from mekd_plugin.training.recipe import Recipe
-from mekd_plugin.training.teacher import train_teacher
+from mekd_plugin.training.supervised import train_teacher
 from mekd_plugin.views import affine
 
 device = "cuda" if torch.cuda.is_available() else "cpu"

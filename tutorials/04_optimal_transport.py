@@ -45,7 +45,7 @@ from mekd_plugin.transport import (
     unmatched,
     wasserstein,
 )
-from mekd_plugin.transport.inversion import latent_round_trip
+from mekd_plugin.transport.questions.inversion import latent_round_trip
 
 device = "cpu"  # even if torch.cuda.is_available(): the networks are small, and transport is solved on the CPU
 TEACHER_STEPS, GENERATOR_STEPS, STUDENT_STEPS = 400, 1200, 500

@@ -46,13 +46,13 @@ import mekd_plugin as mekd
 from mekd_plugin.data import edge_images, load
 from mekd_plugin.files import bundled
 from mekd_plugin.harness import SUITES, find_suite
-from mekd_plugin.harness.counting import Counted
+from mekd_plugin.harness.meter import Counted
 from mekd_plugin.networks import build
 from mekd_plugin.plotting import figure_style, png
 from mekd_plugin.training.checkpoint import save_weights
 from mekd_plugin.training.evaluation import accuracy, predict
 from mekd_plugin.training.recipe import Recipe
-from mekd_plugin.training.teacher import train_teacher
+from mekd_plugin.training.supervised import train_teacher
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 TEACHER_STEPS, GENERATOR_STEPS, EPOCHS = (1000, 3000, 20) if device == "cuda" else (600, 800, 6)
@@ -417,7 +417,7 @@ class Pearson(TransferSetDistiller):
     needs = Needs(responses="soft", leaves_edge="real images")
 
     def losses(self, student, rows):
-        ours, theirs = centre_scores(student(rows.images)), rows.teacher().scores()
+        ours, theirs = centre_scores(student(rows.images)), rows.answers().scores()
         return {"loss": 1 - cosine_similarity(ours, theirs).mean()}
 '''
 PACKAGE = """\

@@ -223,7 +223,7 @@ with figure_style():
         for row, pictures in enumerate((edge, sent.images)):
             grid[row, column].imshow(pictures[column, 0].cpu(), cmap="gray", vmin=-1, vmax=1)
             grid[row, column].set(xticks=[], yticks=[])
-        grid[1, column].set_title(str(int(sent.teacher().labels[column])), loc="center", fontsize=8, pad=2)
+        grid[1, column].set_title(str(int(sent.answers().labels[column])), loc="center", fontsize=8, pad=2)
     grid[0, 0].set_ylabel("stayed", rotation=0, ha="right", va="center")
     grid[1, 0].set_ylabel("sent", rotation=0, ha="right", va="center")
     digits_picture = png(figure)

@@ -47,7 +47,7 @@ from mekd_plugin.plotting import figure_style, png
 from mekd_plugin.testing import DistillerContract
 from mekd_plugin.training.evaluation import accuracy, predict
 from mekd_plugin.training.recipe import Recipe
-from mekd_plugin.training.teacher import train_teacher
+from mekd_plugin.training.supervised import train_teacher
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 root = os.environ.get("MEKD_DATA", "")

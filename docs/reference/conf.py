@@ -11,8 +11,8 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
-from mekd_plugin import __version__
 from mekd_plugin.registry import distillers
+from mekd_plugin.version import __version__
 
 project = "mekd-plugin"
 version = release = __version__

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
+from mekd_plugin.bench.executors.local import Job, Runner, teacher_jobs
 from mekd_plugin.bench.grid import BenchConfig, RunSpec, expand, kind_of_teacher
 from mekd_plugin.bench.pricing import price_of
 from mekd_plugin.bench.report import write_report
-from mekd_plugin.bench.runner import Job, Runner, teacher_jobs
 from mekd_plugin.bench.statistics import summarize
 from mekd_plugin.bench.store import Store
 from mekd_plugin.bench.worker import Place, edge_of, load_data, recipe_of

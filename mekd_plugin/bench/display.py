@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from mekd_plugin.bench.runner import Job, latest_metrics
+from mekd_plugin.bench.executors.local import Job, latest_metrics
 
 __all__ = ["Display"]
 

@@ -12,10 +12,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from mekd_plugin import __version__
 from mekd_plugin.errors import CheckpointError, InputError
 from mekd_plugin.files import writable_directory, write_atomically
 from mekd_plugin.registry import distillers, unknown_name
+from mekd_plugin.version import __version__
 
 __all__ = ["BenchConfig", "RunSpec", "expand", "kind_of_teacher", "setting"]
 

@@ -17,7 +17,6 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from mekd_plugin import __version__
 from mekd_plugin.bench.grid import kind_of_teacher
 from mekd_plugin.blackbox.backends import onnx_teacher
 from mekd_plugin.blackbox.teacher import BlackBox
@@ -26,8 +25,9 @@ from mekd_plugin.files import writable_directory
 from mekd_plugin.networks import build, load_weights
 from mekd_plugin.training.checkpoint import load_state, save_state, save_weights
 from mekd_plugin.training.recipe import Recipe
-from mekd_plugin.training.signature import fingerprint
-from mekd_plugin.training.teacher import train_teacher
+from mekd_plugin.training.signature import tensor_digest
+from mekd_plugin.training.supervised import train_teacher
+from mekd_plugin.version import __version__
 
 __all__ = [
     "LabelledImages",
@@ -122,8 +122,8 @@ def trained_teacher(
     recipe = Recipe(steps=steps)
     decides = {
         "network": network,
-        "images": fingerprint(data.images),
-        "labels": fingerprint(data.labels),
+        "images": tensor_digest(data.images),
+        "labels": tensor_digest(data.labels),
         "num_classes": data.num_classes,
         "recipe": asdict(recipe),
         "seed": _SEED,
@@ -170,7 +170,7 @@ def evaluation_answers(
 
     They serve the evaluation only, so no budget counts them.
     """
-    identity = hashlib.sha256(f"{name}\n{fingerprint(images)}".encode()).hexdigest()[:16]
+    identity = hashlib.sha256(f"{name}\n{tensor_digest(images)}".encode()).hexdigest()[:16]
     path = writable_directory(folder) / f"answers-{identity}.safetensors"
     with FileLock(path.with_suffix(".lock")):
         if path.exists():

@@ -3,7 +3,7 @@
 from mekd_plugin.blackbox.backends import onnx_teacher
 from mekd_plugin.blackbox.bank import Bank, FreshQueries
 from mekd_plugin.blackbox.journal import Journal
-from mekd_plugin.blackbox.ledger import Ledger, Processes
+from mekd_plugin.blackbox.ledger import Ledger, Peers
 from mekd_plugin.blackbox.meter import TeacherModule, meter
 from mekd_plugin.blackbox.teacher import BlackBox
 
@@ -13,7 +13,7 @@ __all__ = [
     "FreshQueries",
     "Journal",
     "Ledger",
-    "Processes",
+    "Peers",
     "TeacherModule",
     "meter",
     "onnx_teacher",

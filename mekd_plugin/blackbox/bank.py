@@ -12,10 +12,9 @@ from torch import Tensor
 from mekd_plugin.blackbox.asking import affordable, ask_together
 from mekd_plugin.blackbox.columns import Columns, Fill
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.blackbox.weighted import WeightedIndices, check_weights
 from mekd_plugin.errors import CheckpointError, InputError, NeedsNotMet
 from mekd_plugin.responses import Response
-from mekd_plugin.rows import Rows, Share, ShuffledIndices
+from mekd_plugin.rows import Rows, Shard, ShuffledIndices, WeightedIndices, check_weights
 
 __all__ = ["Bank", "FreshQueries"]
 
@@ -55,7 +54,7 @@ class Bank:
     @property
     def response(self) -> Response:
         """The teacher's answers to ``images``."""
-        return self.rows().teacher()
+        return self.rows().answers()
 
     @property
     def extra(self) -> dict[str, Tensor]:
@@ -240,18 +239,18 @@ class Bank:
         self._columns.to(device)
         return self
 
-    def batch(self, step: int, size: int, share: Share) -> Rows:
+    def batch(self, step: int, size: int, shard: Shard) -> Rows:
         """``size`` rows for this process at ``step``, in the order that was set."""
-        return self.rows()[self.numbers(step, size, share)]
+        return self.rows()[self.numbers(step, size, shard)]
 
-    def numbers(self, step: int, size: int, share: Share) -> Tensor:
+    def numbers(self, step: int, size: int, shard: Shard) -> Tensor:
         """Which rows :meth:`batch` gives, ``(size,)`` int64 on the CPU."""
         if self._indices is None:
             if self._weights is None:
                 self._indices = ShuffledIndices(len(self), self._seed)
             else:
                 self._indices = WeightedIndices(check_weights(self._weights, len(self)), self._seed)
-        return self._indices.batch(step, size, share)
+        return self._indices.batch(step, size, shard)
 
     def _slice(self, begin: int, end: int) -> Rows:
         """Rows ``begin`` to ``end``, with the further columns that reach so far."""
@@ -290,14 +289,14 @@ class FreshQueries:
 
     Args:
         teacher: asked about every batch.
-        draw: ``draw(step, size, share)`` -> rows; by these three, or by torch's global generator, which a run restores.
+        draw: ``draw(step, size, shard)`` -> rows; by these three, or by torch's global generator, which a run restores.
         stage: name of the queries in the ledger.
     """
 
-    def __init__(self, teacher: BlackBox, draw: Callable[[int, int, Share], Rows], *, stage: str) -> None:
+    def __init__(self, teacher: BlackBox, draw: Callable[[int, int, Shard], Rows], *, stage: str) -> None:
         self._teacher, self._draw, self._stage = teacher, draw, stage
 
-    def batch(self, step: int, size: int, share: Share) -> Rows:
+    def batch(self, step: int, size: int, shard: Shard) -> Rows:
         """``size`` new rows for this process, answered; costs that many queries."""
-        rows = self._draw(step, size, share)
+        rows = self._draw(step, size, shard)
         return rows.answered(self._teacher.query(rows.images, stage=self._stage))

@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mekd_plugin.blackbox.appended import cannot_write
 from mekd_plugin.errors import CheckpointError, InputError
-from mekd_plugin.files import writable_directory, write_atomically
+from mekd_plugin.files import cannot_write, writable_directory, write_atomically
 from mekd_plugin.responses import Kind
 
 __all__ = ["Columns", "Fill"]

@@ -20,9 +20,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from mekd_plugin.blackbox.appended import AppendedFile
 from mekd_plugin.errors import CheckpointError, ReplayDiverged
-from mekd_plugin.files import writable_directory, write_atomically
+from mekd_plugin.files import AppendedFile, writable_directory, write_atomically
 from mekd_plugin.responses import Kind, Response
 
 __all__ = ["Journal"]

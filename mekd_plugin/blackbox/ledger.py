@@ -17,12 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mekd_plugin.blackbox.appended import AppendedFile
 from mekd_plugin.blackbox.spending import EARLIER, FIRST_LINE, Spending, line, read_ledger
 from mekd_plugin.errors import CheckpointError, InputError, QueryBudgetExceeded
-from mekd_plugin.files import writable_directory
+from mekd_plugin.files import AppendedFile, writable_directory
 
-__all__ = ["EARLIER", "Ledger", "Processes"]
+__all__ = ["EARLIER", "Ledger", "Peers"]
 
 
 def _alone(tensor: Tensor) -> Tensor:
@@ -30,7 +29,7 @@ def _alone(tensor: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Processes:
+class Peers:
     """The processes of one run, which share a budget and ask in step.
 
     Attributes:
@@ -66,7 +65,7 @@ class Ledger:
         if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 0):
             raise InputError(f"budget={budget!r}: expected a whole number of images from 0, or None for no limit")
         self._budget = budget
-        self.processes = Processes()
+        self.processes = Peers()
         self._spending = Spending()
         self._pending: tuple[int, str, int] | None = None
         self._serial = 0

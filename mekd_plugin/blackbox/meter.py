@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mekd_plugin.blackbox.answers import as_tensor
 from mekd_plugin.blackbox.backends import Ask, make_backend
-from mekd_plugin.blackbox.fingerprints import fingerprint
+from mekd_plugin.blackbox.image_hashes import image_hashes
 from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.errors import InputError, NeedsNotMet
 
@@ -95,7 +95,7 @@ def meter(
     ask, ledger = make_backend(module, answer=answer), Ledger(budget)
 
     def count_and_ask(images: Tensor, stage: str) -> Tensor:
-        number = ledger.intend(fingerprint(images), stage)
+        number = ledger.intend(image_hashes(images), stage)
         answered = as_tensor(ask(images.detach().clone()), len(images), number).to(images.device)
         ledger.settle()
         return answered

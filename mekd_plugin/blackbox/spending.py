@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mekd_plugin.blackbox.fingerprints import DistinctCounter
+from mekd_plugin.blackbox.image_hashes import DistinctCounter
 from mekd_plugin.errors import CheckpointError
 
 __all__ = ["EARLIER", "FIRST_LINE", "Spending", "line", "read_ledger"]

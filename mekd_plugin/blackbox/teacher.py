@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mekd_plugin.blackbox.answers import as_tensor, check_images, check_response, quantize_images
 from mekd_plugin.blackbox.backends import Ask, identity_of, make_backend
-from mekd_plugin.blackbox.fingerprints import fingerprint
+from mekd_plugin.blackbox.image_hashes import image_hashes
 from mekd_plugin.blackbox.journal import Journal
 from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.blackbox.meter import TeacherModule
@@ -222,7 +222,7 @@ class BlackBox:
         check_images(images, value_range)
         images = images.detach()
         sent = quantize_images(images, self._value_range) if self._quantize else images
-        return self._in_step(sent, fingerprint(sent), stage)
+        return self._in_step(sent, image_hashes(sent), stage)
 
     def _in_step(self, images: Tensor, fingerprints: Tensor, stage: str) -> Response:
         """The answers to ``images``, in questions of ``batch_size``; every process asks as many, some of them empty."""

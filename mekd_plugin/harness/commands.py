@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mekd_plugin.harness import find_suite
-from mekd_plugin.harness import record as records
+from mekd_plugin.harness.evidence import records as records
 from mekd_plugin.harness.launch import launch as run_script
 
 __all__ = ["check", "launch", "page", "record"]

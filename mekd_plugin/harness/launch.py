@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mekd_plugin.errors import InputError
-from mekd_plugin.harness.counting import Counted
+from mekd_plugin.harness.meter import Counted
 from mekd_plugin.harness.suite import Suite
 
 __all__ = ["launch", "without_gpu"]

@@ -15,8 +15,8 @@ from typing import ClassVar
 
 from mekd_plugin.distiller import Needs
 from mekd_plugin.errors import MissingDependency
-from mekd_plugin.harness.counting import Counted
-from mekd_plugin.harness.trials import Trial, World
+from mekd_plugin.harness.evidence.reference_problem import ReferenceProblem, Trial
+from mekd_plugin.harness.meter import Counted
 from mekd_plugin.registry import distillers
 
 __all__ = ["Check", "Suite", "how_it_runs"]
@@ -73,7 +73,7 @@ class Suite(ABC):
         """Within it, whatever the suite's own methods ask their teacher is counted by ``counted``."""
 
     @abstractmethod
-    def trial(self, method: str, world: World, directory: Path) -> Trial:
+    def trial(self, method: str, world: ReferenceProblem, directory: Path) -> Trial:
         """Train ``method`` through the suite's own loop, in ``directory``."""
 
     def launching(self) -> AbstractContextManager[None]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mekd_plugin.responses import Response
-from mekd_plugin.rows import Rows, RowSource, Share
+from mekd_plugin.rows import Rows, RowSource, Shard
 
 __all__ = ["FirstRows", "balancing_weights", "to_range"]
 
@@ -29,14 +29,14 @@ class FirstRows:
     def __init__(self, source: RowSource) -> None:
         self._source, self.kept = source, list[Rows]()
 
-    def batch(self, step: int, size: int, share: Share) -> Rows:
-        rows = self._source.batch(step, size, share)
+    def batch(self, step: int, size: int, shard: Shard) -> Rows:
+        rows = self._source.batch(step, size, shard)
         if sum(map(len, self.kept)) < _ROWS_FOR_HEALTH:
             self.kept.append(rows)
         return rows
 
     def rows(self) -> Rows:
-        answers = [rows.teacher() for rows in self.kept]
+        answers = [rows.answers() for rows in self.kept]
         values = torch.cat([answer.values for answer in answers])
         return Rows(torch.cat([rows.images for rows in self.kept]), replace(answers[0], values=values))
 

@@ -33,7 +33,7 @@ from mekd_plugin.distiller import Asking, Distiller, Inverse, Needs, Stage, Stud
 from mekd_plugin.errors import InputError
 from mekd_plugin.functional import kd_divergence
 from mekd_plugin.mekd.alignment import image_distance, latent_from_scores, score_scale
-from mekd_plugin.mekd.deprivatization import Health, deprivatization, generator_health
+from mekd_plugin.mekd.emulations.gan import Health, deprivatization, generator_health
 from mekd_plugin.mekd.folding import FoldedGenerator, fold
 from mekd_plugin.mekd.generated import FirstRows, balancing_weights, to_range
 from mekd_plugin.networks.generators import (
@@ -45,7 +45,7 @@ from mekd_plugin.networks.generators import (
     small_discriminator,
 )
 from mekd_plugin.responses import centre_scores
-from mekd_plugin.rows import ImageRows, Rows, Share
+from mekd_plugin.rows import ImageRows, Rows, Shard
 from mekd_plugin.transfer import number_of_queries
 
 __all__ = ["MEKD"]
@@ -220,7 +220,7 @@ class MEKD(Distiller):
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
         logits = student(rows.images)
-        response = rows.teacher()
+        response = rows.answers()
         scores = response.scores(hard_scale=self.hard_scale)
         temperature = self.temperature if response.soft else self.hard_temperature
         parts = {"divergence": kd_divergence(logits, scores, temperature)}
@@ -236,7 +236,7 @@ class MEKD(Distiller):
     @torch.no_grad()
     def targets(self, rows: Rows) -> Tensor:
         """The teacher's images G(y_T / t_g, e), ``(N, channels, height, width)`` in [-1, 1], of answered rows."""
-        scores = rows.teacher().scores(hard_scale=self.hard_scale)
+        scores = rows.answers().scores(hard_scale=self.hard_scale)
         generator = self._generator_on(scores)
         images: Tensor = generator(latent_from_scores(scores, self._divisor(), rows.extra.get("style")))
         return images
@@ -287,7 +287,7 @@ class MEKD(Distiller):
         latent = torch.randn(stop - start, frozen.latent_dim, generator=rng)
         return self._generate(latent.to(next(frozen.parameters()).device))
 
-    def _draw_fresh(self, step: int, size: int, share: Share) -> Rows:
+    def _draw_fresh(self, step: int, size: int, shard: Shard) -> Rows:
         return self._generate(sample_latent(self._generator(), size))
 
     def _generator(self) -> FoldedGenerator:

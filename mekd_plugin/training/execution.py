@@ -16,9 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mekd_plugin import __version__
-from mekd_plugin.blackbox.ledger import Ledger
-from mekd_plugin.blackbox.ledger import Processes as Peers
+from mekd_plugin.blackbox.ledger import Ledger, Peers
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Asking, Distiller, Stage, Training
 from mekd_plugin.errors import CheckpointError, InputError
@@ -29,9 +27,10 @@ from mekd_plugin.training.checkpoint import load_state, load_weights_into, save_
 from mekd_plugin.training.evaluation import agreement
 from mekd_plugin.training.loop import Loop, stage_seed
 from mekd_plugin.training.metrics import Metrics
-from mekd_plugin.training.outcomes import Outcomes
 from mekd_plugin.training.processes import Processes
 from mekd_plugin.training.recipe import Recipe
+from mekd_plugin.training.stage_store import StageStore
+from mekd_plugin.version import __version__
 
 __all__ = ["Distillation", "Evaluate", "Run"]
 
@@ -98,8 +97,8 @@ class Run:
         """Claim the directory, or find in it the run to go on with."""
         directory = self.directory
         metrics_path = None
-        share = self.processes.share
-        self.teacher.ledger.processes = Peers(share.rank, share.world, self.processes.gather)
+        shard = self.processes.shard
+        self.teacher.ledger.processes = Peers(shard.rank, shard.world, self.processes.gather)
         if directory is not None:
             identity = directory / "run.json"
             known_run = self.processes.agree(identity.exists())
@@ -117,7 +116,7 @@ class Run:
                 content = {"signature": self.signature, "threads": torch.get_num_threads(), "version": __version__}
                 write_atomically(identity, json.dumps(content, indent=1).encode())
             metrics_path = directory / "metrics.jsonl" if self.processes.main else None
-        self.teacher.keep(directory, rank=self.processes.share.rank)
+        self.teacher.keep(directory, rank=self.processes.shard.rank)
         board = directory / "tensorboard" if tensorboard and directory is not None else None
         self.loop = Loop(
             self.processes,
@@ -129,7 +128,7 @@ class Run:
             log_steps=log_steps,
             progress=progress and self.processes.main,
         )
-        self.outcomes = Outcomes(self.loop, self.student, self.teacher, self.images, directory, self.cache)
+        self.outcomes = StageStore(self.loop, self.student, self.teacher, self.images, directory, self.cache)
 
     def begin_student(self) -> None:
         """Keep the student as it was handed in, or put a resumed run's back to how it was."""
@@ -179,7 +178,7 @@ class Run:
             self.measure(self.loop.student_steps, self.student)
         held_out = None
         if self.held_out is not None:
-            held_out = agreement(self.student, self.held_out.images, self.held_out.teacher())
+            held_out = agreement(self.student, self.held_out.images, self.held_out.answers())
         if self.directory is not None and self.processes.main:
             save_weights(self.student, self.directory / "student.safetensors")
         report = self.distiller.report()
@@ -230,7 +229,7 @@ class Run:
     def ask(self, stage: Asking) -> None:
         """Fill the bank; the rows that a kept one holds, or that the journal remembers, are not asked about again."""
         if self.directory is not None and len(stage.bank) == 0:
-            rank = self.processes.share.rank
+            rank = self.processes.shard.rank
             name = stage.bank.name if rank == 0 else f"{stage.bank.name}-{rank}"
             stage.bank.keep(self.directory / "banks" / name)
         with tqdm(

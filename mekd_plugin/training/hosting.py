@@ -17,8 +17,8 @@ from mekd_plugin.training.evaluation import agreement
 from mekd_plugin.training.execution import Run
 from mekd_plugin.training.players import Players
 from mekd_plugin.training.processes import Processes
-from mekd_plugin.training.seats import Seat
 from mekd_plugin.training.stepping import Stepper
+from mekd_plugin.training.trained_player import TrainedPlayer
 
 __all__ = ["BankDataset", "Batch", "Hosted"]
 
@@ -134,7 +134,7 @@ class Hosted:
         """
         if steps is None:
             count = len(self._bank("give steps=, the batches of an epoch"))
-            steps = count // (batch_size * self.processes.share.world)
+            steps = count // (batch_size * self.processes.shard.world)
             if steps == 0:
                 raise InputError(f"batch_size={batch_size}: expected at most the {count} rows of the bank")
         return DataLoader(_Batches(self, batch_size), batch_size=None, sampler=_Steps(self.players, steps))
@@ -173,7 +173,7 @@ class Hosted:
     def held_out_agreement(self, student: nn.Module) -> float | None:
         """Share of held-out answers on which the student names the teacher's class; None without any."""
         held = self._run.held_out
-        return None if held is None else agreement(student, held.images, held.teacher())
+        return None if held is None else agreement(student, held.images, held.answers())
 
     def close(self) -> None:
         """Let the further players take their last step, and let go of the directory."""
@@ -193,7 +193,7 @@ class Hosted:
             processes, recipe = self._run.processes, self._run.recipe
             self.players.take(
                 {
-                    name: Seat.take(player, processes.device, channels_last=recipe.channels_last)
+                    name: TrainedPlayer.take(player, processes.device, channels_last=recipe.channels_last)
                     for name, player in self._stage.players.items()
                 }
             )
@@ -206,12 +206,12 @@ class Hosted:
 
     def draw(self, step: int, size: int) -> Batch:
         """The rows of a step as the host's loop passes them round; :meth:`rows` finds them again by their numbers."""
-        source, share = self._stage.rows, self.processes.share
+        source, shard = self._stage.rows, self.processes.shard
         if isinstance(source, Bank):
-            numbers = source.numbers(step, size, share)
+            numbers = source.numbers(step, size, shard)
             rows = source.rows()[numbers]
         else:
-            rows = source.batch(step, size, share)
+            rows = source.batch(step, size, shard)
             numbers = torch.arange(step * size, (step + 1) * size)
             self._fresh[step * size] = rows
         labels = torch.full_like(numbers, _NO_LABEL) if rows.response is None else rows.response.labels
@@ -227,7 +227,7 @@ class BankDataset(Dataset[tuple[Tensor, int, int]]):
 
     def __init__(self, rows: Rows) -> None:
         self.images = rows.images
-        self.targets: list[int] = rows.teacher().labels.tolist()
+        self.targets: list[int] = rows.answers().labels.tolist()
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -23,8 +23,8 @@ from mekd_plugin.training.checkpoint import load_state, save_state
 from mekd_plugin.training.metrics import Metrics
 from mekd_plugin.training.processes import Processes
 from mekd_plugin.training.recipe import Recipe
-from mekd_plugin.training.seats import Seat
 from mekd_plugin.training.stepping import Stepper
+from mekd_plugin.training.trained_player import TrainedPlayer
 from mekd_plugin.views import translate
 
 __all__ = ["Loop", "TrainingDiverged", "stage_seed"]
@@ -83,7 +83,7 @@ class Loop:
                 student, self.recipe.make_optimizer, lambda optimizer: self.recipe.make_schedule(optimizer, steps)
             )
         stepper = Stepper.seat(stage, players, self.processes, self.recipe)
-        torch.manual_seed(stage_seed(self.seed, stage.name, self.processes.share.rank))
+        torch.manual_seed(stage_seed(self.seed, stage.name, self.processes.shard.rank))
         start = self._resume(stage.name, stepper.seats, teacher)
         bar = tqdm(total=steps, initial=start, desc=stage.name, leave=False, disable=None if self.progress else True)
         with bar, _stop_between_steps() as stopped:
@@ -112,10 +112,10 @@ class Loop:
 
     def steps_of(self, stage: Training) -> int:
         """How many steps the stage takes: its own number, or its share of the recipe's."""
-        return stage.steps if stage.steps is not None else max(1, round(stage.share * self.recipe.steps))
+        return stage.steps if stage.steps is not None else max(1, round(stage.fraction * self.recipe.steps))
 
     def _rows(self, stage: Training, step: int, size: int, fill: float) -> Rows:
-        rows = stage.rows.batch(step, size, self.processes.share).to(self.processes.device)
+        rows = stage.rows.batch(step, size, self.processes.shard).to(self.processes.device)
         if self.recipe.channels_last:
             rows = replace(rows, images=rows.images.contiguous(memory_format=torch.channels_last))
         if stage.trains_student and self.recipe.translate:
@@ -137,7 +137,7 @@ class Loop:
         for observer in self.observers:
             observer(self.student_steps + done, student)
 
-    def _save(self, name: str, done: int, seats: Mapping[str, Seat], teacher: BlackBox) -> None:
+    def _save(self, name: str, done: int, seats: Mapping[str, TrainedPlayer], teacher: BlackBox) -> None:
         position = None if teacher.journal is None else teacher.journal.position
         if self.processes.main and self.checkpoint is not None:
             state = {
@@ -149,7 +149,7 @@ class Loop:
                 "metrics": self.metrics.position,
             }
             save_state(self.checkpoint, state)
-        if self.processes.share.world > 1:
+        if self.processes.shard.world > 1:
             self._reseed(name, done)
         if teacher.journal is not None and position is not None:
             self.processes.agree(True)  # no process forgets before the first one's file is whole
@@ -157,16 +157,16 @@ class Loop:
 
     def _reseed(self, name: str, step: int) -> None:
         """At a checkpoint of several processes, each begins a random stream anew: one file holds no state of all."""
-        torch.manual_seed(stage_seed(self.seed, f"{name}/{step}", self.processes.share.rank))
+        torch.manual_seed(stage_seed(self.seed, f"{name}/{step}", self.processes.shard.rank))
 
-    def _resume(self, name: str, seats: Mapping[str, Seat], teacher: BlackBox) -> int:
+    def _resume(self, name: str, seats: Mapping[str, TrainedPlayer], teacher: BlackBox) -> int:
         state = load_state(self.checkpoint) if self.checkpoint is not None and self.checkpoint.exists() else None
         if state is None or state["stage"] != name:
             self.metrics.rewind(self.settled_metrics)
             return 0
         for player, seat in seats.items():
             seat.restore(state["players"][player], str(self.checkpoint))
-        if self.processes.share.world == 1:
+        if self.processes.shard.world == 1:
             _restore_random_state(state["random"], self.processes.device)
         else:
             self._reseed(name, state["step"])

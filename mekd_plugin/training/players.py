@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mekd_plugin.training.checkpoint import restore_optimizer
 from mekd_plugin.training.processes import Processes
-from mekd_plugin.training.seats import Seat
+from mekd_plugin.training.trained_player import TrainedPlayer
 
 __all__ = ["Players"]
 
@@ -33,11 +33,11 @@ class Players(nn.Module):
         self._processes = processes
         self.networks = nn.ModuleDict()
         self.steps = 0
-        self._seats: dict[str, Seat] = {}
+        self._seats: dict[str, TrainedPlayer] = {}
         self._pending: dict[str, tuple[Tensor | None, ...]] = {}
 
-    def take(self, seats: Mapping[str, Seat]) -> None:
-        """Seat the players, alike in every process."""
+    def take(self, seats: Mapping[str, TrainedPlayer]) -> None:
+        """TrainedPlayer the players, alike in every process."""
         self._seats = dict(seats)
         for seat in seats.values():
             self._processes.align(seat.module)

@@ -15,7 +15,7 @@ from accelerate.utils import broadcast, gather, pad_across_processes
 from torch import Tensor, nn
 
 from mekd_plugin.errors import InputError
-from mekd_plugin.rows import Share
+from mekd_plugin.rows import Shard
 
 __all__ = ["Processes"]
 
@@ -26,11 +26,11 @@ class Processes:
 
     Attributes:
         device: where this process computes.
-        share: this process's rank, and how many there are.
+        shard: this process's rank, and how many there are.
     """
 
     device: torch.device
-    share: Share
+    shard: Shard
 
     @classmethod
     def join(cls, device: str = "auto") -> Processes:
@@ -45,7 +45,7 @@ class Processes:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             state = PartialState(cpu=device == "cpu")
             atexit.register(_leave_together, state)
-            return cls(state.device, Share(state.process_index, state.num_processes))
+            return cls(state.device, Shard(state.process_index, state.num_processes))
         try:
             if device == "auto":
                 found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -57,12 +57,12 @@ class Processes:
             raise InputError(
                 f'device={device!r} cannot be used here ({error}); expected "auto", "cpu" or e.g. "cuda:0"'
             ) from error
-        return cls(chosen, Share())
+        return cls(chosen, Shard())
 
     @property
     def main(self) -> bool:
         """Whether this process writes files and shows progress."""
-        return self.share.rank == 0
+        return self.shard.rank == 0
 
     @contextlib.contextmanager
     def own_randomness(self) -> Iterator[None]:
@@ -75,7 +75,7 @@ class Processes:
 
         The result is on the device of ``values``.
         """
-        if self.share.world == 1:
+        if self.shard.world == 1:
             return values
         device = values.device
         length = torch.tensor([len(values)], device=self.device)
@@ -92,17 +92,17 @@ class Processes:
 
     def average(self, gradients: Sequence[Tensor]) -> None:
         """Replace each gradient by its mean over the processes, in one exchange."""
-        if self.share.world == 1 or not gradients:
+        if self.shard.world == 1 or not gradients:
             return
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         torch.distributed.all_reduce(flat)
-        flat /= self.share.world
+        flat /= self.shard.world
         for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
     def align(self, module: nn.Module) -> None:
         """Give every process the first one's weights and buffers."""
-        if self.share.world > 1:
+        if self.shard.world > 1:
             with torch.no_grad():
                 for tensor in [*module.parameters(), *module.buffers()]:
                     tensor.copy_(broadcast(tensor.detach().contiguous()))

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mekd_plugin import __version__, registry
+from mekd_plugin import registry
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.training.recipe import Recipe
+from mekd_plugin.version import __version__
 
-__all__ = ["fingerprint", "signature_of"]
+__all__ = ["tensor_digest", "signature_of"]
 
 
-def fingerprint(images: Tensor) -> str:
+def tensor_digest(images: Tensor) -> str:
     """A hash of the images' shape and values."""
     content = images.detach().cpu().contiguous()
     return hashlib.sha256(str(tuple(content.shape)).encode() + content.numpy().tobytes()).hexdigest()[:16]
@@ -43,7 +44,7 @@ def signature_of(
             changes,
             f"teacher={teacher.identity} responses={teacher.responses} range={teacher.value_range} classes={classes} "
             f"budget={teacher.ledger.budget}",
-            f"images={fingerprint(images)} validation={validation} seed={seed}",
+            f"images={tensor_digest(images)} validation={validation} seed={seed}",
             training,
             f"mekd={__version__} torch={torch.__version__}",
         )
@@ -55,5 +56,5 @@ def _described(value: Any) -> str:
     """A hyperparameter in a few characters: a module by a hash of its weights."""
     if isinstance(value, nn.Module):
         weights = torch.cat([tensor.detach().double().flatten().cpu() for tensor in value.state_dict().values()])
-        return f"{type(value).__name__}:{fingerprint(weights)}"
+        return f"{type(value).__name__}:{tensor_digest(weights)}"
     return str(value)

@@ -14,7 +14,7 @@ from mekd_plugin.errors import InputError
 from mekd_plugin.rows import Rows
 from mekd_plugin.training.processes import Processes
 from mekd_plugin.training.recipe import Recipe
-from mekd_plugin.training.seats import Seat
+from mekd_plugin.training.trained_player import TrainedPlayer
 
 __all__ = ["Stepper"]
 
@@ -31,7 +31,7 @@ class Stepper:
     """
 
     stage: Training
-    seats: Mapping[str, Seat]
+    seats: Mapping[str, TrainedPlayer]
     processes: Processes
     precision: str
 
@@ -41,7 +41,7 @@ class Stepper:
         if not players:
             raise InputError(f"stage {stage.name!r} has no player: there is nothing to train")
         seats = {
-            name: Seat.take(player, processes.device, channels_last=recipe.channels_last)
+            name: TrainedPlayer.take(player, processes.device, channels_last=recipe.channels_last)
             for name, player in players.items()
         }
         for seat in seats.values():

@@ -6,15 +6,15 @@ Nothing here knows of a run, a method or a file.
 
 from __future__ import annotations
 
-from mekd_plugin.transport.distances import paired_cost, wasserstein
-from mekd_plugin.transport.domains import DomainDistances, domain_distances
 from mekd_plugin.transport.estimates import Estimate, PermutationTest, ResponseComparison, ResponseDistances
-from mekd_plugin.transport.gaussian import bures_wasserstein
-from mekd_plugin.transport.labelled import LabelledDistance, labelled_distance
-from mekd_plugin.transport.permutation import permutation_test
-from mekd_plugin.transport.responses import compare_responses, per_class
-from mekd_plugin.transport.sinkhorn import sinkhorn_divergence
-from mekd_plugin.transport.unmatched import Unmatched, unmatched
+from mekd_plugin.transport.estimators.distances import paired_cost, wasserstein
+from mekd_plugin.transport.estimators.gaussian import bures_wasserstein
+from mekd_plugin.transport.estimators.labelled import LabelledDistance, labelled_distance
+from mekd_plugin.transport.estimators.sinkhorn import sinkhorn_divergence
+from mekd_plugin.transport.questions.domains import DomainDistances, domain_distances
+from mekd_plugin.transport.questions.responses import compare_responses, per_class
+from mekd_plugin.transport.questions.unmatched import Unmatched, unmatched
+from mekd_plugin.transport.statistics.permutation import permutation_test
 
 __all__ = [
     "DomainDistances",

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
+from mekd_plugin.baselines.distribution_alignment import DistributionAlignment
+from mekd_plugin.baselines.kd import KD
+from mekd_plugin.baselines.logit_mimicry import LogitMimicry
 
-from baselines.distribution_alignment import DistributionAlignment
-from baselines.kd import KD
-from baselines.logit_mimicry import LogitMimicry
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from mekd_plugin.bench.benchmark import Benchmark
+from mekd_plugin.bench.executors.local import Job, latest_metrics, teacher_jobs
 from mekd_plugin.bench.grid import BenchConfig
-from mekd_plugin.bench.runner import Job, latest_metrics, teacher_jobs
 from mekd_plugin.errors import InputError
 
 SMALL = {

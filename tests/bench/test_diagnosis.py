@@ -72,7 +72,7 @@ def test_a_run_is_opened_as_it_ended(bench):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == files
     assert subject.inverse is not None and len(subject.snapshots) > 3 and list(subject.others) == ["kd"]
     assert [name for name, _ in siblings(folder)] == ["kd"]
-    scores = subject.scores(subject.rows.teacher())
+    scores = subject.scores(subject.rows.answers())
     redrawn = subject.inverse.generator(subject.latent_of(scores, subject.rows.extra["style"]))
     assert torch.allclose(redrawn, subject.rows.extra["target"], atol=1e-5)
 

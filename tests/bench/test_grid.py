@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from mekd_plugin import __version__
 from mekd_plugin.bench.grid import BenchConfig, expand, kind_of_teacher
 from mekd_plugin.errors import InputError, UnknownName
+from mekd_plugin.version import __version__
 
 
 def test_the_default_grid() -> None:

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from mekd_plugin.blackbox import Bank, BlackBox, FreshQueries
-from mekd_plugin.blackbox.weighted import WeightedIndices
 from mekd_plugin.errors import CheckpointError, InputError, QueryBudgetExceeded
 from mekd_plugin.responses import Response
-from mekd_plugin.rows import Rows, Share
+from mekd_plugin.rows import Rows, Shard, WeightedIndices
 
 SIZE = 600  # three chunks, the last one short
 
@@ -32,7 +31,7 @@ def filled(bank, probe, draw, size=SIZE, **settings):
 
 def assert_same_rows(one: Rows, other: Rows):
     assert torch.equal(one.images, other.images)
-    assert torch.equal(one.teacher().values, other.teacher().values)
+    assert torch.equal(one.answers().values, other.answers().values)
     assert set(one.extra) == set(other.extra)
     assert all(torch.equal(one.extra[name], other.extra[name]) for name in one.extra)
 
@@ -66,7 +65,7 @@ def test_a_mapped_bank_is_the_one_in_memory(probe, draw, tmp_path, responses):
         reopened = Bank(memory_limit=0)
         reopened.keep(tmp_path / name)
         assert_same_rows(banks["memory"].rows(), reopened.rows())
-        step = (7, 32, Share(1, 2))
+        step = (7, 32, Shard(1, 2))
         assert_same_rows(banks["memory"].order(3).batch(*step), reopened.order(3).batch(*step))
 
 
@@ -244,7 +243,7 @@ def test_held_out_rows_are_the_last_ones_and_never_in_a_batch(probe, draw):
     bank = filled(Bank(), probe, draw, size=50)
     held = bank.hold_out(10)
     assert len(bank) == 40 and held.extra["latent"][:, 0].tolist() == list(range(40, 50))
-    seen = torch.cat([bank.batch(step, 16, Share()).extra["latent"][:, 0] for step in range(10)])
+    seen = torch.cat([bank.batch(step, 16, Shard()).extra["latent"][:, 0] for step in range(10)])
     assert seen.max() == 39 and len(seen.unique()) == 40
     bank.add_column("target", torch.arange(40))
     assert bank.extra["target"].tolist() == list(range(40))
@@ -257,20 +256,20 @@ def test_none_held_out(probe, draw):
 
 def test_batches_show_every_row_equally_often_and_shares_differ(probe, draw):
     bank = filled(Bank(), probe, draw, size=40).order(seed=5)
-    shares = [bank.batch(step, 5, Share(rank, 2)) for step in range(4) for rank in range(2)]
+    shares = [bank.batch(step, 5, Shard(rank, 2)) for step in range(4) for rank in range(2)]
     assert sorted(torch.cat([rows.extra["latent"][:, 0] for rows in shares]).tolist()) == list(range(40))
     for rows in shares:
         index = rows.extra["latent"][:, 0].long()
         assert torch.equal(rows.images, bank.images[index])
-        assert torch.equal(rows.teacher().values, bank.response.values[index])
+        assert torch.equal(rows.answers().values, bank.response.values[index])
 
 
 def test_weights_are_the_rates_of_the_rows(probe, draw):
     bank = filled(Bank(), probe, draw, size=4).order(1, weights=torch.tensor([0.0, 1.0, 2.0, 1.0]))
-    drawn = torch.cat([bank.batch(step, 50, Share()).extra["latent"][:, 0] for step in range(40)]).long()
+    drawn = torch.cat([bank.batch(step, 50, Shard()).extra["latent"][:, 0] for step in range(40)]).long()
     rates = drawn.bincount(minlength=4) / len(drawn)
     torch.testing.assert_close(rates, torch.tensor([0.0, 0.25, 0.5, 0.25]), atol=0.04, rtol=0)
-    again = bank.order(1, weights=torch.tensor([0.0, 1.0, 2.0, 1.0])).batch(39, 50, Share())
+    again = bank.order(1, weights=torch.tensor([0.0, 1.0, 2.0, 1.0])).batch(39, 50, Shard())
     assert torch.equal(again.extra["latent"][:, 0].long(), drawn[-50:])
 
 
@@ -287,24 +286,24 @@ def test_shuffled_answers_for_a_control(probe, draw):
     assert torch.equal(control.images, bank.images) and torch.equal(control.response.values, shuffled.values)
     assert not torch.equal(bank.response.values, shuffled.values)
     hard = bank.with_answers(Response(bank.response.labels, "hard", 3))
-    assert hard.batch(0, 8, Share()).teacher().kind == "hard"
+    assert hard.batch(0, 8, Shard()).answers().kind == "hard"
 
 
 def test_moves_to_a_device(probe, draw):
     bank = filled(Bank(), probe, draw, size=50).to("meta")
     rows = bank.rows()
-    assert {rows.images.device.type, rows.teacher().values.device.type, rows.extra["latent"].device.type} == {"meta"}
+    assert {rows.images.device.type, rows.answers().values.device.type, rows.extra["latent"].device.type} == {"meta"}
 
 
 def test_fresh_queries_ask_at_every_step(probe, some_images):
     box = BlackBox(probe, "logits", budget=16)
-    source = FreshQueries(box, lambda step, size, share: Rows(some_images(size, seed=step)), stage="align")
-    rows = source.batch(1, 8, Share())
-    torch.testing.assert_close(rows.teacher().values, probe.eval()(some_images(8, seed=1)).detach())
-    source.batch(2, 8, Share())
+    source = FreshQueries(box, lambda step, size, shard: Rows(some_images(size, seed=step)), stage="align")
+    rows = source.batch(1, 8, Shard())
+    torch.testing.assert_close(rows.answers().values, probe.eval()(some_images(8, seed=1)).detach())
+    source.batch(2, 8, Shard())
     assert box.ledger.by_stage == {"align": 16}
     with pytest.raises(QueryBudgetExceeded):
-        source.batch(3, 8, Share())
+        source.batch(3, 8, Shard())
 
 
 @pytest.mark.parametrize(
@@ -360,7 +359,7 @@ def test_one_teacher_a_bank(probe, draw):
 
 def test_what_cannot_be_done_with_a_bank(probe, draw, tmp_path):
     bank = Bank("mine")
-    for use in (bank.rows, lambda: bank.images, lambda: bank.response, lambda: bank.batch(0, 1, Share())):
+    for use in (bank.rows, lambda: bank.images, lambda: bank.response, lambda: bank.batch(0, 1, Shard())):
         with pytest.raises(InputError, match="empty|no rows"):
             use()
     with pytest.raises(InputError, match="size=0: expected at least one row for bank 'mine'"):

@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from mekd_plugin.blackbox import Bank, BlackBox, Ledger, Processes
+from mekd_plugin.blackbox import Bank, BlackBox, Ledger, Peers
 from mekd_plugin.errors import NeedsNotMet, QueryBudgetExceeded
 from mekd_plugin.rows import Rows
 
@@ -34,7 +34,7 @@ class Meeting:
 
         def body(rank: int) -> None:
             try:
-                results[rank] = work(Processes(rank, self.world, lambda tensor: self.gather(rank, tensor)))
+                results[rank] = work(Peers(rank, self.world, lambda tensor: self.gather(rank, tensor)))
             except BaseException as error:
                 results[rank] = error
 

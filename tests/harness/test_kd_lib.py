@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import mekd_plugin as mekd
 from mekd_plugin.errors import InputError, MissingDependency, NeedsNotMet, QueryBudgetExceeded
+from mekd_plugin.harness.evidence.reference_problem import ReferenceProblem
 from mekd_plugin.harness.kd_lib import SUITE, classes
-from mekd_plugin.harness.kd_lib_guest import GuestDistiller
+from mekd_plugin.harness.kd_lib.guest import GuestDistiller
 from mekd_plugin.harness.launch import launch
-from mekd_plugin.harness.trials import World
 from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
 from mekd_plugin.training.recipe import Recipe
 
@@ -374,5 +374,5 @@ def test_a_script_finds_our_distillers(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_the_digits_are_learnt_through_the_suites_loop(tmp_path):
-    assert SUITE.trial("mekd", World(cache=tmp_path / "cache"), tmp_path).accuracy >= 0.9
-    assert SUITE.trial("logit_mimicry", World(shuffled=True), tmp_path).accuracy < 0.2
+    assert SUITE.trial("mekd", ReferenceProblem(cache=tmp_path / "cache"), tmp_path).accuracy >= 0.9
+    assert SUITE.trial("logit_mimicry", ReferenceProblem(shuffled=True), tmp_path).accuracy < 0.2

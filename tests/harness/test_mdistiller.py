@@ -20,11 +20,11 @@ from torch import nn
 import mekd_plugin as mekd
 from mekd_plugin.data import edge_images, load
 from mekd_plugin.errors import InputError, MissingDependency, NeedsNotMet, UnknownName
-from mekd_plugin.harness.counting import Counted
+from mekd_plugin.harness.evidence.reference_problem import ReferenceProblem
 from mekd_plugin.harness.launch import launch
 from mekd_plugin.harness.mdistiller import SUITE
-from mekd_plugin.harness.mdistiller_data import Datasets, WithFeatures
-from mekd_plugin.harness.trials import World
+from mekd_plugin.harness.mdistiller.data import Datasets, WithFeatures
+from mekd_plugin.harness.meter import Counted
 from mekd_plugin.networks import build
 from mekd_plugin.training.recipe import Recipe
 
@@ -376,5 +376,5 @@ def test_data_sets_are_the_suites_first_then_ours(tmp_path):
 
 @pytest.mark.slow
 def test_the_digits_are_learnt_through_the_suites_script(tmp_path):
-    assert SUITE.trial("mekd", World(cache=tmp_path / "cache"), tmp_path).accuracy >= 0.9
-    assert SUITE.trial("logit_mimicry", World(shuffled=True), tmp_path).accuracy < 0.2
+    assert SUITE.trial("mekd", ReferenceProblem(cache=tmp_path / "cache"), tmp_path).accuracy >= 0.9
+    assert SUITE.trial("logit_mimicry", ReferenceProblem(shuffled=True), tmp_path).accuracy < 0.2

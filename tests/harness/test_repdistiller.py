@@ -23,13 +23,13 @@ from torch import nn
 import mekd_plugin as mekd
 from mekd_plugin.data import load
 from mekd_plugin.errors import InputError, MissingDependency
-from mekd_plugin.harness.counting import Counted
+from mekd_plugin.harness.evidence.reference_problem import ReferenceProblem
 from mekd_plugin.harness.launch import launch
-from mekd_plugin.harness.lessons import edge_images
+from mekd_plugin.harness.meter import Counted
 from mekd_plugin.harness.repdistiller import SUITE
-from mekd_plugin.harness.repdistiller_launched import OWN_METHODS, distill_names
-from mekd_plugin.harness.repdistiller_parts import Passing, WithFeatures, as_cifar, modules_forgotten, noticing
-from mekd_plugin.harness.trials import World
+from mekd_plugin.harness.repdistiller.launched import OWN_METHODS, distill_names
+from mekd_plugin.harness.repdistiller.parts import Passing, WithFeatures, as_cifar, modules_forgotten, noticing
+from mekd_plugin.harness.row_loader import edge_images
 from mekd_plugin.networks import build
 from mekd_plugin.training.recipe import Recipe
 
@@ -218,9 +218,9 @@ def test_the_ledger_is_complete(probe, home, capsys):
 
 
 def test_the_training_accuracy_is_the_agreement_with_the_teacher(probe, home, capsys, monkeypatch):
-    from mekd_plugin.harness.lessons import Lessons
+    from mekd_plugin.harness.row_loader import RowLoader
 
-    seen, loss = [], Lessons.loss
+    seen, loss = [], RowLoader.loss
 
     def spy(lessons, logits):
         with torch.no_grad():
@@ -228,7 +228,7 @@ def test_the_training_accuracy_is_the_agreement_with_the_teacher(probe, home, ca
         seen.append((logits.argmax(dim=1) == answers).float().mean().item())
         return loss(lessons, logits)
 
-    monkeypatch.setattr(Lessons, "loss", spy)
+    monkeypatch.setattr(RowLoader, "loss", spy)
     run(*words(steps=5))
     teachers, trained, _ = re.findall(r"Acc@1 ([\d.]+) Acc@5", capsys.readouterr().out)
     assert len(seen) == 5 and float(trained) == pytest.approx(100 * sum(seen) / 5, abs=1e-2)
@@ -404,5 +404,5 @@ def test_who_only_detaches_features_has_not_looked():
 
 @pytest.mark.slow
 def test_the_digits_are_learnt_through_the_suites_script(home):
-    assert SUITE.trial("mekd", World(cache=home / "cache"), home).accuracy >= 0.9
-    assert SUITE.trial("logit_mimicry", World(shuffled=True), home).accuracy < 0.2
+    assert SUITE.trial("mekd", ReferenceProblem(cache=home / "cache"), home).accuracy >= 0.9
+    assert SUITE.trial("logit_mimicry", ReferenceProblem(shuffled=True), home).accuracy < 0.2

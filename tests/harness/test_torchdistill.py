@@ -19,11 +19,11 @@ from torchdistill.models.registry import get_model
 import mekd_plugin as mekd
 from mekd_plugin.errors import CheckpointError, InputError, MekdError, NeedsNotMet
 from mekd_plugin.harness import torchdistill as adapter
-from mekd_plugin.harness.counting import Counted
+from mekd_plugin.harness.evidence.reference_problem import ReferenceProblem
+from mekd_plugin.harness.meter import Counted
 from mekd_plugin.harness.suite import how_it_runs
 from mekd_plugin.harness.torchdistill import SUITE, train
-from mekd_plugin.harness.torchdistill_data import Answers, Bank, Images, Synthesised
-from mekd_plugin.harness.trials import World
+from mekd_plugin.harness.torchdistill.data import Answers, Bank, Images, Synthesised
 from mekd_plugin.registry import available, distillers
 from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
 from mekd_plugin.training.checkpoint import save_weights
@@ -490,7 +490,7 @@ def test_what_torchdistills_own_kd_asks():
 def digits(tmp_path_factory):
     """A folder as a user has it: a teacher's file, and configs that name relative paths."""
     folder = tmp_path_factory.mktemp("digits")
-    save_weights(World().teacher, folder / "teacher.safetensors")
+    save_weights(ReferenceProblem().teacher, folder / "teacher.safetensors")
     return folder
 
 
@@ -534,7 +534,7 @@ def test_every_config_learns_the_digits(digits, monkeypatch):
 
 @pytest.mark.slow
 def test_shuffled_answers_teach_nothing(tmp_path):
-    trial = SUITE.trial("logit_mimicry", World(shuffled=True), tmp_path)
+    trial = SUITE.trial("logit_mimicry", ReferenceProblem(shuffled=True), tmp_path)
     assert trial.accuracy < 0.2 and trial.steps == 460 and trial.queries["total"] == 3000
     assert trial.last_lines[-1].startswith("test ")
 
@@ -543,6 +543,6 @@ def test_a_trial_has_the_settings_of_the_config(digits, monkeypatch):
     monkeypatch.chdir(digits)
     for method in ("mekd", "kd", "logit_mimicry", "distribution_alignment"):
         written = load_yaml_file(str(CONFIGS / f"{method}.yaml"))
-        tried = adapter._training(method, World(), Path(f"./runs/{method}/run"))
+        tried = adapter._training(method, ReferenceProblem(), Path(f"./runs/{method}/run"))
         written["train"]["teacher"]["auxiliary_model_wrapper"]["kwargs"]["directory"] = f"runs/{method}/run"
         assert written["train"] == tried

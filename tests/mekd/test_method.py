@@ -10,7 +10,7 @@ from mekd_plugin.mekd.generated import balancing_weights
 from mekd_plugin.mekd.method import MEKD
 from mekd_plugin.networks.generators import Generator
 from mekd_plugin.responses import Response
-from mekd_plugin.rows import Rows, Share
+from mekd_plugin.rows import Rows, Shard
 
 SHAPE = (1, 8, 8)
 
@@ -38,7 +38,7 @@ def rows(classes=3, count=6, shape=SHAPE, style_dim=2, hard=False):
 @pytest.mark.parametrize("norm", ["l1", "l2"])
 def test_losses_are_zero_where_the_student_answers_as_the_teacher(hard, norm):
     distiller, batch = method(norm=norm, hard_scale=5.0), rows(hard=hard)
-    scores = batch.teacher().scores(hard_scale=5.0)
+    scores = batch.answers().scores(hard_scale=5.0)
     parts = distiller.losses(lambda images: scores + 2.0, batch)  # a constant per image is no difference
     assert all(float(part) == pytest.approx(0.0, abs=1e-5) for part in parts.values())
     wrong = distiller.losses(lambda images: -scores, batch)
@@ -96,7 +96,7 @@ def test_stages_come_in_order_and_the_bank_carries_what_stage_two_needs():
     second.bank.fill(teacher, second.draw, second.size, stage=second.name)
     third = next(stages)
     assert third.trains_student
-    batch = third.rows.batch(0, 8, Share())
+    batch = third.rows.batch(0, 8, Shard())
     assert set(batch.extra) == {"style", "target"} and batch.extra["style"].shape == (8, 54)
     assert torch.allclose(distiller.targets(batch), batch.extra["target"], atol=1e-6)
     assert next(stages, None) is None

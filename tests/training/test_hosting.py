@@ -10,7 +10,7 @@ from torch import nn
 
 import mekd_plugin as mekd
 from mekd_plugin.errors import InputError, NeedsNotMet
-from mekd_plugin.rows import Share
+from mekd_plugin.rows import Shard
 from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
 from mekd_plugin.training.recipe import Recipe
 
@@ -131,14 +131,14 @@ def test_the_host_may_drive_the_generators_stage(tmp_path):
     with pytest.raises(InputError, match="was not trained here"):
         hosted.finish_stage()
     for step in range(5):
-        scalars = hosted.step(hosted.stage.rows.batch(step, 16, Share()))
+        scalars = hosted.step(hosted.stage.rows.batch(step, 16, Shard()))
     assert torch.isfinite(scalars["loss"])
     state = torch.random.get_rng_state()
     hosted.finish_stage()
     assert torch.equal(state, torch.random.get_rng_state())  # the host's random numbers go on as they would have
     assert hosted.stage.trains_student and teacher.count == 300
     with pytest.raises(InputError, match="trains the student"):
-        hosted.step(hosted.stage.rows.batch(0, 16, Share()))
+        hosted.step(hosted.stage.rows.batch(0, 16, Shard()))
     assert (tmp_path / "run" / "generator.safetensors").exists()
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mekd_plugin.transport import paired_cost, wasserstein
-from mekd_plugin.transport.inversion import distance_to_real, image_round_trip, latent_round_trip
+from mekd_plugin.transport.questions.inversion import distance_to_real, image_round_trip, latent_round_trip
 
 CLASSES = 4
 

@@ -10,16 +10,16 @@ from torch import Tensor
 
 from mekd_plugin.bench.diagnosis.findings import Finding
 from mekd_plugin.bench.diagnosis.subject import Subject
-from mekd_plugin.transport.cell_picture import slice_cells
-from mekd_plugin.transport.coverage import class_coverage, coverage
-from mekd_plugin.transport.domains import domain_distances
-from mekd_plugin.transport.inversion import distance_to_real, image_round_trip, latent_round_trip
-from mekd_plugin.transport.labelled import labelled_distance
-from mekd_plugin.transport.latent_cells import latent_cells
-from mekd_plugin.transport.memorisation import memorisation
-from mekd_plugin.transport.neighbours import nearest_other
-from mekd_plugin.transport.transport_cells import class_prototypes, transport_cells
-from mekd_plugin.transport.unmatched import unmatched
+from mekd_plugin.transport.estimators.labelled import labelled_distance
+from mekd_plugin.transport.estimators.neighbours import nearest_other
+from mekd_plugin.transport.questions.cell_picture import slice_cells
+from mekd_plugin.transport.questions.coverage import class_coverage, coverage
+from mekd_plugin.transport.questions.domains import domain_distances
+from mekd_plugin.transport.questions.inversion import distance_to_real, image_round_trip, latent_round_trip
+from mekd_plugin.transport.questions.latent_cells import latent_cells
+from mekd_plugin.transport.questions.memorisation import memorisation
+from mekd_plugin.transport.questions.transport_cells import class_prototypes, transport_cells
+from mekd_plugin.transport.questions.unmatched import unmatched
 
 __all__ = ["cells", "domains", "inversion"]
 

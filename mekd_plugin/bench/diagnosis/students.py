@@ -12,10 +12,10 @@ from mekd_plugin.bench.diagnosis.subject import Subject
 from mekd_plugin.responses import centre_scores
 from mekd_plugin.rows import Rows
 from mekd_plugin.training.evaluation import predict
-from mekd_plugin.transport.distances import wasserstein
-from mekd_plugin.transport.gradient_direction import GradientDirection, gradient_direction
-from mekd_plugin.transport.image_space import Trajectory, track
-from mekd_plugin.transport.responses import compare_responses
+from mekd_plugin.transport.estimators.distances import wasserstein
+from mekd_plugin.transport.questions.gradient_direction import GradientDirection, gradient_direction
+from mekd_plugin.transport.questions.image_space import Trajectory, track
+from mekd_plugin.transport.questions.responses import compare_responses
 
 __all__ = ["direction", "image_space", "responses"]
 
@@ -81,7 +81,7 @@ def image_space(subject: Subject) -> Finding:
 def direction(subject: Subject) -> Finding:
     """The direction of each part of the method's loss, over the training."""
     rows = _rows(subject)
-    teacher = subject.scores(rows.teacher())
+    teacher = subject.scores(rows.answers())
     found: dict[str, dict[int, GradientDirection]] = {}
     snapshots: Mapping[int, nn.Module] = subject.snapshots or {0: subject.student}
     for step, student in snapshots.items():

@@ -1,1 +1,0 @@
-"""Source-blind baselines, one method a file, each registered like anybody's in the group ``mekd.distillers``."""

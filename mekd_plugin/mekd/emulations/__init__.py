@@ -1,0 +1,1 @@
+"""Ways to train the generator that emulates the inverse mapping of the teacher: ``gan.py``."""
