@@ -32,7 +32,8 @@ try:
     from lightning import LightningModule
 except ImportError as error:
     raise MissingDependency(
-        'mekd_plugin.integrations.lightning needs lightning, which is not installed: pip install "mekd-plugin[lightning]"'
+        "mekd_plugin.integrations.lightning needs lightning, which is not installed: "
+        'pip install "mekd-plugin[lightning]"'
     ) from error
 
 __all__ = ["HostedModule"]

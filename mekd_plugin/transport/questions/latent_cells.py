@@ -62,8 +62,8 @@ def latent_cells(
         rare_below: below which part of its expected share a class counts as rare.
 
     Raises:
-        InputError: see ``samples`` and :func:`~mekd_plugin.transport.questions.coverage.class_coverage`; shapes that differ, or
-            fewer than two classes.
+        InputError: see ``samples`` and :func:`~mekd_plugin.transport.questions.coverage.class_coverage`; shapes that
+            differ, or fewer than two classes.
 
     >>> found = latent_cells(torch.eye(3), torch.eye(3)[[0, 1, 1]])
     >>> round(found.agreement.value, 2), found.masses.missing
