@@ -108,7 +108,8 @@ def track(
         students: step -> the student's scores y_S then, ``(N, C)``.
         teacher: y_T, ``(N, C)``, for the same images.
         distance: of both pairs of point sets: :func:`~mekd_plugin.transport.estimators.distances.paired_cost`, what the
-            losses reduce, or :func:`~mekd_plugin.transport.estimators.distances.wasserstein`, what the definitions are about.
+            losses reduce, or :func:`~mekd_plugin.transport.estimators.distances.wasserstein`, what the definitions are
+            about.
         least_change: what share of a distance's range over all snapshots a change has to pass to count as a parting.
         seed: of the correlations' intervals.
 
