@@ -45,6 +45,7 @@ class Hosted:
         self._fresh: dict[int, Rows] = {}
         self.players = Players(run.processes)
         self._advance()
+        run.wait_for_host(True)
 
     @property
     def method(self) -> Distiller:
@@ -68,9 +69,11 @@ class Hosted:
 
     def run_to_student(self) -> None:
         """Train every stage before the student's in our own loop, or take it over from where it is kept."""
+        self._run.wait_for_host(False)
         while not self._stage.trains_student:
             self._run.train(self._index, self._stage)
             self._advance()
+        self._run.wait_for_host(True)
 
     def step(self, rows: Rows) -> dict[str, Tensor]:
         """One step of a stage before the student's, whose players are all the method's own; returns scalars to log.

@@ -81,6 +81,8 @@ def as_images(images: Tensor | Iterable[Any], teacher: BlackBox, *, name: str = 
             "BlackBox(..., value_range=(0, 1)) or rescale them, images * 2 - 1",
             stacklevel=2,
         )
+    if tensor.dtype in (torch.float16, torch.bfloat16):
+        tensor = tensor.float()  # students are trained in float32, or in mixed precision by the recipe
     return tensor.detach().clamp(low, high)
 
 
@@ -93,6 +95,11 @@ def check_student(student: Any) -> None:
     if not isinstance(student, nn.Module):
         raise InputError(
             f"student={student!r}: expected an nn.Module from images to logits, such as mekd_plugin.networks.build(...)"
+        )
+    if half := {weight.dtype for weight in student.parameters()} & {torch.float16, torch.bfloat16}:
+        raise InputError(
+            f"the student has weights of {', '.join(map(str, half))}, in which an optimiser's small steps are lost: "
+            'hand in student.float(); Recipe(precision="bf16") trains it in mixed precision'
         )
     if not any(weight.requires_grad for weight in student.parameters()):
         raise InputError(

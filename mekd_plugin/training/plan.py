@@ -25,6 +25,7 @@ __all__ = ["Plan", "plan"]
 
 _REHEARSED_STEPS = 4
 _REHEARSED_ROWS = 128
+_LONG_STEP = 2.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -127,19 +128,24 @@ def _rehearse_asking(stage: Asking, rows: int, impostor: BlackBox) -> _Rehearsal
 
 
 def _rehearse_training(stage: Training, loop: Loop, student: nn.Module, impostor: BlackBox) -> _Rehearsal:
-    """Take a few steps; the first one, which sets things up, is not timed where there are many."""
-    steps = loop.steps_of(stage)
-    before = impostor.ledger.total
-    few = min(steps, _REHEARSED_STEPS)
-    if steps > _REHEARSED_STEPS:
-        loop.run(replace(stage, steps=1), student, impostor)
-    begun, began = impostor.ledger.total, time.perf_counter()
-    if few:
-        loop.run(replace(stage, steps=few), student, impostor)
-    seconds, share = time.perf_counter() - began, steps / few if few else 0.0
+    """Take a few steps; the first one, which sets things up, is timed only where it takes long by itself."""
+    steps, before = loop.steps_of(stage), impostor.ledger.total
+
+    def take(count: int) -> tuple[float, float]:
+        """Images asked about, and seconds, a step."""
+        begun, began = impostor.ledger.total, time.perf_counter()
+        loop.run(replace(stage, steps=count), student, impostor)
+        return (impostor.ledger.total - begun) / count, (time.perf_counter() - began) / count
+
+    asked = seconds = 0.0
+    if 0 < steps <= _REHEARSED_STEPS:
+        asked, seconds = take(steps)
+    elif steps:
+        asked, seconds = take(1)
+        if seconds < _LONG_STEP:
+            asked, seconds = take(_REHEARSED_STEPS)
     loop.finish(stage)
-    ended = impostor.ledger.total
-    return _Rehearsal(round((ended - begun) * share), seconds * share, ended - before)
+    return _Rehearsal(round(asked * steps), seconds * steps, impostor.ledger.total - before)
 
 
 def _impostor(run: Run) -> BlackBox:

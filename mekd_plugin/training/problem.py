@@ -116,8 +116,9 @@ class Problem:
             settings = self.hyperparameters
             if isinstance(self.method, Distiller):
                 settings = registry.settings_of(self.method)
+            run = None
             try:
-                yield Run(
+                run = Run(
                     distiller=distiller,
                     student=self.student,
                     teacher=boundary,
@@ -140,8 +141,11 @@ class Problem:
                         settings,
                     ),
                 )
+                yield run
             except BaseException:
                 boundary.release()
+                if run is not None:
+                    run.unlock()
                 raise
 
 
