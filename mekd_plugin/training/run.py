@@ -16,6 +16,7 @@ from mekd_plugin.distiller import Distiller
 from mekd_plugin.errors import NeedsNotMet
 from mekd_plugin.training.execution import Distillation, Evaluate
 from mekd_plugin.training.hosting import Hosted
+from mekd_plugin.training.preflight import preflight
 from mekd_plugin.training.problem import Problem
 from mekd_plugin.training.recipe import Recipe
 
@@ -101,6 +102,15 @@ def distill(
     snapshots = as_whole("snapshots", snapshots, at_least=0)
     posed = Problem.of(problem, student=student, teacher=teacher, images=images, method=method)
     with posed.open(directory=directory, cache=cache) as run:
+        preflight(
+            run.student,
+            run.recipe,
+            run.processes,
+            image_shape=run.distiller.image_shape,
+            num_classes=run.distiller.num_classes,
+            value_range=run.teacher.value_range,
+            dtype=run.images.dtype,
+        )
         run.open(
             resume=resume,
             progress=progress,
