@@ -62,8 +62,8 @@ def preflight(
             logits = trained.module(images)
         except Exception as error:  # a student is anybody's code, and may raise anything
             raise InputError(
-                f"the student {name} fails in training mode on images {tuple(images.shape)} of {dtype}: {error}; on such "
-                "it is to be trained"
+                f"the student {name} fails in training mode on images {tuple(images.shape)} of {dtype}: {error}; on "
+                "such it is to be trained"
             ) from error
         if not isinstance(logits, Tensor) or tuple(logits.shape) != (_IMAGES, num_classes):
             found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
