@@ -16,17 +16,58 @@ from typing import TYPE_CHECKING, Any
 from mekd_plugin.version import __version__
 
 if TYPE_CHECKING:
+    from mekd_plugin import data, functional, networks, testing, transport
+    from mekd_plugin.bench.api import benchmark, load_records
+    from mekd_plugin.blackbox.bank import Bank
     from mekd_plugin.blackbox.meter import meter
     from mekd_plugin.blackbox.teacher import BlackBox
+    from mekd_plugin.distiller import Asking, Distiller, Needs, Player, Training
     from mekd_plugin.harness import register
     from mekd_plugin.registry import available, create
+    from mekd_plugin.rows import Rows
     from mekd_plugin.training.plan import plan
+    from mekd_plugin.training.recipe import Recipe
     from mekd_plugin.training.run import distill, host
 
-__all__ = ["BlackBox", "__version__", "available", "create", "distill", "host", "meter", "plan", "register"]
+__all__ = [
+    "Asking",
+    "Bank",
+    "BlackBox",
+    "Distiller",
+    "Needs",
+    "Player",
+    "Recipe",
+    "Rows",
+    "Training",
+    "__version__",
+    "available",
+    "benchmark",
+    "create",
+    "data",
+    "distill",
+    "functional",
+    "host",
+    "load_records",
+    "meter",
+    "networks",
+    "plan",
+    "register",
+    "testing",
+    "transport",
+]
 
 _HOMES = {
+    "Asking": "mekd_plugin.distiller",
+    "Bank": "mekd_plugin.blackbox.bank",
     "BlackBox": "mekd_plugin.blackbox.teacher",
+    "Distiller": "mekd_plugin.distiller",
+    "Needs": "mekd_plugin.distiller",
+    "Player": "mekd_plugin.distiller",
+    "Recipe": "mekd_plugin.training.recipe",
+    "Rows": "mekd_plugin.rows",
+    "Training": "mekd_plugin.distiller",
+    "benchmark": "mekd_plugin.bench.api",
+    "load_records": "mekd_plugin.bench.api",
     "meter": "mekd_plugin.blackbox.meter",
     "available": "mekd_plugin.registry",
     "create": "mekd_plugin.registry",
@@ -37,7 +78,12 @@ _HOMES = {
 }
 
 
+_ROOMS = ("data", "functional", "networks", "testing", "transport")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"mekd_plugin.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)
@@ -46,4 +92,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, *_ROOMS})

@@ -78,7 +78,7 @@ def list_methods(
 
 
 @app.command()
-@flags_of(BenchConfig, skip=("hyperparameters",))
+@flags_of(BenchConfig, skip=("hyperparameters", "variants"))
 def bench(
     settings: Mapping[str, Any],
     assignments: Annotated[
@@ -107,12 +107,13 @@ def bench(
 
 
 _DISTILL_SKIPS = (
-    "dataset teacher student methods responses query_budget seeds hyperparameters jobs disjoint teacher_steps".split()
+    *("dataset", "teacher", "student", "methods", "responses", "query_budget", "seeds"),
+    *("hyperparameters", "variants", "jobs", "disjoint", "teacher_steps"),
 )
 
 
 @app.command()
-@flags_of(BenchConfig, skip=tuple(_DISTILL_SKIPS))
+@flags_of(BenchConfig, skip=_DISTILL_SKIPS)
 def distill(
     settings: Mapping[str, Any],
     teacher: Annotated[
