@@ -320,7 +320,7 @@ def _check_names(owner: str, values: Mapping[str, Any]) -> None:
     """Refuse as hyperparameters what every run gets from the grid."""
     if taken := sorted({"num_classes", "image_shape", "seed"} & values.keys()):
         raise InputError(
-            f"{', '.join(f'{owner}.{name}' for name in taken)}: the grid sets it for every method; --seeds has the seeds"
+            f"{', '.join(f'{owner}.{name}' for name in taken)}: the grid sets it for every method; see --seeds"
         )
 
 
@@ -360,6 +360,8 @@ def _convert(name: str, annotation: str, value: Any) -> Any:
             items = items if isinstance(items, list | tuple) else [items]
             return tuple(convert(item.strip() if isinstance(item, str) else item) for item in items)
         return convert(value)
+    except InputError:
+        raise
     except (TypeError, ValueError) as error:
         expected = annotation.replace("tuple[", "a list of ").replace(", ...]", "")
         raise InputError(f"{name}={value!r}: expected {expected}") from error

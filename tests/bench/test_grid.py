@@ -118,7 +118,7 @@ def test_a_variant_that_cannot_be_is_named(variants, error, message) -> None:
         ({"price_per_1000": "inf"}, "price_per_1000='inf': expected a number"),
         ({"real_images": 0}, "real_images=0: expected a whole number from 2"),
         ({"real_fraction": 0}, "real_fraction=0.0: expected a number above 0 to 1"),
-        ({"hyperparameters": {"kd": {"seed": 4}}}, "kd.seed: the grid sets it for every method; --seeds"),
+        ({"hyperparameters": {"kd": {"seed": 4}}}, "kd.seed: the grid sets it for every method; see --seeds"),
         ({"hyperparameters": {"kd": 3}}, "hyperparameters of kd: 3: expected names and values"),
         ({"dataset": True}, "dataset=True: expected a list of str"),
     ],
