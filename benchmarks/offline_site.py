@@ -4,8 +4,9 @@
     python benchmarks/offline_site.py --slim WHEEL [--leave-out PATTERN]
 
 A wheel is a zip file laid out as it is installed, so unpacking is enough here: none brings a script or a header that is
-needed, and none is checked against its own list of files, so what is not used can be taken out of it (``--slim``). What the interpreter has already is left alone, since other packages were built against it. The checkout itself
-goes on PYTHONPATH; its ``pyproject.toml`` says what Python must find in a ``*.dist-info`` folder to know its methods.
+needed, and none is checked against its own list of files, so what is not used can be taken out of it (``--slim``).
+What the interpreter has already is left alone, since other packages were built against it. The checkout itself goes on
+PYTHONPATH; its ``pyproject.toml`` says what Python must find in a ``*.dist-info`` folder to know its methods.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def register_checkout(site: Path) -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     found = re.search(r'"([^"]+)"', (CHECKOUT / "mekd_plugin" / "version.py").read_text().partition("__version__")[2])
     if found is None:
-        raise SystemExit("mekd_plugin/version.py: expected a line __version__ = \"...\"")
+        raise SystemExit('mekd_plugin/version.py: expected a line __version__ = "..."')
     name, version = project["name"], found[1]
     folder = site / f"{name.replace('-', '_')}-{version}.dist-info"
     shutil.rmtree(folder, ignore_errors=True)
