@@ -27,6 +27,8 @@ from xml.etree import ElementTree
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parent
 PYTEST = ("-m", "pytest", "-o", "addopts=", "--import-mode=importlib", "-p", "no:cacheprovider", "-q")
+SHORTEST = 5.0
+"""Seconds; with fewer left of the whole, no step begins."""
 RUNNING: list[subprocess.Popen[bytes]] = []
 """The steps under way, to be ended with us."""
 
@@ -129,7 +131,8 @@ def gpu_tests() -> list[str]:
 
 def run(step: Step, work: Path, deadline: float) -> dict[str, Any]:
     """Run one step to its end or its limit: its part of the record."""
-    limit = min(step.limit, deadline - time.time())
+    left = deadline - time.time()
+    limit = min(step.limit, left)
     found: dict[str, Any] = {
         "step": step.name,
         "ok": False,
@@ -137,7 +140,7 @@ def run(step: Step, work: Path, deadline: float) -> dict[str, Any]:
         "limit_seconds": step.limit,
         "seconds": 0.0,
     }
-    if limit < 5:
+    if left < SHORTEST:
         return {**found, "reason": "not begun: the time for everything (--total) was used up"}
     folder = work / step.name
     folder.mkdir()
