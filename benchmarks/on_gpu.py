@@ -57,12 +57,11 @@ class Step:
 def main() -> None:
     options = parse()
     signal.signal(signal.SIGTERM, end_with_all)
+    known = all_steps(options)
+    if unknown := set(options.only) - {step.name for step in known}:
+        raise SystemExit(f"--only {' '.join(sorted(unknown))}: expected {', '.join(step.name for step in known)}")
+    steps = [step for step in known if not options.only or step.name in options.only]
     machine = describe(options.device)
-    steps = [step for step in all_steps(options) if not options.only or step.name in options.only]
-    if unknown := set(options.only) - {step.name for step in all_steps(options)}:
-        raise SystemExit(
-            f"--only {' '.join(sorted(unknown))}: expected {', '.join(s.name for s in all_steps(options))}"
-        )
     print(f"{machine['card'] or machine['processor']}, torch {machine['torch']}: {len(steps)} steps", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as work:
@@ -101,7 +100,7 @@ def parse() -> argparse.Namespace:
 def all_steps(options: argparse.Namespace) -> list[Step]:
     """Every step, in order."""
     device = ("--device", options.device, "--out", "{out}")
-    small = ("--quick",) if options.quick or options.cpu else ()
+    small: tuple[str, ...] = ("--quick",) if options.quick or options.cpu else ()
     if options.quick:
         small += ("--precisions", "float32", "bf16")
     slice_ = (*small, "--precisions", "float32") if options.quick else small
