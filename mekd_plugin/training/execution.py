@@ -128,7 +128,7 @@ class Run:
             log_steps=log_steps,
             progress=progress and self.processes.main,
         )
-        self.outcomes = StageStore(self.loop, self.student, self.teacher, self.images, directory, self.cache)
+        self.store = StageStore(self.loop, self.student, self.teacher, self.images, directory, self.cache)
 
     def begin_student(self) -> None:
         """Keep the student as it was handed in, or put a resumed run's back to how it was."""
@@ -168,7 +168,7 @@ class Run:
             began = time.perf_counter()
             if isinstance(stage, Asking):
                 self.ask(stage)
-            elif not self.outcomes.take_finished(index, stage):
+            elif not self.store.take_finished(index, stage):
                 self.train(index, stage)
             distilling = isinstance(stage, Training) and stage.trains_student
             self.seconds["distill" if distilling else "prepare"] += time.perf_counter() - began
@@ -205,10 +205,10 @@ class Run:
 
     def train(self, index: int, stage: Training) -> None:
         """Train a stage in our own loop, or take over the outcome of another run, and keep it."""
-        if not self.outcomes.take_shared(stage):
+        if not self.store.take_shared(stage):
             self.loop.run(stage, self.student, self.teacher)
-            self.outcomes.share(stage)
-        self.outcomes.finish(index, stage)
+            self.store.share(stage)
+        self.store.finish(index, stage)
 
     def stages(self) -> Iterable[Stage]:
         """The method's stages; what it draws between two of them depends on the seed and its place only."""

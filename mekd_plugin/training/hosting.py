@@ -81,7 +81,7 @@ class Hosted:
         if self._stage.trains_student:
             raise InputError(f"stage {self._stage.name!r} trains the student: call losses(), and step it yourself")
         if self._stepper is None:
-            self._stepper = Stepper.seat(self._stage, self._stage.players, self._run.processes, self._run.recipe)
+            self._stepper = Stepper.prepare(self._stage, self._stage.players, self._run.processes, self._run.recipe)
         self.players.steps += 1
         return self._stepper.take(rows.to(self._run.processes.device), self._run.teacher)
 
@@ -96,7 +96,7 @@ class Hosted:
         self._stepper.finish()
         self._stepper = None
         self.players.steps = 0
-        self._run.outcomes.finish(self._index, self._stage)
+        self._run.store.finish(self._index, self._stage)
         self._advance()
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
@@ -186,14 +186,14 @@ class Hosted:
             for index, stage in self._stages:
                 if isinstance(stage, Asking):
                     self._run.ask(stage)
-                elif stage.trains_student or not self._run.outcomes.take_finished(index, stage):
+                elif stage.trains_student or not self._run.store.take_finished(index, stage):
                     self._index, self._stage = index, stage
                     break
         if self._stage.trains_student:
             processes, recipe = self._run.processes, self._run.recipe
             self.players.take(
                 {
-                    name: TrainedPlayer.take(player, processes.device, channels_last=recipe.channels_last)
+                    name: TrainedPlayer.prepare(player, processes.device, channels_last=recipe.channels_last)
                     for name, player in self._stage.players.items()
                 }
             )
