@@ -40,7 +40,7 @@ def bare_steps(
         recorded: whether each step is the replay of one recorded step, which needs CUDA.
     """
     processes = Processes.join(device)
-    stepper = Stepper.seat(stage, players, processes, recipe)
+    stepper = Stepper.prepare(stage, players, processes, recipe)
     nobody = BlackBox(build("lenet5_half", 2, (1, 16, 16)), "logits", 2)  # never asked
 
     def rows_at(step: int) -> Rows:

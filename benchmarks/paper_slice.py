@@ -18,7 +18,7 @@ import torch
 from measuring import add_device_options, environment, finish, precision_of, synchronize
 
 import mekd_plugin as mekd
-from mekd_plugin.mekd.method import MEKD
+from mekd_plugin.mekd.emulations.gan import GAN
 from mekd_plugin.networks import build
 from mekd_plugin.training.recipe import Recipe
 
@@ -53,17 +53,12 @@ def parse() -> argparse.Namespace:
 
 def lengths() -> dict[str, int]:
     """Steps of each stage of the whole."""
-    return {"stage 1": paper()["steps"], "stage 2": Recipe.preset("paper").steps}
-
-
-def paper() -> dict[str, Any]:
-    """The emulation's settings in the preset that this file names; with :func:`shortened`, all it knows of MEKD's."""
-    return {"steps": MEKD.presets["paper"]["gan_steps"]}
+    return {"stage 1": GAN.presets["paper"]["steps"], "stage 2": Recipe.preset("paper").steps}
 
 
 def shortened(steps: int) -> dict[str, Any]:
-    """Hyperparameters of a run with that many steps of stage 1."""
-    return {"preset": "paper", "gan_steps": steps}
+    """MEKD's settings for a run of the preset with that many steps of stage 1."""
+    return {"preset": "paper", "emulation_settings": {"steps": steps}}
 
 
 def timed(precision: str, options: argparse.Namespace) -> dict[str, Any]:

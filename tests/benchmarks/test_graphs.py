@@ -22,7 +22,7 @@ def problem(device: str) -> tuple[nn.Module, Training, dict[str, Player]]:
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 1))
     images = torch.randn(64, 1, 8, 8).to(device)
 
-    def step(rows, update):
+    def step(rows, update, query):
         loss = (network(rows.images).flatten() - rows.images.mean(dim=(1, 2, 3))).square().mean()
         update({"network": loss})
         return {"loss": loss.detach()}
@@ -41,7 +41,7 @@ def test_bare_steps_take_one_batch_after_another():
     found = state(network)
 
     network, stage, players = problem("cpu")
-    stepper = Stepper.seat(stage, players, Processes.join("cpu"), RECIPE)
+    stepper = Stepper.prepare(stage, players, Processes.join("cpu"), RECIPE)
     nobody = BlackBox(network, "logits", 2)
     for index in [*[0] * WARM_UP, *range(1, STEPS + 1)]:
         rows = stage.rows.batch(index, BATCH, Shard())

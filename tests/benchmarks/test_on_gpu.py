@@ -27,7 +27,8 @@ def test_what_a_step_wrote_is_its_result(tmp_path):
 
 
 def test_a_failure_gives_its_last_words_without_this_machines_paths(tmp_path):
-    record = run(tmp_path, f"raise ValueError('no such thing in {on_gpu.CHECKOUT}/x')")
+    code = f"import atexit; atexit.register(print, 'bye'); raise ValueError('no such thing in {on_gpu.CHECKOUT}/x')"
+    record = run(tmp_path, code)
     assert not record["ok"]
     assert record["reason"] == "ended with status 1: ValueError: no such thing in x"
     assert str(on_gpu.CHECKOUT) not in json.dumps(record)
