@@ -1,12 +1,13 @@
-"""A folder to put on PYTHONPATH: wheels unpacked, and this checkout's entry points, with neither network nor pip.
+"""An environment of one's own on top of this interpreter's packages, made with neither network nor pip.
 
-    python benchmarks/offline_site.py SITE --wheels benchmarks/wheels
+    python benchmarks/offline_site.py FOLDER --wheels benchmarks/wheels    # then FOLDER/bin/python
     python benchmarks/offline_site.py --slim WHEEL [--leave-out PATTERN]
 
 A wheel is a zip file laid out as it is installed, so unpacking is enough here: none brings a script or a header that is
 needed, and none is checked against its own list of files, so what is not used can be taken out of it (``--slim``).
-What the interpreter has already is left alone, since other packages were built against it. The checkout itself goes on
-PYTHONPATH; its ``pyproject.toml`` says what Python must find in a ``*.dist-info`` folder to know its methods.
+What the interpreter has already is left alone, since other packages were built against it, and seen from the new
+environment, even where the interpreter is that of a virtual environment itself. The checkout is used as it stands; its
+``pyproject.toml`` says what Python must find in a ``*.dist-info`` folder to know its methods.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import fnmatch
 import os
 import re
 import shutil
+import site
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import tomllib
+import venv
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -30,7 +34,7 @@ LISTED = Path(__file__).with_name("wheels.txt")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", type=Path, help="the folder to make; with --slim the wheel to make smaller")
+    parser.add_argument("path", type=Path, help="the environment to make; with --slim the wheel to make smaller")
     parser.add_argument("--wheels", type=Path, default=Path(__file__).with_name("wheels"))
     parser.add_argument("--slim", action="store_true", help="take the debugging symbols out of a wheel, given strip")
     parser.add_argument("--leave-out", metavar="PATTERN", default="", help="and these files")
@@ -38,14 +42,25 @@ def main() -> None:
     if options.slim:
         slim(options.path, options.leave_out)
         return
-    if missing := fill(options.path, options.wheels):
+    place = make_environment(options.path)
+    if missing := fill(place, options.wheels):
         print(f"missing, so what needs them will fail: {', '.join(missing)} (run fetch_wheels.sh for this Python)")
-    register_checkout(options.path)
+    register_checkout(place)
 
 
-def fill(site: Path, wheels: Path) -> list[str]:
-    """Unpack into ``site`` what this interpreter lacks of wheels.txt; the names that there is no fitting wheel for."""
-    site.mkdir(parents=True, exist_ok=True)
+def make_environment(folder: Path) -> Path:
+    """A virtual environment in ``folder`` that sees the checkout and this interpreter's packages: where its own go."""
+    venv.create(folder, symlinks=True)
+    place = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(folder)}))
+    theirs = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
+    found = "".join(f"import site; site.addsitedir({path!r})\n" for path in theirs)
+    (place / "on_gpu.pth").write_text(f"{CHECKOUT}\n{found}")
+    return place
+
+
+def fill(place: Path, wheels: Path) -> list[str]:
+    """Unpack into ``place`` what this interpreter lacks of wheels.txt; the names that there is no fitting wheel for."""
+    place.mkdir(parents=True, exist_ok=True)
     found = {plain(wheel.name.partition("-")[0]): wheel for wheel in sorted(wheels.glob("*.whl")) if fits(wheel)}
     missing = []
     for line in LISTED.read_text().splitlines():
@@ -57,7 +72,7 @@ def fill(site: Path, wheels: Path) -> list[str]:
             missing.append(name)
             continue
         with zipfile.ZipFile(found[name]) as archive:
-            archive.extractall(site)
+            archive.extractall(place)
     return missing
 
 
@@ -81,14 +96,14 @@ def is_installed(name: str) -> bool:
     return True
 
 
-def register_checkout(site: Path) -> None:
+def register_checkout(place: Path) -> None:
     """Write what an installed package says of itself: name, version and entry points."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     found = re.search(r'"([^"]+)"', (CHECKOUT / "mekd_plugin" / "version.py").read_text().partition("__version__")[2])
     if found is None:
         raise SystemExit('mekd_plugin/version.py: expected a line __version__ = "..."')
     name, version = project["name"], found[1]
-    folder = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    folder = place / f"{name.replace('-', '_')}-{version}.dist-info"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")

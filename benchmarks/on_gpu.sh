@@ -8,7 +8,7 @@
 # Further options: --out DIR, --wheels DIR, --only STEP ..., --total SECONDS, --jobs N; `on_gpu.sh --help` says them all.
 # $PYTHON is the interpreter (default python3; 3.11 or later) with torch, torchvision, accelerate, safetensors, typer,
 # rich, tqdm, jinja2, scipy, scikit-learn, matplotlib and pytest. Nothing is installed into it: what it lacks is unpacked
-# from the wheels into a temporary folder, and the package is used from this checkout.
+# from the wheels into a temporary environment, which uses the package as it stands in this checkout.
 #
 # How the ten minutes are divided; each step has a limit of its own, and the next one starts whatever became of it:
 #     set-up                                                    10 s
@@ -43,9 +43,8 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-site=$(mktemp -d)
-trap 'rm -rf "$site"' EXIT
-"$python" "$here/offline_site.py" "$site" --wheels "$wheels" || exit 2
-export PYTHONPATH="$site:${here%/*}${PYTHONPATH:+:$PYTHONPATH}"
+environment=$(mktemp -d)
+trap 'rm -rf "$environment"' EXIT
+"$python" "$here/offline_site.py" "$environment" --wheels "$wheels" || exit 2
 export PYTHONDONTWRITEBYTECODE=1 MPLBACKEND=agg
-"$python" "$here/on_gpu.py" --began "$began" ${arguments[@]+"${arguments[@]}"}
+"$environment/bin/python" "$here/on_gpu.py" --began "$began" ${arguments[@]+"${arguments[@]}"}
