@@ -34,8 +34,7 @@ Arm = Callable[[int], None]
 def compare(slow: Arm, fast: Arm, *, threads: int, rounds: int, steps: int) -> dict[str, Any]:
     """Milliseconds a step of both arms and of their floors, by turns in each round, so that a busy spell hits both.
 
-    Both clocks are kept: the wall's, and, on one thread, the processor's own, which other programs on a busy machine
-    disturb less. The floor of an arm is its multiply-adds at the best rate of this machine, that of a matrix product or
+    Wall-clock time is kept and, on one thread, processor time, which other programs on a busy machine disturb less. The floor of an arm is its multiply-adds at the best rate of this machine, that of a matrix product or
     of a convolution of many channels, whichever is higher.
     """
     torch.set_num_threads(threads)
@@ -204,7 +203,7 @@ _RATES: dict[str, tuple[Arm, int]] = {
 
 
 def _clocked(arm: Arm, steps: int) -> tuple[float, float]:
-    """Seconds a step by the wall's clock and by the processor's."""
+    """Seconds a step, wall-clock time and processor time."""
     wall, processor = time.perf_counter(), time.process_time()
     arm(steps)
     return (time.perf_counter() - wall) / steps, (time.process_time() - processor) / steps

@@ -141,7 +141,6 @@ def make_method(generator: Generator, bank_rows: int) -> MEKD:
         norm="l1",
         temperature=TEMPERATURE,
         latent_temperature=TEMPERATURE,
-        style_dim=0,
         balance=False,
     )
 
