@@ -12,9 +12,9 @@ from mekd_plugin.transport.estimators.gaussian import bures_wasserstein
 from mekd_plugin.transport.estimators.labelled import LabelledDistance, labelled_distance
 from mekd_plugin.transport.estimators.sinkhorn import sinkhorn_divergence
 from mekd_plugin.transport.questions.domains import DomainDistances, domain_distances
+from mekd_plugin.transport.questions.permutation import permutation_test
 from mekd_plugin.transport.questions.responses import compare_responses, per_class
 from mekd_plugin.transport.questions.unmatched import Unmatched, unmatched
-from mekd_plugin.transport.statistics.permutation import permutation_test
 
 __all__ = [
     "DomainDistances",
