@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.optim import Adam
 
+from mekd_plugin.checks import as_number
 from mekd_plugin.distiller import Needs, Player, Student
 from mekd_plugin.functional import discriminator_loss, generator_loss, kd_divergence
 from mekd_plugin.responses import centre_scores
@@ -52,9 +53,10 @@ class DistributionAlignment(TransferSetDistiller):
         **world: Any,
     ) -> None:
         super().__init__(queries=queries, **world)
-        self.temperature = temperature
-        self.divergence_weight, self.adversarial_weight = divergence_weight, adversarial_weight
-        self.critic_learning_rate = critic_learning_rate
+        self.temperature = as_number("temperature", temperature, above=0)
+        self.divergence_weight = as_number("divergence_weight", divergence_weight, at_least=0)
+        self.adversarial_weight = as_number("adversarial_weight", adversarial_weight, at_least=0)
+        self.critic_learning_rate = as_number("critic_learning_rate", critic_learning_rate, above=0)
         self.critic = _critic(self.num_classes)
 
     def players(self) -> dict[str, Player]:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from mekd_plugin.checks import as_number
 from mekd_plugin.distiller import Needs, Student
 from mekd_plugin.functional import cross_entropy_labels, kd_divergence
 from mekd_plugin.rows import Rows
@@ -37,7 +38,8 @@ class KD(TransferSetDistiller):
         self, *, temperature: float = 4.0, smoothing: float = 0.05, queries: int | None = None, **world: Any
     ) -> None:
         super().__init__(queries=queries, **world)
-        self.temperature, self.smoothing = temperature, smoothing
+        self.temperature = as_number("temperature", temperature, above=0)
+        self.smoothing = as_number("smoothing", smoothing, at_least=0, below=1)
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
         logits, response = student(rows.images), rows.answers()

@@ -39,12 +39,13 @@ from mekd_plugin.harness.art.guest import attack_of
 from mekd_plugin.harness.meter import Counted
 from mekd_plugin.networks import build
 from mekd_plugin.registry import available, distillers
-from mekd_plugin.training.evaluation import accuracy, predict
+from mekd_plugin.prediction import predict
+from mekd_plugin.training.evaluation import accuracy
 
 TEACHER, STUDENT = "lenet5", "lenet5_half"
 BATCH, LEARNING_RATE = 50, 1e-3
 SHARES, NUMBERS = ("accuracy", "agreement"), ("sent", "distinct", "steps", "seconds", "processor_seconds")
-QUICK = {"mekd": {"gan_steps": 20}}
+QUICK = {"mekd": {"emulation.steps": 20}}
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,24 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.blackbox.whitebox import WhiteBox
 from mekd_plugin.errors import InputError, NeedsNotMet
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows, RowSource
 
-__all__ = ["Asking", "Distiller", "Inverse", "Needs", "Player", "Remembered", "Stage", "Student", "Training", "Update"]
+__all__ = [
+    "Asking",
+    "Distiller",
+    "Inverse",
+    "Needs",
+    "Player",
+    "Query",
+    "Remembered",
+    "Stage",
+    "Student",
+    "Training",
+    "Update",
+]
 
 Student = Callable[[Tensor], Tensor]
 """Images ``(N, channels, height, width)`` -> logits ``(N, C)``: a module, or what a suite passes in its place."""
@@ -33,33 +46,39 @@ class Needs:
 
     Attributes:
         responses: ``"soft"`` (scores of every class), ``"hard"`` (a class index), or ``"either"``.
-        leaves_edge: what is sent to the teacher: ``"real images"``, ``"mixtures"`` of them, ``"synthetic images"``.
-        pool: where its images come from: ``"edge"`` (the edge's unlabelled images) or ``"none"``.
-        queries: ``"once"`` (a bank, filled before the student trains), ``"every step"`` or ``"rounds"``.
-        gradients: whether it differentiates through the teacher; a black box refuses such a method.
+        leaves_edge: what is sent to the teacher: ``"real images"``, ``"mixtures"`` of them, ``"synthetic images"`` made
+            from what they taught a generator, or ``"nothing of the edge"``.
+        pool: where its images come from: ``"edge"`` (the edge's unlabelled images), ``"other domain"`` (images of
+            another kind, which are nobody's secret) or ``"none"``.
+        queries: ``"once"`` (all of them before the student trains), ``"every step"`` or ``"rounds"``.
+        in_step: whether the student's step is the method's own, since it asks within it or updates the student more
+            than once: a host's loop cannot carry such a step.
+        gradients: whether it differentiates through the teacher; only a :class:`~mekd_plugin.blackbox.WhiteBox` can
+            serve such a method.
         host_sync: why a step needs the host, for a method that cannot run on torch's meta device; else empty.
     """
 
     responses: Literal["soft", "hard", "either"]
-    leaves_edge: Literal["real images", "mixtures", "synthetic images"]
-    pool: Literal["edge", "none"] = "edge"
+    leaves_edge: Literal["real images", "mixtures", "synthetic images", "nothing of the edge"]
+    pool: Literal["edge", "other domain", "none"] = "edge"
     queries: Literal["once", "every step", "rounds"] = "once"
+    in_step: bool = False
     gradients: bool = False
     host_sync: str = ""
 
 
 class Inverse(NamedTuple):
-    """A generator that stands for the teacher's inverse mapping, as a method trained it.
+    """A generator that stands for the teacher's inverse mapping.
 
     Attributes:
-        generator: latents ``(N, C + style_dim)`` -> images ``(N, channels, height, width)`` in [-1, 1]; trained on
-            N(0, I), of which the first C coordinates stand for class scores.
+        generator: frozen, latents ``(N, C + style_dim)`` -> images ``(N, channels, height, width)`` in [-1, 1]; the
+            first C coordinates stand for class scores, the others are noise of N(0, I).
         scale: what centred scores are divided by to be such coordinates.
         style_dim: how many coordinates there are beside them.
         hard_scale: the score that a hard response stands for.
     """
 
-    generator: Callable[[Tensor], Tensor]
+    generator: nn.Module
     scale: float
     style_dim: int
     hard_scale: float
@@ -84,13 +103,21 @@ class Player:
 
 
 class Update(Protocol):
-    """The loop's backward-and-step, handed to a stage's step."""
+    """The loop's backward-and-step, handed to a stage's step, which may call it as often as it likes."""
 
     def __call__(self, losses: Mapping[str, Tensor]) -> None:
         """Differentiate each player's own loss by that player's own weights, all of them, then step every optimiser.
 
-        The gradients are all taken before any weight changes, so players may share a forward pass.
+        The gradients are all taken before any weight changes, so players may share a forward pass. Schedules advance
+        once a step of the stage, however many updates it makes.
         """
+
+
+class Query(Protocol):
+    """The way to the teacher, handed to a stage's step, which may ask as often as it likes."""
+
+    def __call__(self, images: Tensor) -> Response:
+        """The teacher's answers to ``images`` ``(N, channels, height, width)``, counted for the stage."""
 
 
 @dataclass
@@ -100,30 +127,32 @@ class Training:
     Attributes:
         name: of the stage, unique within the run; also the name of its queries in the ledger.
         rows: where its batches come from.
-        step: ``step(rows, update) -> {"loss": scalar, ...}``: computes losses, calls ``update`` (with several players
-            at once, or with one after another), returns scalars (tensors, never ``.item()``) to log.
+        step: ``step(rows, update, query) -> {"loss": scalar, ...}``: computes losses, calls ``update`` (with several
+            players at once, or with one after another) and, where it needs fresh answers, ``query``; returns scalars
+            (tensors, never ``.item()``) to log.
         players: networks that the method brings, by name (a generator, a critic).
         trains_student: whether the player ``"student"`` takes part, with the optimiser and schedule of the run's
             recipe, which are no method's business.
         steps: how many; None takes the recipe's number of student steps.
-        fraction: part of ``steps`` that this stage takes where ``steps`` is None (a method in rounds has several).
+        fraction: part of the recipe's steps that this stage takes where ``steps`` is None. A method in rounds has
+            several such stages, whose steps add up to the recipe's exactly where their fractions add up to 1.
         batch_size: rows a step; None takes the recipe's.
-        ask: for a step that needs fresh answers: ``ask(rows) -> rows`` whose images the loop sends to the teacher;
-            the step then finds them, answered, in ``rows.asked``.
-        reuse: a line with everything that decides this stage's outcome besides the images and the seed; a loop that
-            has such an outcome may load it instead of training. None: never reused.
+        reuse: a line with everything that decides the outcome of a stage that asks nothing, besides the images and the
+            seed; a loop that has such an outcome may load it instead of training. None: never reused.
+        by_losses: whether ``step`` does what :meth:`Distiller.losses` and :meth:`Distiller.player_losses` say and
+            nothing besides, so that a host's loop can take it; :meth:`Distiller.align` sets it.
     """
 
     name: str
     rows: RowSource
-    step: Callable[[Rows, Update], dict[str, Tensor]]
+    step: Callable[[Rows, Update, Query], dict[str, Tensor]]
     players: dict[str, Player] = field(default_factory=dict)
     trains_student: bool = False
     steps: int | None = None
     fraction: float = 1.0
     batch_size: int | None = None
-    ask: Callable[[Rows], Rows] | None = None
     reuse: str | None = None
+    by_losses: bool = False
 
 
 @dataclass
@@ -159,7 +188,8 @@ class Distiller:
         image_shape: ``(channels, height, width)`` of the images that teacher and student take.
         seed: of everything the method draws itself.
 
-    A subclass's ``__init__`` takes keyword-only hyperparameters, each with a default, and only stores them.
+    A subclass's ``__init__`` takes keyword-only hyperparameters, each with a default, hands ``**world`` on to
+    ``super().__init__`` and stores the others under their own names: a run's signature reads them there.
     """
 
     needs: Needs
@@ -167,6 +197,8 @@ class Distiller:
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {}, "paper": {}}
     """Hyperparameters by preset: ``quick`` is sized for a CPU and a small budget, ``paper`` follows the source, and an
     optional ``tiny`` is for tests on 8x8 images."""
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Hyperparameters of earlier versions, and what to write today; their use is an error that says so."""
 
     def __init__(self, *, num_classes: int, image_shape: tuple[int, int, int], seed: int = 0) -> None:
         if num_classes < 2:
@@ -183,10 +215,10 @@ class Distiller:
             NeedsNotMet: the method differentiates through the teacher, or needs another kind of response.
         """
         name = type(self).__name__
-        if self.needs.gradients:
+        if self.needs.gradients and not isinstance(teacher, WhiteBox):
             raise NeedsNotMet(
-                f"{name} differentiates through the teacher, and this teacher can only be asked; "
-                "it is a white-box reference, not a source-blind method"
+                f"{name} differentiates through the teacher, and this teacher can only be asked; it is a white-box "
+                "reference, not a source-blind method: hand it a mekd_plugin.blackbox.WhiteBox, or say --white-box"
             )
         kind = "hard" if teacher.responses == "hard" else "soft"
         if self.needs.responses not in (kind, "either"):
@@ -199,8 +231,9 @@ class Distiller:
         """The stages in order, lazily: each is asked for when the one before it is finished.
 
         Args:
-            teacher: can only be asked.
-            images: the edge's unlabelled images ``(N, channels, height, width)``, in the teacher's value range.
+            teacher: can only be asked; a :class:`~mekd_plugin.blackbox.WhiteBox` where ``needs.gradients`` says so.
+            images: those of the pool that ``needs.pool`` names, unlabelled, ``(N, channels, height, width)``, in the
+                teacher's value range; N is 0 where it is ``"none"``.
             student: the network to train, as it stands when a stage is asked for.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say its stages")
@@ -226,9 +259,16 @@ class Distiller:
         return {}
 
     def align(self, name: str, rows: RowSource, student: nn.Module, **settings: Any) -> Training:
-        """The usual last stage: the student, and the method's further players, learn from ``rows``."""
+        """The usual last stage: the student, and the method's further players, learn from ``rows``.
 
-        def step(batch: Rows, update: Update) -> dict[str, Tensor]:
+        Args:
+            name: of the stage.
+            rows: answered ones.
+            student: that learns.
+            **settings: further ones of :class:`Training`, such as ``fraction`` for a round.
+        """
+
+        def step(batch: Rows, update: Update, query: Query) -> dict[str, Tensor]:
             forward = Remembered(student)
             parts = self.losses(forward, batch)
             others = self.player_losses(forward, batch)
@@ -237,7 +277,8 @@ class Distiller:
             detached = {key: value.detach() for key, value in {**parts, **others}.items()}
             return {**detached, "agreement": agreement.float().mean()}
 
-        return Training(name, rows, step, players=self.players(), trains_student=True, **settings)
+        settings = {"players": self.players(), "trains_student": True, "by_losses": True, **settings}
+        return Training(name, rows, step, **settings)
 
 
 class Remembered:

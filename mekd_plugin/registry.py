@@ -7,9 +7,10 @@ is asked for.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
@@ -21,7 +22,17 @@ from mekd_plugin.errors import InputError, MekdError, UnknownName
 if TYPE_CHECKING:
     from mekd_plugin.distiller import Distiller
 
-__all__ = ["Entry", "Registry", "available", "create", "distillers", "unknown_name"]
+__all__ = [
+    "Entry",
+    "Registry",
+    "available",
+    "create",
+    "distillers",
+    "instantiate",
+    "method_name",
+    "settings_of",
+    "unknown_name",
+]
 
 _GROUP, _ALIASES = "mekd.distillers", "mekd.aliases"
 _VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
@@ -126,18 +137,7 @@ class Registry:
             UnknownName: the method or the preset is unknown.
             InputError: the method has no such hyperparameter, or lacks a required argument.
         """
-        cls = self.get(name)
-        if preset not in cls.presets:
-            raise unknown_name(f"preset of {self.canonical(name)}", preset, cls.presets)
-        accepted = _accepted(cls)
-        for setting in settings:
-            if accepted is not None and setting not in accepted:
-                raise InputError(str(unknown_name(f"hyperparameter of {cls.__name__}", setting, accepted)))
-        merged = {**cls.presets[preset], **settings}
-        missing = [key for key, value in (accepted or {}).items() if value.default is value.empty and key not in merged]
-        if missing:
-            raise InputError(f"{self.canonical(name)}: {', '.join(missing)} must be given")
-        return cls(**merged)
+        return instantiate(self.get(name), self.canonical(name), preset, settings)
 
     def hyperparameters(self, name: str) -> list[str]:
         """Names of the hyperparameters of a method, sorted, without those of every method (``num_classes``, ...).
@@ -191,6 +191,82 @@ def available() -> list[str]:
     return [entry.name for entry in distillers().entries()]
 
 
-def create(name: str, *, preset: str = "quick", **settings: Any) -> Distiller:
-    """An instance of the method ``name``; see :meth:`Registry.create`."""
-    return distillers().create(name, preset=preset, **settings)
+def create(method: str | type[Distiller] | Distiller, *, preset: str = "quick", **settings: Any) -> Distiller:
+    """An instance of a method: its preset, overridden by ``settings``.
+
+    Args:
+        method: a name or an alias; or a class of one's own, which need not be registered; or an instance, which has its
+            settings already: a copy of it is returned, as new.
+        preset: ``"quick"`` or ``"paper"``.
+        settings: ``num_classes``, ``image_shape``, ``seed``, and the method's hyperparameters; one of the form
+            ``emulation.steps`` goes into the hyperparameter ``emulation_settings``, a dictionary.
+
+    Raises:
+        UnknownName: the method or the preset is unknown.
+        InputError: the method has no such hyperparameter, or lacks a required argument; or an instance that was made
+            for another problem, or would get settings a second time.
+    """
+    if isinstance(method, str):
+        return distillers().create(method, preset=preset, **settings)
+    base = _load(_BASE, "the base class")
+    if isinstance(method, type) and issubclass(method, base):
+        return instantiate(method, method.__name__, preset, settings)
+    if not isinstance(method, base):
+        raise InputError(
+            f"method={method!r}: expected a name of mekd_plugin.available(), a subclass of Distiller, or an instance"
+        )
+    fresh: Distiller = copy.deepcopy(method)
+    world = {name: settings.pop(name) for name in ("num_classes", "image_shape", "seed") if name in settings}
+    if settings:
+        raise InputError(f"{', '.join(sorted(settings))}: the method is an instance: give it its settings there")
+    for name, value in world.items():
+        if getattr(fresh, name) != value:
+            raise InputError(
+                f"the method is an instance with {name}={getattr(fresh, name)!r}, and this run has {name}={value!r}: "
+                "make it for this run, or hand in the class"
+            )
+    return fresh
+
+
+def method_name(method: str | type[Distiller] | Distiller) -> str:
+    """The name that records and signatures hold: canonical for a registered method, else where the class is."""
+    if isinstance(method, str):
+        return distillers().canonical(method)
+    cls = method if isinstance(method, type) else type(method)
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def settings_of(distiller: Distiller) -> dict[str, Any]:
+    """The hyperparameters of an instance as it holds them, without those of every method (``num_classes``, ...)."""
+    common = _accepted(_load(_BASE, "the base class")) or {}
+    names = (_accepted(type(distiller)) or {}).keys() - common.keys()
+    return {name: getattr(distiller, name) for name in sorted(names) if hasattr(distiller, name)}
+
+
+def instantiate(cls: type[Distiller], name: str, preset: str, settings: Mapping[str, Any]) -> Distiller:
+    """An instance of ``cls``, which messages call ``name``; see :func:`create`."""
+    if preset not in cls.presets:
+        raise unknown_name(f"preset of {name}", preset, cls.presets)
+    accepted = _accepted(cls)
+    given: dict[str, Any] = {}
+    for setting, value in settings.items():
+        owner, dot, part = setting.partition(".")
+        known = f"{owner}_settings" if dot else setting
+        if setting in cls.renamed:
+            raise InputError(f"{setting} of {name} is now {_as_written(cls.renamed[setting], value)}")
+        if accepted is not None and known not in accepted:
+            raise InputError(str(unknown_name(f"hyperparameter of {cls.__name__}", setting, accepted)))
+        given[known] = {**(given.get(known) or {}), part: value} if dot else value
+    merged = {**cls.presets[preset], **given}
+    missing = [key for key, value in (accepted or {}).items() if value.default is value.empty and key not in merged]
+    if missing:
+        raise InputError(f"{name}: {', '.join(missing)} must be given")
+    return cls(**merged)
+
+
+def _as_written(name: str, value: Any) -> str:
+    """How a setting is written today: ``emulation.steps`` in Python and on the command line."""
+    owner, dot, part = name.partition(".")
+    if not dot:
+        return f"{name}={value!r}"
+    return f"{owner}_settings={{{part!r}: {value!r}}} (on the command line: --set METHOD.{name}={value})"

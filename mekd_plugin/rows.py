@@ -16,7 +16,16 @@ from torch import Tensor
 from mekd_plugin.errors import InputError
 from mekd_plugin.responses import Response
 
-__all__ = ["ImageRows", "RowSource", "Rows", "Shard", "ShuffledIndices", "WeightedIndices", "check_weights"]
+__all__ = [
+    "ImageRows",
+    "NoiseRows",
+    "RowSource",
+    "Rows",
+    "Shard",
+    "ShuffledIndices",
+    "WeightedIndices",
+    "check_weights",
+]
 
 
 @dataclass(frozen=True)
@@ -24,16 +33,15 @@ class Rows:
     """A batch of rows.
 
     Attributes:
-        images: ``(N, channels, height, width)``, floating point.
+        images: ``(N, channels, height, width)``, floating point; noise of any shape ``(N, ...)`` in rows that only feed
+            a generator.
         response: the teacher's answers to ``images``; None for rows that were not asked about.
         extra: further columns by name, each with N entries along its first axis.
-        asked: rows that a stage's ``ask`` had answered for this step, where it has one.
     """
 
     images: Tensor
     response: Response | None = None
     extra: Mapping[str, Tensor] = field(default_factory=dict)
-    asked: Rows | None = None
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -51,7 +59,6 @@ class Rows:
             self.images.to(device, non_blocking=True),
             None if self.response is None else self.response.to(device, non_blocking=True),
             {name: column.to(device, non_blocking=True) for name, column in self.extra.items()},
-            None if self.asked is None else self.asked.to(device),
         )
 
     def answered(self, response: Response) -> Rows:
@@ -166,3 +173,21 @@ class ImageRows:
 
     def batch(self, step: int, size: int, shard: Shard) -> Rows:
         return Rows(self.images[self._order.batch(step, size, shard).to(self.images.device)])
+
+
+class NoiseRows:
+    """Rows of standard normal noise, for a stage that needs no image: a generator's latents.
+
+    Args:
+        shape: of one row, such as ``(100,)``.
+        seed: of the draws; a batch depends on it, the step and the process only.
+    """
+
+    def __init__(self, *shape: int, seed: int) -> None:
+        if not shape or min(shape) < 1:
+            raise InputError(f"shape={shape}: expected the sizes of a row of noise, each at least 1")
+        self.shape, self.seed = shape, seed
+
+    def batch(self, step: int, size: int, shard: Shard) -> Rows:
+        rng = torch.Generator().manual_seed(self.seed * 1_000_003 + step * shard.world + shard.rank)
+        return Rows(torch.randn(size, *self.shape, generator=rng))

@@ -5,7 +5,7 @@ In a package of one's own::
     from mekd_plugin.testing import DistillerContract
 
     class TestMine(DistillerContract):
-        method = "mine"            # as in the entry-point group mekd.distillers
+        method = "mine"            # as in the entry-point group mekd.distillers; or distiller = MyClass
         settings = {"rounds": 2}   # hyperparameters that make it small; optional
 
 and run pytest. The problem is a toy with an exact teacher: bright bars, of which the direction is the class.
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,13 +25,17 @@ from torch.utils._pytree import tree_leaves
 
 from mekd_plugin import registry
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.distiller import Asking, Distiller, Training
+from mekd_plugin.blackbox.whitebox import WhiteBox
+from mekd_plugin.distiller import Asking, Distiller, Needs, Training
+from mekd_plugin.errors import NeedsNotMet
+from mekd_plugin.responses import Response
 from mekd_plugin.rows import Shard
 from mekd_plugin.training.evaluation import agreement
+from mekd_plugin.training.plan import plan
 from mekd_plugin.training.recipe import Recipe
-from mekd_plugin.training.run import Distillation, distill
+from mekd_plugin.training.run import Distillation, distill, host
 
-__all__ = ["DistillerContract", "NoHost", "ToyTeacher", "toy_images", "toy_student"]
+__all__ = ["DistillerContract", "NoHost", "ToyTeacher", "toy_images", "toy_strokes", "toy_student"]
 
 CLASSES = 3
 SHAPE = (1, 8, 8)
@@ -46,6 +49,20 @@ def toy_images(count: int, seed: int) -> Tensor:
         kernel = _bars()[index % CLASSES]
         top, left = torch.randint(0, 4, (2,), generator=rng).tolist()
         images[index, 0, top : top + 5, left : left + 5] += 1.8 * kernel
+    return (images + 0.1 * torch.randn(images.shape, generator=rng)).clamp(-1, 1)
+
+
+def toy_strokes(count: int, seed: int) -> Tensor:
+    """``(count, 1, 8, 8)`` in [-1, 1]: three strokes of 3 to 6 pixels in any direction, another domain."""
+    rng = torch.Generator().manual_seed(seed)
+    images = torch.full((count, *SHAPE), -1.0)
+    steps = torch.tensor([[0, 1], [1, 0], [1, 1], [1, -1]])
+    for image in images:
+        for _ in range(3):
+            direction, length = torch.randint(0, 4, (), generator=rng), torch.randint(3, 7, (), generator=rng)
+            start = torch.randint(0, 8, (2,), generator=rng)
+            rows, columns = (start + torch.arange(int(length))[:, None] * steps[direction]).clamp(0, 7).T
+            image[0, rows, columns] = 0.8
     return (images + 0.1 * torch.randn(images.shape, generator=rng)).clamp(-1, 1)
 
 
@@ -111,24 +128,30 @@ class NoHost(TorchDispatchMode):
 
 
 class DistillerContract:
-    """Tests over one method; subclass it with ``method`` set.
+    """Tests over one method; subclass it with ``method`` or ``distiller`` set.
 
     Attributes:
         method: name in the registry.
+        distiller: the class itself, which need not be registered, in the place of a name.
         settings: hyperparameters that keep it small.
         budget: queries that it may ask.
         steps: of the student.
+        device: where it trains.
+        plannable: whether a plan can foretell its queries exactly; not where they hang on the answers.
     """
 
-    method: ClassVar[str]
+    method: ClassVar[str] = ""
+    distiller: ClassVar[type[Distiller] | None] = None
     settings: ClassVar[Mapping[str, Any]] = {}
     budget: ClassVar[int] = 600
     steps: ClassVar[int] = 150
+    device: ClassVar[str] = "cpu"
+    plannable: ClassVar[bool] = True
 
     def test_beats_an_untrained_student_and_shuffled_answers(self) -> None:
         """What the student knows comes from the teacher's answers."""
-        held_out = toy_images(300, seed=99)
-        truth = BlackBox(ToyTeacher(), "logits", CLASSES).query(held_out)
+        held_out = toy_images(300, seed=99).to(self.device)
+        truth = BlackBox(ToyTeacher().to(self.device), "logits", CLASSES).query(held_out)
         untrained = agreement(toy_student(), held_out, truth)
         taught = agreement(self._distill(ToyTeacher()).student, held_out, truth)
         control = agreement(self._distill(ToyTeacher(shuffled=True)).student, held_out, truth)
@@ -144,13 +167,39 @@ class DistillerContract:
         assert ledger.distinct == len(torch.cat(teacher.asked).flatten(1).unique(dim=0))
 
     def test_sends_only_what_it_declares(self) -> None:
-        """A method that says that only synthetic images leave the edge sends no real one."""
+        """Real images are sent by a method that says so, and by no other."""
         teacher = ToyTeacher()
         self._distill(teacher)
-        real = toy_images(60, seed=1).flatten(1)
         sent = torch.cat(teacher.asked).flatten(1)
-        leaves = bool((torch.cdist(sent, real) < 1e-4).any())
-        assert leaves == (self._class().needs.leaves_edge == "real images")
+        leaves = bool((torch.cdist(sent, toy_images(60, seed=1).flatten(1)) < 1e-4).any())
+        assert leaves == (self._needs().leaves_edge == "real images")
+
+    def test_a_plan_foretells_what_is_asked(self) -> None:
+        """All that will be asked, stage by stage, without asking."""
+        if not self.plannable:
+            return
+        teacher = ToyTeacher()
+        settings = {"device": self.device, **self._problem()}
+        foreseen = plan(toy_student(), self._boundary(teacher), self._images(), self._method(), **settings)
+        assert teacher.count == 0
+        assert foreseen.queries == self._distill(ToyTeacher()).ledger.by_stage
+
+    def test_needs_say_where_it_can_be_a_guest(self) -> None:
+        """In somebody else's loop it gives its losses, or is refused before anything is asked."""
+        teacher, needs = ToyTeacher(), self._needs()
+        settings = {"device": self.device, "progress": False, **self._problem()}
+        if needs.queries == "rounds" or needs.in_step:
+            try:
+                host(toy_student(), self._boundary(teacher), self._images(), self._method(), **settings)
+            except NeedsNotMet:
+                assert teacher.count == 0
+                return
+            raise AssertionError("the method says that no host can carry it, and was taken in")
+        hosted = host(toy_student(), self._boundary(teacher), self._images(), self._method(), **settings)
+        assert hosted.stage.by_losses, "the student's step is the method's own: declare Needs(in_step=True)"
+        images, _, numbers = next(iter(hosted.loader(16, steps=1)))
+        assert hosted.losses(toy_student().to(self.device), hosted.rows(images, numbers))["loss"].isfinite()
+        hosted.close()
 
     def test_resumes_bit_identically(self, tmp_path: Path) -> None:
         """Stopped while asking, then while the student trains: the same weights and the same bill in the end."""
@@ -176,7 +225,7 @@ class DistillerContract:
             self._distill(teacher, directory=tmp_path)
         except ConnectionError:
             pass
-        assert teacher.fails_at is None, f"{self.method} asked a single batch: give it a larger budget"
+        assert teacher.fails_at is None, f"{self._method()} asked a single batch: give it a larger budget"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a bank may be that batch shorter, and says so
             ledger = self._distill(teacher, directory=tmp_path, resume=True).ledger
@@ -185,51 +234,80 @@ class DistillerContract:
 
     def test_steps_run_on_the_meta_device(self) -> None:
         """No hidden copy to the host, no tensor made on the CPU: evidence that the steps will run on a GPU."""
-        needs = self._class().needs
         index = 0
-        while not needs.host_sync:
+        while not self._needs().host_sync:
             distiller = self._make()
             student = toy_student()
-            teacher = BlackBox(ToyTeacher(), self._responses(), CLASSES, budget=self.budget)
-            stages = distiller.stages(teacher, toy_images(60, seed=1), student)
+            teacher = self._boundary(ToyTeacher())
+            stages = distiller.stages(teacher, self._drawn_from(), student)
             stage = None
             for _ in range(index + 1):
                 stage = next(stages, None)
                 if isinstance(stage, Asking):
-                    stage.bank.fill(teacher, stage.draw, min(stage.size, 128), stage=stage.name, label=stage.label)
+                    stage.bank.fill(teacher, stage.draw, stage.size, stage=stage.name, label=stage.label)
             if stage is None:
                 break
             if isinstance(stage, Training):
                 _step_on_meta(distiller, stage, teacher, student)
             index += 1
 
-    def _class(self) -> type[Distiller]:
-        return registry.distillers().get(self.method)
+    def _method(self) -> str | type[Distiller]:
+        return self.distiller or self.method
 
-    def _responses(self) -> str:
-        return "hard" if self._class().needs.responses == "hard" else "logits"
+    def _class(self) -> type[Distiller]:
+        return self.distiller or registry.distillers().get(self.method)
+
+    def _needs(self) -> Needs:
+        """Of the method with the settings that are tested."""
+        return self._make().needs
 
     def _hyperparameters(self) -> dict[str, Any]:
         return {**self._class().presets.get("tiny", {}), **self.settings}
 
     def _make(self) -> Distiller:
-        return registry.create(self.method, num_classes=CLASSES, image_shape=SHAPE, **self._hyperparameters())
+        world: dict[str, Any] = {"num_classes": CLASSES, "image_shape": SHAPE}
+        return registry.create(self._method(), **world, **self._hyperparameters())
+
+    def _images(self) -> Tensor | None:
+        return None if self._needs().pool == "none" else toy_images(60, seed=1)
+
+    def _pool(self) -> Tensor:
+        """Images of another domain."""
+        return toy_strokes(60, seed=5)
+
+    def _drawn_from(self) -> Tensor:
+        """What the method's stages are handed."""
+        pools = {"edge": toy_images(60, seed=1), "other domain": self._pool(), "none": torch.empty(0, *SHAPE)}
+        return pools[self._needs().pool]
+
+    def _problem(self) -> dict[str, Any]:
+        return {
+            "recipe": Recipe(steps=self.steps, batch_size=32, translate=0),
+            "validation": 0.0,
+            "pool": self._pool() if self._needs().pool == "other domain" else None,
+            "image_shape": SHAPE,
+            **self._hyperparameters(),
+        }
+
+    def _boundary(self, teacher: ToyTeacher) -> BlackBox:
+        needs = self._class().needs
+        kind = WhiteBox if needs.gradients else BlackBox
+        responses = "hard" if needs.responses == "hard" else "logits"
+        return kind(teacher.to(self.device), responses, CLASSES, budget=self.budget, batch_size=128)
 
     def _distill(self, teacher: ToyTeacher, *, stop_after_batch: int | None = None, **options: Any) -> Distillation:
-        boundary = BlackBox(teacher, self._responses(), CLASSES, budget=self.budget, batch_size=128)
+        boundary = self._boundary(teacher)
         if stop_after_batch is not None:
             _stop_after(boundary, stop_after_batch)
         return distill(
             toy_student(),
             boundary,
-            toy_images(60, seed=1),
-            self.method,
-            recipe=Recipe(steps=self.steps, batch_size=32, translate=0),
-            validation=0.0,
-            device="cpu",
+            self._images(),
+            self._method(),
+            device=self.device,
             progress=False,
             **{"evaluate_steps": [self.steps // 2], **options},
-            **self._hyperparameters(),
+            **self._problem(),
         )
 
 
@@ -260,34 +338,28 @@ def _stop_after(teacher: BlackBox, batch: int) -> None:
 
 def _step_on_meta(distiller: Distiller, stage: Training, teacher: BlackBox, student: nn.Module) -> None:
     rows = stage.rows.batch(0, 8, Shard())
-    asked = None
-    if stage.ask is not None:
-        asked = stage.ask(rows)
-        asked = asked.answered(teacher.query(asked.images, stage=stage.name))
     modules = {name: player.module for name, player in stage.players.items()}
     if stage.trains_student:
         modules["student"] = student
     for module in modules.values():
         module.train().to("meta")
-    answers = None if asked is None else asked.answers().to("meta")
 
     def update(losses: Mapping[str, Tensor]) -> None:
         for index, (name, loss) in enumerate(losses.items()):
-            assert loss.dim() == 0, f"the loss of {name!r} is no scalar"
+            assert loss.dim() == 0, f"the loss of {name!r} is not a scalar"
             weights = [weight for weight in modules[name].parameters() if weight.requires_grad]
             torch.autograd.backward(loss, inputs=weights, retain_graph=index + 1 < len(losses))
 
-    moved = rows.to("meta")
+    def query(images: Tensor) -> Response:
+        # The way to a teacher leads through the host by nature; what a step does before and after it must not.
+        if teacher.responses == "hard":
+            return Response(torch.empty(len(images), dtype=torch.int64, device="meta"), "hard", CLASSES)
+        return Response(torch.empty(len(images), CLASSES, device="meta"), teacher.responses, CLASSES)
 
-    def step() -> dict[str, Tensor]:
-        batch = moved
-        if stage.ask is not None and answers is not None:
-            batch = replace(batch, asked=stage.ask(batch).answered(answers))
-        return stage.step(batch, update)
-
-    step()  # what a method holds besides follows its rows to a new device once
+    batch = rows.to("meta")
+    stage.step(batch, update, query)  # what a method holds besides follows its rows to a new device once
     with NoHost():
-        assert "loss" in step()
-    if stage.trains_student:
+        assert "loss" in stage.step(batch, update, query)
+    if stage.by_losses:
         with NoHost():
-            assert "loss" in distiller.losses(student, moved)
+            assert "loss" in distiller.losses(student, batch)

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.checks import as_whole
 from mekd_plugin.distiller import Asking, Distiller, Stage
 from mekd_plugin.errors import InputError
 from mekd_plugin.rows import Rows, ShuffledIndices
 from mekd_plugin.views import affine
 
-__all__ = ["TransferSetDistiller", "images_and_views", "number_of_queries"]
+__all__ = ["TransferSetDistiller", "as_queries", "images_and_views", "number_of_queries"]
 
 
 def images_and_views(images: Tensor, seed: int, *, fill: float = -1.0) -> Callable[[int, int], Rows]:
@@ -63,6 +64,15 @@ def number_of_queries(teacher: BlackBox, stage: str, wanted: int | None, otherwi
     return count
 
 
+def as_queries(queries: Any) -> int | None:
+    """A method's argument ``queries``, checked.
+
+    Raises:
+        InputError: it is neither None nor a whole number from 2.
+    """
+    return None if queries is None else as_whole("queries", queries, at_least=2)
+
+
 class TransferSetDistiller(Distiller):
     """Base of the methods that ask about real images and views of them, then train the student on the answers.
 
@@ -74,7 +84,7 @@ class TransferSetDistiller(Distiller):
 
     def __init__(self, *, queries: int | None = None, **world: Any) -> None:
         super().__init__(**world)
-        self.queries = queries
+        self.queries = as_queries(queries)
 
     def stages(self, teacher: BlackBox, images: Tensor, student: nn.Module) -> Iterator[Stage]:
         size = number_of_queries(teacher, "transfer_set", self.queries, otherwise=len(images))

@@ -37,7 +37,8 @@ from mekd_plugin.data import load
 from mekd_plugin.data.splits import edge_images
 from mekd_plugin.networks import build
 from mekd_plugin.plotting import figure_style, png
-from mekd_plugin.training.evaluation import accuracy, predict
+from mekd_plugin.prediction import predict
+from mekd_plugin.training.evaluation import accuracy
 from mekd_plugin.training.recipe import Recipe
 from mekd_plugin.training.supervised import train_teacher
 
@@ -137,7 +138,7 @@ print(f"student: {parameters(pocket_student(0)):,} parameters")
 # per 1,000) and how long the training will take.
 
 # %%
-settings = {"gan_steps": GENERATOR_STEPS, "gan_batch_size": 32, "gan_learning_rates": (1e-3, 1e-3)}
+settings = {"emulation.steps": GENERATOR_STEPS, "emulation.batch_size": 32, "emulation.learning_rates": (1e-3, 1e-3)}
 recipe = Recipe(steps=STUDENT_STEPS)
 
 foreseen = mekd.plan(

@@ -44,7 +44,8 @@ from mekd_plugin.errors import QueryBudgetExceeded
 from mekd_plugin.networks import build
 from mekd_plugin.plotting import colours, figure_style, png
 from mekd_plugin.records import Queries, RunRecord, Seconds
-from mekd_plugin.training.evaluation import accuracy, predict
+from mekd_plugin.prediction import predict
+from mekd_plugin.training.evaluation import accuracy
 from mekd_plugin.training.recipe import Recipe
 from mekd_plugin.training.supervised import train_teacher
 from mekd_plugin.views import affine
@@ -107,7 +108,7 @@ def pocket_student(seed: int) -> nn.Module:
 
 
 RECIPE = Recipe(steps=STUDENT_STEPS)
-OWN = {"mekd": {"gan_steps": GENERATOR_STEPS, "gan_batch_size": 32, "gan_learning_rates": (1e-3, 1e-3)}}
+OWN = {"mekd": {"emulation.steps": GENERATOR_STEPS, "emulation.batch_size": 32, "emulation.learning_rates": (1e-3, 1e-3)}}
 SHARED = Path(tempfile.mkdtemp())  # a generator costs no query, so all budgets of a seed share one
 
 

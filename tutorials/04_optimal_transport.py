@@ -304,7 +304,7 @@ options = {
     "jobs": 1,
     "device": device,
 }
-settings = (f"mekd.gan_steps={GENERATOR_STEPS}", "mekd.gan_batch_size=32", "mekd.gan_learning_rates=[0.001,0.0005]")
+settings = (f"mekd.emulation.steps={GENERATOR_STEPS}", "mekd.emulation.batch_size=32", "mekd.emulation.learning_rates=[0.001,0.0005]")
 command = [sys.executable, "-m", "mekd_plugin.cli", "bench"]
 command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
 command += [word for assignment in settings for word in ("--set", assignment)]

@@ -50,7 +50,8 @@ from mekd_plugin.harness.meter import Counted
 from mekd_plugin.networks import build
 from mekd_plugin.plotting import figure_style, png
 from mekd_plugin.training.checkpoint import save_weights
-from mekd_plugin.training.evaluation import accuracy, predict
+from mekd_plugin.prediction import predict
+from mekd_plugin.training.evaluation import accuracy
 from mekd_plugin.training.recipe import Recipe
 from mekd_plugin.training.supervised import train_teacher
 
@@ -111,7 +112,7 @@ print(f"the teacher reads {100 * test_accuracy(network):.1f} % of the test digit
 # generator has not asked anything, so it may be shared: with `cache` it is trained once for this whole page.
 
 # %%
-SETTINGS = {"gan_steps": GENERATOR_STEPS, "generator_width": 24}
+SETTINGS = {"emulation.steps": GENERATOR_STEPS, "generator_width": 24}
 CACHE = work / "cache"
 
 student = new_student()

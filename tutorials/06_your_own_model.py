@@ -194,7 +194,7 @@ print(f"reader: {parameters(reader):,} parameters, student: {parameters(small_st
 # the student with the answers. No image of ours is sent.
 
 # %%
-settings = {"gan_steps": GENERATOR_STEPS, "gan_batch_size": 32, "gan_learning_rates": (1e-3, 5e-4)}
+settings = {"emulation.steps": GENERATOR_STEPS, "emulation.batch_size": 32, "emulation.learning_rates": (1e-3, 5e-4)}
 recipe = Recipe(steps=STUDENT_STEPS)
 
 teacher = mekd.BlackBox(read_digits, responses="logits", num_classes=10, budget=2000)

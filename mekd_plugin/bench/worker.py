@@ -33,8 +33,8 @@ from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.data.datasets import ImageData, load
 from mekd_plugin.data.splits import EdgeSplit, edge_images
 from mekd_plugin.networks import build
+from mekd_plugin.prediction import predict
 from mekd_plugin.records import Queries, RunRecord, Seconds
-from mekd_plugin.training.evaluation import predict
 from mekd_plugin.training.recipe import Recipe
 from mekd_plugin.training.run import Distillation, distill
 

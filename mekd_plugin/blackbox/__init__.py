@@ -6,6 +6,7 @@ from mekd_plugin.blackbox.journal import Journal
 from mekd_plugin.blackbox.ledger import Ledger, Peers
 from mekd_plugin.blackbox.meter import TeacherModule, meter
 from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.blackbox.whitebox import WhiteBox
 
 __all__ = [
     "Bank",
@@ -15,6 +16,7 @@ __all__ = [
     "Ledger",
     "Peers",
     "TeacherModule",
+    "WhiteBox",
     "meter",
     "onnx_teacher",
 ]

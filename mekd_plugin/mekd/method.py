@@ -2,8 +2,9 @@
 
 Source: Ma, Xiang, Wang, Wu, Li, *Aligning Logits Generatively for Principled Black-Box Knowledge Distillation*, CVPR
 2024.
-Stage 1 (``deprivatization.py``) trains a generator on the edge's images; stage 2 (``alignment.py``) compares the scores
-of teacher and student through it::
+Stage 1 (``emulations/``) trains a generator that stands for the teacher's inverse mapping, by itself on the edge's
+images or in turns with questions. What is left of the budget is asked about its images. Stage 2 (``alignment.py``)
+compares the scores of teacher and student through it::
 
     L = w_f * mean |G(y_S / t_g) - G(y_T / t_g)| + w_kl * t^2 * KL(softmax(y_T / t) || softmax(y_S / t))
 
@@ -19,8 +20,7 @@ Departures:
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -29,24 +29,18 @@ from torch import Tensor, nn
 
 from mekd_plugin.blackbox.bank import Bank, FreshQueries
 from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.checks import as_number, as_one_of
 from mekd_plugin.distiller import Asking, Distiller, Inverse, Needs, Stage, Student
 from mekd_plugin.errors import InputError
 from mekd_plugin.functional import kd_divergence
 from mekd_plugin.mekd.alignment import image_distance, latent_from_scores, score_scale
-from mekd_plugin.mekd.emulations.gan import Health, deprivatization, generator_health
-from mekd_plugin.mekd.folding import FoldedGenerator, fold
+from mekd_plugin.mekd.emulations.emulation import Emulation, make_emulation
 from mekd_plugin.mekd.generated import FirstRows, balancing_weights, to_range
-from mekd_plugin.networks.generators import (
-    PAPER_BN_EPS,
-    Generator,
-    load_generator,
-    paper_discriminator,
-    sample_latent,
-    small_discriminator,
-)
+from mekd_plugin.mekd.health import Health, generator_health
+from mekd_plugin.networks.generators import Generator, load_generator
 from mekd_plugin.responses import centre_scores
-from mekd_plugin.rows import ImageRows, Rows, Shard
-from mekd_plugin.transfer import number_of_queries
+from mekd_plugin.rows import Rows, Shard
+from mekd_plugin.transfer import as_queries, number_of_queries
 
 __all__ = ["MEKD"]
 
@@ -60,32 +54,27 @@ class MEKD(Distiller):
     Args:
         mode: ``"bank"`` or ``"fresh"``.
         queries: generated images in the bank; None takes what the teacher's budget leaves (5,000 without a budget).
+        emulation: how the generator comes to be: the name of a file in ``emulations/``, or a class.
+        emulation_settings: of the emulation, by name, such as ``{"steps": 2500}``; those left out are as
+            ``emulation_preset`` has them. On the command line: ``--set mekd.emulation.steps=2500``.
+        emulation_preset: ``"quick"``, ``"paper"`` or ``"tiny"``.
         generator: a trained one to use instead of stage 1, or the file of one (``generator.safetensors`` of a run).
         bank: directory of one that was filled with this ``generator`` and teacher (``banks/bank`` of a run): its rows
             cost no further query.
-        gan_steps: steps of stage 1.
-        gan_batch_size: real, and generated, images a step of stage 1.
-        gan_learning_rates: Adam's, of the generator and of the discriminator.
-        gan_average: decay of the running mean of the generator's weights; None keeps the last ones.
-        gan_shift: pixels of the random translation before the discriminator.
-        discriminator: ``"small"`` (sees no batch) or ``"paper"``.
-        discriminator_width: channels of the small one's first layer; None as for the generator.
-        generator_width: channels of the generator's last hidden layer; None takes as many as the longer side of the
-            images has pixels, from 16 to 64.
-        generator_eps: epsilon of its batch norms.
-        style_dim: coordinates of latent noise beside the C scores.
-        response_weight: w_im of stage 1; above 0 it asks the teacher ``gan_batch_size`` images at every step, so it
-            is left out, with a warning, where there is a budget.
         image_weight: w_f, of the image-space term.
         divergence_weight: w_kl, of the divergence.
         temperature: t, of the divergence from soft responses.
         hard_temperature: t, of the divergence from hard ones.
-        latent_temperature: t_g, by which scores are divided before G; None divides by the spread of the bank's.
+        latent_temperature: t_g, by which scores are divided before G; None divides by what the emulation says, or else
+            by the spread of the bank's scores.
         norm: of the image-space term, ``"l1"`` or ``"l2"``.
         hard_scale: the score that a hard response gives to its class; None gives the one at which a softmax over C
             classes is 95 % sure.
         balance: whether rows of rare classes are drawn more often.
         **world: see :class:`Distiller`.
+
+    Raises:
+        UnknownName: no such emulation. InputError: a value cannot be used.
     """
 
     needs = Needs(responses="either", leaves_edge="synthetic images")
@@ -93,15 +82,7 @@ class MEKD(Distiller):
         "quick": {},
         "paper": {
             "mode": "fresh",
-            "gan_steps": 18_800,
-            "gan_average": None,
-            "gan_shift": 0,
-            "discriminator": "paper",
-            "generator_width": 64,
-            "generator_eps": PAPER_BN_EPS,
-            "style_dim": 0,
-            "response_weight": 0.5,
-            "gan_learning_rates": (2e-4, 2e-4),
+            "emulation_preset": "paper",
             "image_weight": 1.0,
             "temperature": 5.0,
             "hard_temperature": 5.0,
@@ -109,12 +90,20 @@ class MEKD(Distiller):
             "hard_scale": 1.0,
             "balance": False,
         },
-        "tiny": {
-            "gan_steps": 300,
-            "gan_learning_rates": (1e-3, 1e-3),
-            "generator_width": 16,
-            "discriminator_width": 16,
-        },
+        "tiny": {"emulation_preset": "tiny"},
+    }
+    renamed: ClassVar = {
+        "gan_steps": "emulation.steps",
+        "gan_batch_size": "emulation.batch_size",
+        "gan_learning_rates": "emulation.learning_rates",
+        "gan_average": "emulation.average",
+        "gan_shift": "emulation.shift",
+        "discriminator": "emulation.discriminator",
+        "discriminator_width": "emulation.discriminator_width",
+        "generator_width": "emulation.generator_width",
+        "generator_eps": "emulation.generator_eps",
+        "style_dim": "emulation.style_dim",
+        "response_weight": "emulation.response_weight",
     }
 
     def __init__(
@@ -122,19 +111,11 @@ class MEKD(Distiller):
         *,
         mode: Literal["bank", "fresh"] = "bank",
         queries: int | None = None,
+        emulation: str | type[Emulation] = "gan",
+        emulation_settings: Mapping[str, Any] | None = None,
+        emulation_preset: str = "quick",
         generator: Generator | str | None = None,
         bank: str | None = None,
-        gan_steps: int = 2500,
-        gan_batch_size: int = 64,
-        gan_learning_rates: tuple[float, float] = (5e-4, 5e-4),
-        gan_average: float | None = 0.999,
-        gan_shift: int = 1,
-        discriminator: Literal["small", "paper"] = "small",
-        discriminator_width: int | None = None,
-        generator_width: int | None = None,
-        generator_eps: float = 1e-5,
-        style_dim: int = 54,
-        response_weight: float = 0.0,
         image_weight: float = 0.3,
         divergence_weight: float = 1.0,
         temperature: float = 4.0,
@@ -150,73 +131,82 @@ class MEKD(Distiller):
             raise InputError(f'mode={mode!r}: expected "bank" (asked once) or "fresh" (asked anew at every step)')
         if mode == "fresh" and latent_temperature is None:
             raise InputError('mode="fresh" has no bank to measure the spread of scores on: give latent_temperature')
-        if discriminator not in ("small", "paper"):
-            raise InputError(f'discriminator={discriminator!r}: expected "small" or "paper"')
         if bank is not None and generator is None:
             raise InputError(
                 f"bank={bank!r} was drawn by a generator: give that one too, generator.safetensors of its run"
             )
-        self.mode, self.queries, self.bank = mode, queries, bank
-        if mode == "fresh" or response_weight:
+        self.mode, self.queries, self.bank = mode, as_queries(queries), bank
+        self.image_weight = as_number("image_weight", image_weight, at_least=0)
+        self.divergence_weight = as_number("divergence_weight", divergence_weight, at_least=0)
+        self.temperature = as_number("temperature", temperature, above=0)
+        self.hard_temperature = as_number("hard_temperature", hard_temperature, above=0)
+        self.latent_temperature = _number_or_none("latent_temperature", latent_temperature)
+        self.norm, self.balance = as_one_of("norm", norm, ("l1", "l2")), balance
+        self.hard_scale = _number_or_none("hard_scale", hard_scale) or math.log(
+            _HARD_CONFIDENCE / (1 - _HARD_CONFIDENCE) * (self.num_classes - 1)
+        )
+        self.emulation_settings, self.emulation_preset = emulation_settings, emulation_preset
+        self.emulation = make_emulation(
+            emulation,
+            emulation_preset,
+            emulation_settings,
+            num_classes=self.num_classes,
+            image_shape=self.image_shape,
+            seed=self.seed,
+            hard_scale=self.hard_scale,
+        )
+        if mode == "fresh" and self.emulation.needs_answers:
+            raise InputError(
+                f'mode="fresh" with emulation {type(self.emulation).__name__}, which learns from the bank\'s answers: '
+                'take mode="bank"'
+            )
+        if mode == "fresh" or self.emulation.queries == "every step":
             self.needs = replace(self.needs, queries="every step")
         self.generator = load_generator(generator) if isinstance(generator, str) else generator
-        self.gan_steps, self.gan_batch_size = gan_steps, gan_batch_size
-        self.gan_learning_rates, self.gan_average, self.gan_shift = gan_learning_rates, gan_average, gan_shift
-        channels = min(64, max(16, *self.image_shape[1:]))
-        self.discriminator, self.discriminator_width = discriminator, discriminator_width or channels
-        self.generator_width, self.generator_eps = generator_width or channels, generator_eps
-        self.style_dim = style_dim
-        self.response_weight = response_weight
-        self.image_weight, self.divergence_weight = image_weight, divergence_weight
-        self.temperature, self.hard_temperature = temperature, hard_temperature
-        self.latent_temperature, self.norm, self.balance = latent_temperature, norm, balance
-        self.hard_scale = hard_scale or math.log(_HARD_CONFIDENCE / (1 - _HARD_CONFIDENCE) * (self.num_classes - 1))
         self.health: Health | None = None
-        self._frozen: FoldedGenerator | None = None
-        self._scale = latent_temperature
+        self._frozen: nn.Module | None = None
+        self._scale = self.latent_temperature
         self._range = (-1.0, 1.0)
 
     def stages(self, teacher: BlackBox, images: Tensor, student: nn.Module) -> Iterator[Stage]:
         self._range = teacher.value_range
+        bank, size = Bank("bank") if self.bank is None else Bank.load(self.bank), 0
+        if self.mode == "bank":
+            wanted = len(bank) if self.queries is None and len(bank) else self.queries
+            size = number_of_queries(teacher, "bank", wanted, otherwise=_DEFAULT_BANK)
         if self.generator is None:
-            self.generator = self._new_generator()
-            yield deprivatization(
-                self.generator,
-                self._new_discriminator(),
-                ImageRows(to_range(images, self._range, (-1.0, 1.0)), seed=self.seed),
-                steps=self.gan_steps,
-                batch_size=self.gan_batch_size,
-                learning_rates=self.gan_learning_rates,
-                average=self.gan_average,
-                shift=self.gan_shift,
-                response_weight=self._weight_within(teacher),
-                answerable=lambda generated: to_range(generated, (-1.0, 1.0), self._range),
-                reuse=f"{self.generator.config} {self.discriminator} {self.discriminator_width} {self.gan_batch_size} "
-                f"{self.gan_learning_rates} {self.gan_average} {self.gan_shift}",
-            )
-        self.freeze(self.generator)
+            yield from self.emulation.stages(teacher, images, bank, size)
+            self._freeze()
+        else:
+            self.freeze(self.generator)
         if self.mode == "fresh":
             fresh = FirstRows(FreshQueries(teacher, self._draw_fresh, stage="alignment"))
             yield self.align("alignment", fresh, student)
             if fresh.kept:
                 self.health = generator_health(fresh.rows(), images)
             return
-        bank = Bank("bank") if self.bank is None else Bank.load(self.bank)
-        wanted = len(bank) if self.queries is None and len(bank) else self.queries
-        size = number_of_queries(teacher, "bank", wanted, otherwise=_DEFAULT_BANK)
         yield Asking("bank", bank, self._draw, size)
         self.health = generator_health(bank.rows(), images)
-        scores = bank.response.scores(hard_scale=self.hard_scale)
-        if self.latent_temperature is None:
-            self._scale = float(score_scale(scores))
+        if self._scale is None:
+            self._scale = float(score_scale(bank.response.scores(hard_scale=self.hard_scale)))
         if self.image_weight:
             bank.add_column("target", self.targets)
         weights = balancing_weights(bank.response) if self.balance else None
         yield self.align("alignment", bank.order(self.seed, weights), student)
 
-    def freeze(self, generator: Generator) -> None:
-        """Take ``generator`` as it stands for stage 2; nothing trains it from here on."""
-        self.generator, self._frozen = generator, fold(generator)
+    def freeze(self, generator: nn.Module) -> None:
+        """Take ``generator`` as it stands for stage 2; nothing trains it from here on.
+
+        Raises:
+            InputError: the emulation cannot use it.
+        """
+        self.emulation.adopt(generator)
+        self._freeze()
+
+    def _freeze(self) -> None:
+        self._frozen = self.emulation.frozen()
+        if self.latent_temperature is None:
+            self._scale = self.emulation.scale
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
         logits = student(rows.images)
@@ -242,39 +232,18 @@ class MEKD(Distiller):
         return images
 
     def inverse(self) -> Inverse:
-        return Inverse(self._generator(), self._divisor(), self.style_dim, self.hard_scale)
+        return Inverse(self._generator(), self._divisor(), self.emulation.style_dim, self.hard_scale)
 
     def report(self) -> dict[str, Any]:
-        return {} if self.health is None else {"generator": self.health.as_record(), "warnings": self.health.warnings}
-
-    def _weight_within(self, teacher: BlackBox) -> float:
-        if self.response_weight and teacher.ledger.budget is not None:
-            warnings.warn(
-                f"response_weight={self.response_weight} would ask about {self.gan_steps * self.gan_batch_size:,} "
-                "images in stage 1; there is a query budget, so stage 1 asks nothing",
-                stacklevel=2,
-            )
-            return 0.0
-        return self.response_weight
+        if self.health is None:
+            return {}
+        generator = {**self.health.as_record(), **self.emulation.report()}
+        return {"generator": generator, "warnings": self.health.warnings}
 
     def _divisor(self) -> float:
         if self._scale is None:
             raise InputError("the spread of the scores is not known before the bank is filled: give latent_temperature")
         return self._scale
-
-    def _new_generator(self) -> Generator:
-        return Generator(
-            self.num_classes,
-            self.image_shape,
-            style_dim=self.style_dim,
-            width=self.generator_width,
-            eps=self.generator_eps,
-        )
-
-    def _new_discriminator(self) -> nn.Module:
-        if self.discriminator == "paper":
-            return paper_discriminator(self.image_shape)
-        return small_discriminator(self.image_shape, width=self.discriminator_width)
 
     @torch.no_grad()
     def _generate(self, latent: Tensor) -> Rows:
@@ -282,21 +251,26 @@ class MEKD(Distiller):
         return Rows(images, extra={"style": latent[:, self.num_classes :]})
 
     def _draw(self, start: int, stop: int) -> Rows:
-        frozen = self._generator()
-        rng = torch.Generator().manual_seed(self.seed * 1_000_003 + start)
-        latent = torch.randn(stop - start, frozen.latent_dim, generator=rng)
-        return self._generate(latent.to(next(frozen.parameters()).device))
+        device = next(self._generator().parameters()).device
+        return self._generate(self.emulation.draw(start, stop).to(device))
 
     def _draw_fresh(self, step: int, size: int, shard: Shard) -> Rows:
-        return self._generate(sample_latent(self._generator(), size))
+        # By torch's own generator, on the device, as the paper's mode draws: a run restores it.
+        reference = next(self._generator().parameters())
+        width = self.num_classes + self.emulation.style_dim
+        return self._generate(torch.randn(size, width, device=reference.device, dtype=reference.dtype))
 
-    def _generator(self) -> FoldedGenerator:
+    def _generator(self) -> nn.Module:
         if self._frozen is None:
             raise InputError("there is no generator yet: run stage 1, or call freeze(generator)")
         return self._frozen
 
-    def _generator_on(self, like: Tensor) -> FoldedGenerator:
-        frozen = self._generator()
-        if next(frozen.parameters()).device != like.device:
-            frozen.to(like.device)
-        return frozen
+    def _generator_on(self, like: Tensor) -> nn.Module:
+        generator = self._generator()
+        if next(generator.parameters()).device != like.device:
+            generator.to(like.device)
+        return generator
+
+
+def _number_or_none(name: str, value: Any) -> float | None:
+    return None if value is None else as_number(name, value, above=0)

@@ -49,7 +49,8 @@ def load_state(path: Path) -> Any:
 
 def save_weights(module: nn.Module, path: Path, *, config: dict[str, Any] | None = None) -> None:
     """Write a module's weights as plain safetensors, readable by any other tool; ``config`` goes into its metadata."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    # Cloned, since the format refuses tensors that share memory, as tied weights do.
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
     # One entry only: the file format does not keep the order of several, and equal weights should be equal files.
     metadata = {"format": "pt"} if config is None else {"config": json.dumps(config)}
     write_atomically(path, save(tensors, metadata=metadata))

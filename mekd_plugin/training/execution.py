@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 import warnings
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -24,6 +24,7 @@ from mekd_plugin.files import writable_directory, write_atomically
 from mekd_plugin.modes import mode_kept
 from mekd_plugin.rows import Rows
 from mekd_plugin.training.checkpoint import load_state, load_weights_into, save_state, save_weights
+from mekd_plugin.training.directory import DirectoryLock, threads_of_run
 from mekd_plugin.training.evaluation import agreement
 from mekd_plugin.training.loop import Loop, stage_seed
 from mekd_plugin.training.metrics import Metrics
@@ -36,6 +37,8 @@ __all__ = ["Distillation", "Evaluate", "Run"]
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
 _FEWEST_HELD_OUT = 20
+_REMAINS = ("ledger-*.jsonl", "journal-*.bin", "checkpoint.safetensors", "initial.safetensors", "stages/*", "banks/*")
+"""What a run leaves; where such a file is and ``run.json`` is not, the directory is nobody's to start in."""
 
 
 @dataclass
@@ -83,6 +86,7 @@ class Run:
     signature: str
     held_out: Rows | None = None
     measure: Callable[[int, nn.Module], None] | None = None
+    lock: DirectoryLock | None = None
     seconds: dict[str, float] = field(default_factory=lambda: {"prepare": 0.0, "distill": 0.0})
 
     def open(
@@ -98,20 +102,22 @@ class Run:
         directory = self.directory
         metrics_path = None
         shard = self.processes.shard
+        self._claim()
         self.teacher.ledger.processes = Peers(shard.rank, shard.world, self.processes.gather)
         if directory is not None:
             identity = directory / "run.json"
             known_run = self.processes.agree(identity.exists())
+            # The first process looks for all: it is the first to write as well.
+            remains = [name for name in _REMAINS if self.processes.main and any(directory.glob(name))]
+            if not known_run and self.processes.agree(bool(remains)):
+                raise CheckpointError(
+                    f"{directory} holds {', '.join(remains)} of a run whose run.json is lost: put that file back, or "
+                    "name another directory"
+                )
             if known_run and not resume:
                 raise CheckpointError(f"{directory} holds a run already; resume it, or name another directory")
             if known_run:
-                known = json.loads(identity.read_text())
-                if known["signature"] != self.signature:
-                    raise CheckpointError(
-                        f"{directory} holds another run: {known['signature']} there, {self.signature} asked for; "
-                        "resume with the same settings, or name another directory"
-                    )
-                torch.set_num_threads(known["threads"])
+                torch.set_num_threads(threads_of_run(identity, self.signature))
             elif self.processes.main:
                 content = {"signature": self.signature, "threads": torch.get_num_threads(), "version": __version__}
                 write_atomically(identity, json.dumps(content, indent=1).encode())
@@ -128,7 +134,7 @@ class Run:
             log_steps=log_steps,
             progress=progress and self.processes.main,
         )
-        self.outcomes = StageStore(self.loop, self.student, self.teacher, self.images, directory, self.cache)
+        self.store = StageStore(self.loop, self.student, self.teacher, self.images, directory, self.cache)
 
     def begin_student(self) -> None:
         """Keep the student as it was handed in, or put a resumed run's back to how it was."""
@@ -168,7 +174,7 @@ class Run:
             began = time.perf_counter()
             if isinstance(stage, Asking):
                 self.ask(stage)
-            elif not self.outcomes.take_finished(index, stage):
+            elif not self.store.take_finished(index, stage):
                 self.train(index, stage)
             distilling = isinstance(stage, Training) and stage.trains_student
             self.seconds["distill" if distilling else "prepare"] += time.perf_counter() - began
@@ -202,13 +208,45 @@ class Run:
         self.loop.metrics.close()
         self.processes.agree(True)
         self.teacher.release()
+        self.unlock()
+
+    def unlock(self) -> None:
+        """Let other processes have the directory."""
+        if self.lock is not None:
+            self.lock.release()
+        self.lock = None
+
+    def wait_for_host(self, waiting: bool) -> None:
+        """Say whether the run waits for a host's loop, so that another one of this process may take its directory."""
+        if self.lock is not None:
+            self.lock.idle = waiting
+
+    def _claim(self) -> None:
+        """Hold the directory for as long as the run lives.
+
+        Raises:
+            CheckpointError: another process holds it.
+        """
+        if self.directory is None:
+            return
+        held = True
+        if self.processes.main:
+            self.lock = DirectoryLock(self.directory, self.teacher.release)
+            held = self.lock.acquire()
+        if not self.processes.agree(held):
+            holder = "" if self.lock is None else f" ({self.lock.holder()})"
+            self.lock = None
+            raise CheckpointError(
+                f"another process{holder} has a run in {self.directory} under way: wait for it, stop it, or name "
+                "another directory"
+            )
 
     def train(self, index: int, stage: Training) -> None:
         """Train a stage in our own loop, or take over the outcome of another run, and keep it."""
-        if not self.outcomes.take_shared(stage):
+        if not self.store.take_shared(stage):
             self.loop.run(stage, self.student, self.teacher)
-            self.outcomes.share(stage)
-        self.outcomes.finish(index, stage)
+            self.store.share(stage)
+        self.store.finish(index, stage)
 
     def stages(self) -> Iterable[Stage]:
         """The method's stages; what it draws between two of them depends on the seed and its place only."""
@@ -267,5 +305,12 @@ def _advance(bar: Any, done: int) -> None:
 def _peak_memory_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    memory = psutil.Process().memory_info()
+    # Windows remembers the peak; elsewhere the system's own account of it is asked for.
+    peak = getattr(memory, "peak_wset", None)
+    if peak is not None:
+        return float(peak) / 2**20
+    import resource
+
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest / (2**20 if sys.platform == "darwin" else 2**10)

@@ -45,6 +45,7 @@ class Hosted:
         self._fresh: dict[int, Rows] = {}
         self.players = Players(run.processes)
         self._advance()
+        run.wait_for_host(True)
 
     @property
     def method(self) -> Distiller:
@@ -68,9 +69,11 @@ class Hosted:
 
     def run_to_student(self) -> None:
         """Train every stage before the student's in our own loop, or take it over from where it is kept."""
+        self._run.wait_for_host(False)
         while not self._stage.trains_student:
             self._run.train(self._index, self._stage)
             self._advance()
+        self._run.wait_for_host(True)
 
     def step(self, rows: Rows) -> dict[str, Tensor]:
         """One step of a stage before the student's, whose players are all the method's own; returns scalars to log.
@@ -81,7 +84,7 @@ class Hosted:
         if self._stage.trains_student:
             raise InputError(f"stage {self._stage.name!r} trains the student: call losses(), and step it yourself")
         if self._stepper is None:
-            self._stepper = Stepper.seat(self._stage, self._stage.players, self._run.processes, self._run.recipe)
+            self._stepper = Stepper.prepare(self._stage, self._stage.players, self._run.processes, self._run.recipe)
         self.players.steps += 1
         return self._stepper.take(rows.to(self._run.processes.device), self._run.teacher)
 
@@ -96,7 +99,7 @@ class Hosted:
         self._stepper.finish()
         self._stepper = None
         self.players.steps = 0
-        self._run.outcomes.finish(self._index, self._stage)
+        self._run.store.finish(self._index, self._stage)
         self._advance()
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
@@ -186,14 +189,14 @@ class Hosted:
             for index, stage in self._stages:
                 if isinstance(stage, Asking):
                     self._run.ask(stage)
-                elif stage.trains_student or not self._run.outcomes.take_finished(index, stage):
+                elif stage.trains_student or not self._run.store.take_finished(index, stage):
                     self._index, self._stage = index, stage
                     break
         if self._stage.trains_student:
             processes, recipe = self._run.processes, self._run.recipe
             self.players.take(
                 {
-                    name: TrainedPlayer.take(player, processes.device, channels_last=recipe.channels_last)
+                    name: TrainedPlayer.prepare(player, processes.device, channels_last=recipe.channels_last)
                     for name, player in self._stage.players.items()
                 }
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.checks import as_whole
 from mekd_plugin.errors import InputError
 from mekd_plugin.modes import evaluating
 
-__all__ = ["as_images", "as_teacher", "classes_of"]
+__all__ = ["as_images", "as_teacher", "check_student", "classes_of", "shape_without_images"]
 
 _ROUNDING = 1e-5  # resampling may pass the range by as much of its width
 
@@ -37,54 +39,113 @@ def as_teacher(
     return teacher
 
 
-def as_images(images: Tensor | Iterable[Any], teacher: BlackBox) -> Tensor:
+def as_images(images: Tensor | Iterable[Any], teacher: BlackBox, *, name: str = "images") -> Tensor:
     """The edge's images as one tensor ``(N, channels, height, width)``.
 
     Args:
         images: such a tensor, a dataset of images or of tuples that begin with one, or a loader of batches of either.
         teacher: whose value range the images must keep to.
+        name: what messages call them.
 
     Raises:
-        InputError: there are fewer than two images, they differ in shape, are no floating-point tensors, hold values
-            that are not finite, or leave the teacher's value range.
+        InputError: there are fewer than two images, they differ in shape, are not dense floating-point tensors, hold
+            values that are not finite, or leave the teacher's value range.
     """
-    tensor = images if isinstance(images, Tensor) else _collect(images)
+    if not isinstance(images, Tensor) and not hasattr(images, "__iter__") and not hasattr(images, "__getitem__"):
+        raise InputError(f"{name}={images!r}: expected a tensor (N, channels, height, width), a dataset, or a loader")
+    tensor = images if isinstance(images, Tensor) else _collect(images, name)
+    if tensor.layout != torch.strided or tensor.device.type == "meta":
+        raise InputError(
+            f"{name} with layout {tensor.layout} on {tensor.device}: expected a dense tensor with its values"
+        )
     if tensor.dim() != 4 or not tensor.is_floating_point():
         raise InputError(
-            f"images of shape {tuple(tensor.shape)} and {tensor.dtype}: expected floating point "
+            f"{name} of shape {tuple(tensor.shape)} and {tensor.dtype}: expected floating point "
             "(N, channels, height, width); scale integers to the teacher's value range first"
         )
     if len(tensor) < 2:
-        raise InputError(f"{len(tensor)} images: expected at least 2 unlabelled images of the edge")
+        raise InputError(f"{len(tensor)} {name}: expected at least 2 unlabelled images of the edge")
     if not torch.isfinite(tensor).all():
-        raise InputError("the images hold NaN or infinite values; clean them before they are sent to a teacher")
+        raise InputError(f"the {name} hold NaN or infinite values; clean them before they are sent to a teacher")
     low, high = teacher.value_range
     slack = _ROUNDING * (high - low)
     if tensor.min() < low - slack or tensor.max() > high + slack:
         raise InputError(
-            f"images reach from {float(tensor.min()):.4g} to {float(tensor.max()):.4g}, outside the teacher's "
+            f"{name} reach from {float(tensor.min()):.4g} to {float(tensor.max()):.4g}, outside the teacher's "
             f"value_range ({low:g}, {high:g}); scale them, or say BlackBox(..., value_range=...)"
         )
+    if low < 0 and len(tensor) and float(tensor.min()) >= 0:
+        warnings.warn(
+            f"the {name} reach from {float(tensor.min()):.4g} to {float(tensor.max()):.4g}, and the teacher's "
+            f"value_range is ({low:g}, {high:g}): if they are scaled to [0, 1], say "
+            "BlackBox(..., value_range=(0, 1)) or rescale them, images * 2 - 1",
+            stacklevel=2,
+        )
+    if tensor.dtype in (torch.float16, torch.bfloat16):
+        tensor = tensor.float()  # students are trained in float32, or in mixed precision by the recipe
     return tensor.detach().clamp(low, high)
 
 
-def classes_of(teacher: BlackBox, student: nn.Module, images: Tensor, num_classes: int | None) -> int:
+def check_student(student: Any) -> None:
+    """Refuse a student that no loop can train.
+
+    Raises:
+        InputError: it is not a module, or has no weight to train.
+    """
+    if not isinstance(student, nn.Module):
+        raise InputError(
+            f"student={student!r}: expected an nn.Module from images to logits, such as mekd_plugin.networks.build(...)"
+        )
+    if half := {weight.dtype for weight in student.parameters()} & {torch.float16, torch.bfloat16}:
+        raise InputError(
+            f"the student has weights of {', '.join(map(str, half))}, in which an optimiser's small steps are lost: "
+            'hand in student.float(); Recipe(precision="bf16") trains it in mixed precision'
+        )
+    if not any(weight.requires_grad for weight in student.parameters()):
+        raise InputError(
+            f"the student {type(student).__name__} has no weight that requires a gradient: nothing to train; "
+            "student.requires_grad_(True) thaws it"
+        )
+
+
+def shape_without_images(student: nn.Module, declared: Any) -> tuple[int, int, int]:
+    """``(channels, height, width)`` where there are no images: what is declared, or an attribute of the student.
+
+    Raises:
+        InputError: neither tells.
+    """
+    shape = getattr(student, "image_shape", None) if declared is None else declared
+    if shape is None:
+        raise InputError("images=None: say image_shape=(channels, height, width), which the student does not tell")
+    if not isinstance(shape, tuple | list) or len(shape) != 3:
+        raise InputError(f"image_shape={shape!r}: expected (channels, height, width)")
+    channels, height, width = (as_whole("image_shape", size, at_least=1) for size in shape)
+    return channels, height, width
+
+
+def classes_of(
+    teacher: BlackBox, student: nn.Module, image_shape: tuple[int, int, int], num_classes: int | None
+) -> int:
     """How many classes there are, agreed between the caller, the teacher and the student's output.
 
     Args:
         teacher: may not know its number of classes yet; then it expects the one found here.
-        student: asked for the shape of its output on ``images``, in evaluation mode.
-        images: a few images ``(n, channels, height, width)``.
+        student: asked for the shape of its output on two grey images, in evaluation mode.
+        image_shape: ``(channels, height, width)``.
         num_classes: what the caller says; None asks the student.
 
     Raises:
         InputError: the student cannot take the images, or the numbers differ.
     """
-    device = next((weight.device for weight in student.parameters()), images.device)
+    weight = next(iter(student.parameters()), None)
+    low, high = teacher.value_range
+    images = torch.full((2, *image_shape), (low + high) / 2)
+    if weight is not None:
+        images = images.to(weight.device, weight.dtype if weight.is_floating_point() else None)
     try:
         with evaluating(student), torch.inference_mode():
-            logits = student(images.to(device))
-    except (RuntimeError, ValueError) as error:
+            logits = student(images)
+    except Exception as error:  # a student is anybody's code, and may raise anything
         raise InputError(
             f"the student cannot take images of shape {tuple(images.shape)}: {error}; images and student must fit "
             "(channels, size, dtype)"
@@ -99,23 +160,23 @@ def classes_of(teacher: BlackBox, student: nn.Module, images: Tensor, num_classe
     return width
 
 
-def _collect(images: Iterable[Any]) -> Tensor:
+def _collect(images: Iterable[Any], name: str) -> Tensor:
     parts: list[Tensor] = []
     for index, item in enumerate(images):
         image = item[0] if isinstance(item, tuple | list) else item
         if not isinstance(image, Tensor) or image.dim() not in (3, 4):
             described = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
             raise InputError(
-                f"item {index} of images is {described}: expected a tensor (channels, height, width), a batch of "
+                f"item {index} of {name} is {described}: expected a tensor (channels, height, width), a batch of "
                 "them, or a tuple that begins with one"
             )
         batch = image if image.dim() == 4 else image.unsqueeze(0)
         if parts and batch.shape[1:] != parts[0].shape[1:]:
             raise InputError(
-                f"item {index} of images has shape {tuple(batch.shape[1:])}, the first one "
+                f"item {index} of {name} has shape {tuple(batch.shape[1:])}, the first one "
                 f"{tuple(parts[0].shape[1:])}: resize them to one shape"
             )
         parts.append(batch)
     if not parts:
-        raise InputError("images is empty: expected at least 2 unlabelled images of the edge")
+        raise InputError(f"{name} is empty: expected at least 2 unlabelled images of the edge")
     return torch.cat(parts)

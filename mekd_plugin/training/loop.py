@@ -58,6 +58,7 @@ class Loop:
             all stages; evaluation and snapshots are observers.
         progress: whether to draw a progress bar.
         student_steps: how many steps the student has taken in finished stages.
+        student_fraction: what part of the recipe's steps that is, in [0, 1], without stages that say their own number.
         settled_metrics: lines of metrics that belong to finished stages.
     """
 
@@ -71,6 +72,7 @@ class Loop:
     observers: list[Callable[[int, nn.Module], None]] = field(default_factory=list)
     progress: bool = True
     student_steps: int = 0
+    student_fraction: float = 0.0
     settled_metrics: int = 0
 
     def run(self, stage: Training, student: nn.Module, teacher: BlackBox) -> None:
@@ -82,9 +84,9 @@ class Loop:
             players["student"] = Player(
                 student, self.recipe.make_optimizer, lambda optimizer: self.recipe.make_schedule(optimizer, steps)
             )
-        stepper = Stepper.seat(stage, players, self.processes, self.recipe)
+        stepper = Stepper.prepare(stage, players, self.processes, self.recipe)
         torch.manual_seed(stage_seed(self.seed, stage.name, self.processes.shard.rank))
-        start = self._resume(stage.name, stepper.seats, teacher)
+        start = self._resume(stage.name, stepper.players, teacher)
         bar = tqdm(total=steps, initial=start, desc=stage.name, leave=False, disable=None if self.progress else True)
         with bar, _stop_between_steps() as stopped:
             for step in range(start, steps):
@@ -98,7 +100,7 @@ class Loop:
                 if stage.trains_student:
                     self._observe(done, student)
                 if saving:
-                    self._save(stage.name, done, stepper.seats, teacher)
+                    self._save(stage.name, done, stepper.players, teacher)
                 if stopping:
                     kept = (
                         "nothing is kept without a directory" if self.checkpoint is None else "go on with resume=True"
@@ -106,16 +108,31 @@ class Loop:
                     raise KeyboardInterrupt(f"stopped after step {done} of stage {stage.name!r}; {kept}")
                 bar.update()
         stepper.finish()
-        if stage.trains_student:
-            self.student_steps += steps
+        self.finish(stage)
         self.settled_metrics = self.metrics.position
 
     def steps_of(self, stage: Training) -> int:
-        """How many steps the stage takes: its own number, or its share of the recipe's."""
-        return stage.steps if stage.steps is not None else max(1, round(stage.fraction * self.recipe.steps))
+        """How many steps the stage takes: its own number, or its fraction of the recipe's.
+
+        Those of the student's stages are cut out of one line, so that rounds add up to the recipe's steps exactly.
+        """
+        if stage.steps is not None:
+            return stage.steps
+        if not stage.trains_student:
+            return max(1, round(stage.fraction * self.recipe.steps))
+        begun, ended = self.student_fraction, self.student_fraction + stage.fraction
+        return round(ended * self.recipe.steps) - round(begun * self.recipe.steps)
+
+    def finish(self, stage: Training) -> None:
+        """Count the steps of a stage that was trained."""
+        if stage.trains_student:
+            self.student_steps += self.steps_of(stage)
+            self.student_fraction += stage.fraction if stage.steps is None else 0.0
 
     def _rows(self, stage: Training, step: int, size: int, fill: float) -> Rows:
         rows = stage.rows.batch(step, size, self.processes.shard).to(self.processes.device)
+        if rows.images.dim() != 4:  # noise has no pixels to move, nor channels to come last
+            return rows
         if self.recipe.channels_last:
             rows = replace(rows, images=rows.images.contiguous(memory_format=torch.channels_last))
         if stage.trains_student and self.recipe.translate:
@@ -137,13 +154,13 @@ class Loop:
         for observer in self.observers:
             observer(self.student_steps + done, student)
 
-    def _save(self, name: str, done: int, seats: Mapping[str, TrainedPlayer], teacher: BlackBox) -> None:
+    def _save(self, name: str, done: int, players: Mapping[str, TrainedPlayer], teacher: BlackBox) -> None:
         position = None if teacher.journal is None else teacher.journal.position
         if self.processes.main and self.checkpoint is not None:
             state = {
                 "stage": name,
                 "step": done,
-                "players": {player: seat.state() for player, seat in seats.items()},
+                "players": {player: trained.state() for player, trained in players.items()},
                 "random": _random_state(self.processes.device),
                 "position": position,
                 "metrics": self.metrics.position,
@@ -159,13 +176,13 @@ class Loop:
         """At a checkpoint of several processes, each begins a random stream anew: one file holds no state of all."""
         torch.manual_seed(stage_seed(self.seed, f"{name}/{step}", self.processes.shard.rank))
 
-    def _resume(self, name: str, seats: Mapping[str, TrainedPlayer], teacher: BlackBox) -> int:
+    def _resume(self, name: str, players: Mapping[str, TrainedPlayer], teacher: BlackBox) -> int:
         state = load_state(self.checkpoint) if self.checkpoint is not None and self.checkpoint.exists() else None
         if state is None or state["stage"] != name:
             self.metrics.rewind(self.settled_metrics)
             return 0
-        for player, seat in seats.items():
-            seat.restore(state["players"][player], str(self.checkpoint))
+        for player, trained in players.items():
+            trained.restore(state["players"][player], str(self.checkpoint))
         if self.processes.shard.world == 1:
             _restore_random_state(state["random"], self.processes.device)
         else:

@@ -6,24 +6,26 @@ import copy
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mekd_plugin import registry
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.distiller import Asking
-from mekd_plugin.training.inputs import as_images, as_teacher, classes_of
+from mekd_plugin.blackbox.whitebox import WhiteBox
+from mekd_plugin.checks import as_number
+from mekd_plugin.distiller import Asking, Distiller, Training
+from mekd_plugin.training.execution import Run
 from mekd_plugin.training.loop import Loop
 from mekd_plugin.training.metrics import Metrics
-from mekd_plugin.training.processes import Processes
-from mekd_plugin.training.recipe import Recipe
+from mekd_plugin.training.problem import Problem
+from mekd_plugin.training.run import door
 
 __all__ = ["Plan", "plan"]
 
 _REHEARSED_STEPS = 4
 _REHEARSED_ROWS = 128
+_LONG_STEP = 2.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -51,63 +53,106 @@ class Plan:
         return f"{self.total:,} queries ({stages}){price}, about {self.seconds:,.0f} s"
 
 
+@door
 def plan(
     student: nn.Module,
     teacher: BlackBox | Callable[[Tensor], Any],
-    images: Tensor | Iterable[Any],
-    method: str = "mekd",
+    images: Tensor | Iterable[Any] | None = None,
+    method: str | type[Distiller] | Distiller = "mekd",
     *,
-    responses: str | None = None,
-    num_classes: int | None = None,
-    budget: int | None = None,
-    preset: str = "quick",
-    recipe: Recipe | None = None,
-    seed: int = 0,
-    device: str = "auto",
     price_per_1000: float | None = None,
-    **hyperparameters: Any,
+    **problem: Any,
 ) -> Plan:
     """Rehearse :func:`mekd_plugin.distill` for a few steps a stage with a teacher that answers at random.
 
-    The arguments are those of ``distill``, and ``price_per_1000`` queries. The real teacher is not asked, and
-    ``student`` is not changed. A method in rounds that looks at its student is planned by the rounds it rehearsed.
+    The real teacher is not asked, and ``student`` is not changed. A method in rounds fills its banks whole, since what
+    a later round asks about hangs on them; one that looks at its student is planned by the rounds that it rehearsed.
+
+    Args:
+        student: as in :func:`mekd_plugin.distill`.
+        teacher: as in :func:`mekd_plugin.distill`.
+        images: as in :func:`mekd_plugin.distill`.
+        method: as in :func:`mekd_plugin.distill`.
+        price_per_1000: of queries, at least 0; None where there is none.
+        **problem: as in :func:`mekd_plugin.distill`.
+
+    Raises:
+        QueryBudgetExceeded: the budget does not reach for the method's questions; nothing was asked.
+        MekdError: as :func:`mekd_plugin.distill`.
     """
-    boundary = as_teacher(teacher, responses=responses, num_classes=num_classes, budget=budget)
-    edge = as_images(images, boundary)
-    stand_in = copy.deepcopy(student)
-    classes = classes_of(boundary, stand_in, edge[:2], num_classes)
-    shape = (edge.shape[1], edge.shape[2], edge.shape[3])
-    settings = recipe or Recipe.preset(preset)
-    processes = Processes.join(device)
-    with processes.own_randomness():
-        distiller = registry.create(
-            method, preset=preset, num_classes=classes, image_shape=shape, seed=seed, **hyperparameters
-        )
-        distiller.check(boundary)
-        impostor = BlackBox(
-            lambda asked: torch.randn(len(asked), classes),
-            "hard" if boundary.responses == "hard" else "logits",
-            classes,
-            budget=boundary.ledger.remaining,
-            value_range=boundary.value_range,
-        )
-        loop = Loop(processes, settings, seed, Metrics(), progress=False)
+    if price_per_1000 is not None:
+        price_per_1000 = as_number("price_per_1000", price_per_1000, at_least=0)
+    posed = Problem.of(problem, student=student, teacher=teacher, images=images, method=method)
+    with posed.open() as run:
+        stand_in, impostor = copy.deepcopy(student), _impostor(run)
+        loop = Loop(run.processes, run.recipe, run.seed, Metrics(), progress=False)
+        filled: dict[int, int] = {}
         queries: dict[str, int] = {}
         seconds = 0.0
-        for stage in distiller.stages(impostor, edge, stand_in):
-            before, began = impostor.ledger.total, time.perf_counter()
+        for stage in run.distiller.stages(impostor, run.images, stand_in):
             if isinstance(stage, Asking):
-                rehearsed, whole = min(stage.size, _REHEARSED_ROWS), stage.size
-                stage.bank.fill(impostor, stage.draw, rehearsed, stage=stage.name, label=stage.label)
+                bank = filled.setdefault(id(stage.bank), len(stage.bank))
+                rehearsal = _rehearse_asking(stage, stage.size - bank, impostor)
+                filled[id(stage.bank)] = max(bank, stage.size)
             else:
-                whole = loop.steps_of(stage)
-                rehearsed = min(whole, _REHEARSED_STEPS)
-                loop.run(replace(stage, steps=1), stand_in, impostor)  # the first step sets things up: not timed
-                before, began = impostor.ledger.total, time.perf_counter()
-                loop.run(replace(stage, steps=rehearsed), stand_in, impostor)
-            seconds += (time.perf_counter() - began) * whole / rehearsed
-            asked = round((impostor.ledger.total - before) * whole / rehearsed)
-            if asked:
-                queries[stage.name] = asked
+                rehearsal = _rehearse_training(stage, loop, stand_in, impostor)
+            seconds += rehearsal.seconds
+            if rehearsal.queries:
+                queries[stage.name] = queries.get(stage.name, 0) + rehearsal.queries
+            # What was not rehearsed is counted all the same, so that later stages find what it leaves of the budget.
+            rest = rehearsal.queries - rehearsal.asked
+            impostor.ledger.intend(torch.zeros(1, dtype=torch.int64).expand(rest), stage.name)
+            impostor.ledger.settle()
     price = None if price_per_1000 is None else sum(queries.values()) / 1000 * price_per_1000
     return Plan(queries, price, seconds)
+
+
+class _Rehearsal(NamedTuple):
+    """What a stage will ask and take, and how many images of these the rehearsal itself asked about."""
+
+    queries: int
+    seconds: float
+    asked: int
+
+
+def _rehearse_asking(stage: Asking, rows: int, impostor: BlackBox) -> _Rehearsal:
+    """Fill the bank by a part of ``rows``; by all of them where the draws of a later fill may hang on them."""
+    count = max(0, rows)
+    part = count if stage.grows or len(stage.bank) else min(count, _REHEARSED_ROWS)
+    before, began = impostor.ledger.total, time.perf_counter()
+    if part:
+        stage.bank.fill(impostor, stage.draw, len(stage.bank) + part, stage=stage.name, label=stage.label)
+    asked, seconds = impostor.ledger.total - before, time.perf_counter() - began
+    share = count / part if part else 0.0
+    return _Rehearsal(round(asked * share), seconds * share, asked)
+
+
+def _rehearse_training(stage: Training, loop: Loop, student: nn.Module, impostor: BlackBox) -> _Rehearsal:
+    """Take a few steps; the first one, which sets things up, is timed only where it takes long by itself."""
+    steps, before = loop.steps_of(stage), impostor.ledger.total
+
+    def take(count: int) -> tuple[float, float]:
+        """Images asked about, and seconds, a step."""
+        begun, began = impostor.ledger.total, time.perf_counter()
+        loop.run(replace(stage, steps=count), student, impostor)
+        return (impostor.ledger.total - begun) / count, (time.perf_counter() - began) / count
+
+    asked = seconds = 0.0
+    if 0 < steps <= _REHEARSED_STEPS:
+        asked, seconds = take(steps)
+    elif steps:
+        asked, seconds = take(1)
+        if seconds < _LONG_STEP:
+            asked, seconds = take(_REHEARSED_STEPS)
+    loop.finish(stage)
+    return _Rehearsal(round(asked * steps), seconds * steps, impostor.ledger.total - before)
+
+
+def _impostor(run: Run) -> BlackBox:
+    """A teacher that answers at random in the real one's place, with what is left of its budget."""
+    classes, teacher = run.distiller.num_classes, run.teacher
+    settings: dict[str, Any] = {"budget": teacher.ledger.remaining, "value_range": teacher.value_range}
+    if isinstance(teacher, WhiteBox):
+        return WhiteBox(copy.deepcopy(teacher.module), teacher.responses, classes, **settings)
+    kind = "hard" if teacher.responses == "hard" else "logits"
+    return BlackBox(lambda asked: torch.randn(len(asked), classes), kind, classes, **settings)

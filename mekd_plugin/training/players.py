@@ -33,20 +33,20 @@ class Players(nn.Module):
         self._processes = processes
         self.networks = nn.ModuleDict()
         self.steps = 0
-        self._seats: dict[str, TrainedPlayer] = {}
+        self._trained: dict[str, TrainedPlayer] = {}
         self._pending: dict[str, tuple[Tensor | None, ...]] = {}
 
-    def take(self, seats: Mapping[str, TrainedPlayer]) -> None:
+    def take(self, trained: Mapping[str, TrainedPlayer]) -> None:
         """TrainedPlayer the players, alike in every process."""
-        self._seats = dict(seats)
-        for seat in seats.values():
-            self._processes.align(seat.module)
-        self.networks.update({name: seat.module for name, seat in seats.items()})
+        self._trained = dict(trained)
+        for player in trained.values():
+            self._processes.align(player.module)
+        self.networks.update({name: player.module for name, player in trained.items()})
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Within it, what is computed through the players leaves no gradient in their weights."""
-        weights = [weight for seat in self._seats.values() for weight in seat.weights]
+        weights = [weight for player in self._trained.values() for weight in player.weights]
         for weight in weights:
             weight.requires_grad_(False)
         try:
@@ -61,7 +61,7 @@ class Players(nn.Module):
         All gradients of a step are thus taken before any weight changes, as in our own loop.
         """
         for name, loss in losses.items():
-            gradients = torch.autograd.grad(loss, self._seats[name].weights, allow_unused=True)
+            gradients = torch.autograd.grad(loss, self._trained[name].weights, allow_unused=True)
             # Here, where every process takes part, and not with the step: a checkpoint is written by one of them.
             self._processes.average([gradient for gradient in gradients if gradient is not None])
             self._pending[name] = gradients
@@ -70,11 +70,12 @@ class Players(nn.Module):
     def settle(self) -> None:
         """Step the players whose gradients wait."""
         for name, gradients in self._pending.items():
-            seat = self._seats[name]
-            for weight, gradient in zip(seat.weights, gradients, strict=True):
+            player = self._trained[name]
+            for weight, gradient in zip(player.weights, gradients, strict=True):
                 weight.grad = gradient
-            seat.step()
-            for weight in seat.weights:
+            player.step()
+            player.advance()
+            for weight in player.weights:
                 weight.grad = None
         self._pending = {}
 
@@ -83,7 +84,7 @@ class Players(nn.Module):
         self.settle()
         return {
             "steps": self.steps,
-            "optimizers": {name: seat.optimizer.state_dict() for name, seat in self._seats.items()},
+            "optimizers": {name: player.optimizer.state_dict() for name, player in self._trained.items()},
         }
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
@@ -91,4 +92,4 @@ class Players(nn.Module):
         self._pending = {}
         self.steps = int(state["steps"])
         for name, optimizer in state["optimizers"].items():
-            restore_optimizer(self._seats[name].optimizer, optimizer)
+            restore_optimizer(self._trained[name].optimizer, optimizer)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, MultiStepLR, OneCycleLR
 
+from mekd_plugin.checks import as_number, as_one_of, as_whole
 from mekd_plugin.errors import InputError
 
 __all__ = ["Recipe"]
@@ -43,18 +44,20 @@ class Recipe:
     channels_last: bool = True
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 2:
-            raise InputError(
-                f"steps={self.steps}, batch_size={self.batch_size}: expected at least 1 step and batches of at least 2 "
-                "(batch norm needs two rows)"
-            )
-        for name, known in (
-            ("optimizer", ("adamw", "sgd")),
-            ("schedule", ("one_cycle", "multistep", "constant")),
-            ("precision", ("no", "bf16")),
-        ):
-            if getattr(self, name) not in known:
-                raise InputError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(known)}")
+        checked: dict[str, Any] = {
+            "steps": as_whole("steps", self.steps, at_least=1),
+            "batch_size": as_whole("batch_size", self.batch_size, at_least=2),  # batch norm needs two rows
+            "optimizer": as_one_of("optimizer", self.optimizer, ("adamw", "sgd")),
+            "learning_rate": as_number("learning_rate", self.learning_rate, above=0),
+            "weight_decay": as_number("weight_decay", self.weight_decay, at_least=0),
+            "schedule": as_one_of("schedule", self.schedule, ("one_cycle", "multistep", "constant")),
+            "translate": as_whole("translate", self.translate, at_least=0),
+            "precision": as_one_of("precision", self.precision, ("no", "bf16")),
+        }
+        if not isinstance(self.channels_last, bool):
+            raise InputError(f"channels_last={self.channels_last!r}: expected True or False")
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Recipe:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mekd_plugin import registry
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.training.recipe import Recipe
 from mekd_plugin.version import __version__
@@ -20,7 +20,8 @@ __all__ = ["tensor_digest", "signature_of"]
 def tensor_digest(images: Tensor) -> str:
     """A hash of the images' shape and values."""
     content = images.detach().cpu().contiguous()
-    return hashlib.sha256(str(tuple(content.shape)).encode() + content.numpy().tobytes()).hexdigest()[:16]
+    values = content.reshape(-1).view(torch.uint8).numpy().tobytes()  # bytes, since NumPy knows no bfloat16
+    return hashlib.sha256(str(tuple(content.shape)).encode() + values).hexdigest()[:16]
 
 
 def signature_of(
@@ -32,7 +33,7 @@ def signature_of(
     images: Tensor,
     seed: int,
     validation: float,
-    hyperparameters: dict[str, Any],
+    hyperparameters: Mapping[str, Any],
 ) -> str:
     """One line with every setting that decides the result, and the version."""
     changes = " ".join(f"{name}={_described(value)}" for name, value in sorted(hyperparameters.items()))
@@ -40,7 +41,7 @@ def signature_of(
     return " ".join(
         part
         for part in (
-            f"{registry.distillers().canonical(method)}:{preset}",
+            f"{method}:{preset}",
             changes,
             f"teacher={teacher.identity} responses={teacher.responses} range={teacher.value_range} classes={classes} "
             f"budget={teacher.ledger.budget}",
@@ -54,6 +55,10 @@ def signature_of(
 
 def _described(value: Any) -> str:
     """A hyperparameter in a few characters: a module by a hash of its weights."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {_described(entry)}" for name, entry in sorted(value.items())) + "}"
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, nn.Module):
         weights = torch.cat([tensor.detach().double().flatten().cpu() for tensor in value.state_dict().values()])
         return f"{type(value).__name__}:{tensor_digest(weights)}"

@@ -53,6 +53,7 @@ class StageStore:
                 "position": position,
                 "metrics": self.loop.metrics.position,
                 "student_steps": self.loop.student_steps,
+                "student_fraction": self.loop.student_fraction,
             }
             save_state(writable_directory(path.parent) / path.name, state)
             for name, module in modules.items():
@@ -73,6 +74,7 @@ class StageStore:
         if self.teacher.journal is not None:
             self.teacher.journal.rewind(state["position"])
         self.loop.student_steps = state["student_steps"]
+        self.loop.student_fraction = state["student_fraction"]
         self.loop.settled_metrics = state["metrics"]
         return True
 
@@ -100,10 +102,12 @@ class StageStore:
     def _restore(self, stage: Training, states: dict[str, dict[str, Tensor]], origin: str) -> None:
         for name, module in self._modules(stage).items():
             load_weights_into(module.to(self.loop.processes.device), states[name], origin=origin)
+            if self.loop.recipe.channels_last:  # as it was when it was trained: another layout rounds differently
+                module.to(memory_format=torch.channels_last)
 
     def _shared_file(self, stage: Training) -> Path | None:
         """Where runs with these images, seed and settings share this stage's outcome; only if it asks nothing."""
-        if self.cache is None or stage.reuse is None or stage.ask is not None or stage.trains_student:
+        if self.cache is None or stage.reuse is None or stage.trains_student:
             return None
         parts = (
             __version__,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.distiller import Player, Training, Update
+from mekd_plugin.distiller import Player, Query, Training, Update
 from mekd_plugin.functional import cross_entropy_labels
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows, Shard, ShuffledIndices
@@ -57,7 +57,7 @@ def train_teacher(
     """
     settings = recipe or Recipe()
 
-    def step(rows: Rows, update: Update) -> dict[str, Tensor]:
+    def step(rows: Rows, update: Update, query: Query) -> dict[str, Tensor]:
         logits = module(rows.images)
         labels = rows.answers().labels
         loss = cross_entropy_labels(logits, labels)

@@ -28,7 +28,8 @@ class TrainedPlayer:
     averaged: AveragedModel | None
 
     @classmethod
-    def take(cls, player: Player, device: torch.device, *, channels_last: bool) -> TrainedPlayer:
+    def prepare(cls, player: Player, device: torch.device, *, channels_last: bool) -> TrainedPlayer:
+        """The player on ``device``, in training mode, with its optimiser, schedule and running mean."""
         module = player.module.to(device)
         if channels_last:
             module = module.to(memory_format=torch.channels_last)
@@ -44,12 +45,15 @@ class TrainedPlayer:
         return cls(module, weights, optimizer, schedule, averaged)
 
     def step(self) -> None:
-        """Move the weights along their gradients, and what follows them."""
+        """Move the weights along their gradients, and their running mean after them."""
         self.optimizer.step()
-        if self.schedule is not None:
-            self.schedule.step()
         if self.averaged is not None:
             self.averaged.update_parameters(self.module)
+
+    def advance(self) -> None:
+        """Advance the schedule: once a step of the stage."""
+        if self.schedule is not None:
+            self.schedule.step()
 
     def state(self) -> dict[str, Any]:
         return {

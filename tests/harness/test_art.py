@@ -24,7 +24,12 @@ from mekd_plugin.testing import CLASSES, SHAPE, ToyTeacher, toy_images, toy_stud
 from mekd_plugin.training.hosting import Hosted
 from mekd_plugin.training.recipe import Recipe
 
-METHODS = {"mekd": {"preset": "tiny", "gan_steps": 20}, "logit_mimicry": {}, "distribution_alignment": {}, "kd": {}}
+METHODS = {
+    "mekd": {"preset": "tiny", "emulation.steps": 20},
+    "logit_mimicry": {},
+    "distribution_alignment": {},
+    "kd": {},
+}
 BUDGET, BATCH, STEPS = 300, 30, 20  # ten batches an epoch
 X = toy_images(60, seed=1).numpy()
 

@@ -30,7 +30,7 @@ from mekd_plugin.training.recipe import Recipe
 
 HOME = os.environ.get("MDISTILLER_HOME", str(Path(__file__).parent / "suites" / "mdistiller"))
 SETTINGS = {
-    "mekd": {"preset": "tiny", "gan_steps": 10, "style_dim": 4},
+    "mekd": {"preset": "tiny", "emulation.steps": 10, "emulation.style_dim": 4},
     "logit_mimicry": {},
     "distribution_alignment": {},
     "kd": {},

@@ -36,7 +36,7 @@ from mekd_plugin.registry import available
 from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
 from mekd_plugin.training.recipe import Recipe
 
-METHODS = {"mekd": {"preset": "tiny", "gan_steps": 20}, "logit_mimicry": {}, "distribution_alignment": {}}
+METHODS = {"mekd": {"preset": "tiny", "emulation.steps": 20}, "logit_mimicry": {}, "distribution_alignment": {}}
 STEPS, BATCH = 20, 32
 SCRIPT = bundled("configs") / "timm_student.py"
 PROCESS = Path(__file__).with_name("timm_process.py")
@@ -218,7 +218,9 @@ def test_mixed_precision_and_channels_last_are_the_users():
 
 def test_rows_asked_anew_at_every_step():
     probe = ToyTeacher()
-    guest = task("mekd", teacher=probe, mode="fresh", latent_temperature=3.0, gan_steps=5, budget=None)
+    guest = task(
+        "mekd", teacher=probe, mode="fresh", latent_temperature=3.0, emulation_settings={"steps": 5}, budget=None
+    )
     for input, target in guest.loader(BATCH, steps=3):
         guest(input, target)["loss"].backward()
     assert probe.count == guest.hosted.ledger.total == 3 * BATCH

@@ -30,7 +30,7 @@ from mekd_plugin.training.checkpoint import save_weights
 from mekd_plugin.training.recipe import Recipe
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "torchdistill"
-TINY = {"preset": "tiny", "gan_steps": 20}
+TINY = {"preset": "tiny", "emulation.steps": 20}
 SETTINGS = {"mekd": TINY, "logit_mimicry": {}, "distribution_alignment": {}, "kd": {}}
 FITTING = [name for name in available() if how_it_runs(SUITE, distillers().get(name).needs)[0]]
 STEPS, BATCH = 20, 32
@@ -193,7 +193,7 @@ def test_torchdistills_own_loss_gets_the_answers():
 
 
 def stages(**kwargs):
-    shared = {"gan_steps": 999, **kwargs}  # torchdistill's epochs say how many steps there are
+    shared = {"emulation.steps": 999, **kwargs}  # torchdistill's epochs say how many steps there are
     student = training("mekd", 2, steps_per_epoch=5, **shared)
     del student["train_data_loader"]
     return {"stage1": earlier(2, steps_per_epoch=6, **shared), "stage2": student}
@@ -345,7 +345,7 @@ def change(config, path, value):
     ],
 )
 def test_a_bad_config_is_told_what_it_needs(path, value, words):
-    config = training("mekd", gan_steps=2)
+    config = training("mekd", emulation_settings={"steps": 2})
     change(config, path, value)
     with pytest.raises(MekdError, match=words):
         epochs_of(box_of(config))

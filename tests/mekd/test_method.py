@@ -17,13 +17,8 @@ SHAPE = (1, 8, 8)
 
 def method(classes=3, shape=SHAPE, **settings):
     torch.manual_seed(0)
-    distiller = MEKD(
-        num_classes=classes,
-        image_shape=shape,
-        generator_width=4,
-        **{"style_dim": 2, "latent_temperature": 2.0, **settings},
-    )
-    distiller.freeze(Generator(classes, shape, style_dim=distiller.style_dim, width=4))
+    distiller = MEKD(num_classes=classes, image_shape=shape, **{"latent_temperature": 2.0, **settings})
+    distiller.freeze(Generator(classes, shape, style_dim=2, width=4))
     return distiller
 
 
@@ -85,7 +80,9 @@ def test_a_hard_response_is_95_percent_sure_whatever_the_number_of_classes(class
 
 
 def test_stages_come_in_order_and_the_bank_carries_what_stage_two_needs():
-    distiller = MEKD(num_classes=3, image_shape=SHAPE, queries=40, gan_steps=7, generator_width=4)
+    distiller = MEKD(
+        num_classes=3, image_shape=SHAPE, queries=40, emulation_settings={"steps": 7, "generator_width": 4}
+    )
     student = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
     teacher = BlackBox(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)), "logits", 3)
     stages = distiller.stages(teacher, torch.rand(20, *SHAPE) * 2 - 1, student)
@@ -125,9 +122,11 @@ def test_losses_without_a_generator_say_what_is_missing():
 
 def test_the_paper_preset_is_the_papers():
     paper = MEKD(num_classes=10, image_shape=(1, 32, 32), **MEKD.presets["paper"])
-    assert (paper.mode, paper.temperature, paper.latent_temperature, paper.style_dim) == ("fresh", 5.0, 5.0, 0)
-    assert (paper.response_weight, paper.image_weight, paper.divergence_weight) == (0.5, 1.0, 1.0)
-    generator = paper._new_generator()
+    assert (paper.mode, paper.temperature, paper.latent_temperature) == ("fresh", 5.0, 5.0)
+    assert (paper.image_weight, paper.divergence_weight) == (1.0, 1.0)
+    emulation = paper.emulation
+    assert (emulation.settings.response_weight, emulation.settings.steps, emulation.style_dim) == (0.5, 18_800, 0)
+    generator = emulation.new_generator()
     assert generator.latent_dim == 10
     assert [layer.eps for layer in generator.modules() if isinstance(layer, torch.nn.BatchNorm2d)] == [0.8] * 3
 

@@ -36,8 +36,8 @@ def test_the_papers_rate_falls_at_a_third_and_two_thirds():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 0}, "steps=0, batch_size=64: expected at least 1 step"),
-        ({"batch_size": 1}, "batches of at least 2"),
+        ({"steps": 0}, "steps=0: expected a whole number from 1"),
+        ({"batch_size": 1}, "batch_size=1: expected a whole number from 2"),
         ({"optimizer": "lion"}, "optimizer='lion': expected one of adamw, sgd"),
         ({"schedule": "cosine"}, "schedule='cosine': expected one of"),
         ({"precision": "fp8"}, "precision='fp8': expected one of no, bf16"),

@@ -73,15 +73,22 @@ def test_hard_labels_teach_too(method):
 
 
 def test_the_papers_mode_asks_at_every_step():
-    settings = {"preset": "tiny", "mode": "fresh", "latent_temperature": 5.0, "gan_steps": 10, "response_weight": 0.5}
-    result = run(method="mekd", budget=None, gan_batch_size=8, **settings)
+    settings = {
+        "preset": "tiny",
+        "mode": "fresh",
+        "latent_temperature": 5.0,
+        "emulation_settings": {"steps": 10, "response_weight": 0.5, "batch_size": 8},
+    }
+    result = run(method="mekd", budget=None, **settings)
     assert result.ledger.by_stage == {"deprivatization": 10 * 8, "alignment": 20 * 16}
     assert result.report["warnings"], "ten steps make no generator, and the paper's mode says so too"
 
 
 def test_stage_one_asks_nothing_where_there_is_a_budget():
     with pytest.warns(UserWarning, match="would ask about 80 images in stage 1; there is a query budget"):
-        result = run(method="mekd", preset="tiny", gan_steps=10, gan_batch_size=8, response_weight=0.5)
+        result = run(
+            method="mekd", preset="tiny", emulation_settings={"steps": 10, "batch_size": 8, "response_weight": 0.5}
+        )
     assert result.ledger.by_stage == {"bank": 200}
 
 
@@ -99,13 +106,13 @@ def test_a_teacher_with_another_value_range(method):
             return self.inner(images)
 
     boundary = mekd.BlackBox(Watched(ToyTeacher()), "logits", CLASSES, budget=100, value_range=(0, 1))
-    settings = {"preset": "tiny", "gan_steps": 20} if method == "mekd" else {}
+    settings = {"preset": "tiny", "emulation.steps": 20} if method == "mekd" else {}
     mekd.distill(Watched(toy_student()), boundary, (toy_images(40, seed=1) + 1) / 2, method, **settings, **SHORT)
     assert min(lowest) >= 0, "shifted or generated images left the range"
 
 
 def test_a_paid_bank_and_its_generator_serve_another_student(tmp_path):
-    run(method="mekd", preset="tiny", gan_steps=30, directory=tmp_path)
+    run(method="mekd", preset="tiny", emulation_settings={"steps": 30}, directory=tmp_path)
     kept = {path: path.read_bytes() for path in (tmp_path / "banks/bank").iterdir()}
     toy = ToyTeacher()
     settings = {"generator": str(tmp_path / "generator.safetensors"), "bank": str(tmp_path / "banks/bank")}
@@ -121,7 +128,7 @@ def test_a_paid_bank_and_its_generator_serve_another_student(tmp_path):
 
 def test_health_warnings_are_said_not_only_recorded():
     with pytest.warns(UserWarning, match="train stage 1 for more steps|nearly the same image"):
-        run(method="mekd", preset="tiny", gan_steps=2)
+        run(method="mekd", preset="tiny", emulation_settings={"steps": 2})
 
 
 def test_ctrl_c_stops_between_steps_and_says_how_to_go_on(tmp_path):
@@ -158,7 +165,7 @@ def test_held_out_answers_cost_nothing_more():
 
 
 def test_a_generator_is_trained_once_for_all_students(tmp_path):
-    options = {"method": "mekd", "preset": "tiny", "cache": tmp_path / "cache", "gan_steps": 30}
+    options = {"method": "mekd", "preset": "tiny", "cache": tmp_path / "cache", "emulation.steps": 30}
     first = run(**options, directory=tmp_path / "a")
     kept = list((tmp_path / "cache").iterdir())
     second = run(**options, directory=tmp_path / "b", student=toy_student(seed=7))
@@ -169,7 +176,7 @@ def test_a_generator_is_trained_once_for_all_students(tmp_path):
 
 
 def test_the_directory_holds_what_a_later_look_needs(tmp_path):
-    run(method="mekd", preset="tiny", gan_steps=30, directory=tmp_path, snapshots=4)
+    run(method="mekd", preset="tiny", emulation_settings={"steps": 30}, directory=tmp_path, snapshots=4)
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert {"student.safetensors", "generator.safetensors", "metrics.jsonl", "run.json", "ledger-0.jsonl"} <= names
     assert sorted(name for name in names if name.startswith("snapshots")) == [
@@ -179,7 +186,7 @@ def test_the_directory_holds_what_a_later_look_needs(tmp_path):
 
 
 def test_a_generators_health_is_reported():
-    report = run(method="mekd", preset="tiny", gan_steps=5).report
+    report = run(method="mekd", preset="tiny", emulation_settings={"steps": 5}).report
     assert len(report["generator"]["class_shares"]) == CLASSES
     assert report["warnings"], "five steps make no generator"
 
@@ -194,7 +201,7 @@ def test_a_plan_asks_nothing_and_foretells_the_ledger():
     boundary = mekd.BlackBox(toy, "logits", CLASSES, budget=150)
     student = toy_student()
     before = {name: value.clone() for name, value in student.state_dict().items()}
-    settings = {"method": "mekd", "preset": "tiny", "gan_steps": 10}
+    settings = {"method": "mekd", "preset": "tiny", "emulation.steps": 10}
     plan = mekd.plan(
         student, boundary, toy_images(40, seed=1), recipe=SHORT["recipe"], device="cpu", price_per_1000=2.0, **settings
     )
@@ -245,7 +252,7 @@ def test_a_plan_of_the_papers_mode_counts_every_step():
         ({"device": "cuda:99"}, InputError, "device='cuda:99' cannot be used here"),
         ({"method": "mekd", "mode": "stale"}, InputError, "mode='stale'"),
         ({"method": "mekd", "mode": "fresh"}, InputError, "give latent_temperature"),
-        ({"method": "mekd", "discriminator": "big"}, InputError, "discriminator='big'"),
+        ({"method": "mekd", "emulation.discriminator": "big"}, InputError, "discriminator='big'"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_asked(options, error, message):

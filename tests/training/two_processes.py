@@ -34,10 +34,16 @@ report = {"rank": rank}
 stop_at = int(sys.argv[4]) if len(sys.argv) > 4 else None
 settings = {}
 if method == "mekd":
-    settings = {"preset": "tiny", "gan_steps": 40, "response_weight": 0.5, "gan_batch_size": 16, "queries": 600}
+    settings = {
+        "preset": "tiny",
+        "emulation.steps": 40,
+        "emulation.response_weight": 0.5,
+        "emulation.batch_size": 16,
+        "queries": 600,
+    }
 if method == "fresh":
     method = "mekd"
-    settings = {"preset": "tiny", "gan_steps": 40, "mode": "fresh", "latent_temperature": 5.0}
+    settings = {"preset": "tiny", "emulation.steps": 40, "mode": "fresh", "latent_temperature": 5.0}
 
 
 def evaluate(student):

@@ -7,8 +7,8 @@ import time
 from torch import Tensor, nn
 
 from mekd_plugin.errors import InputError
+from mekd_plugin.prediction import predict
 from mekd_plugin.responses import Response, centre_scores
-from mekd_plugin.training.evaluation import predict
 from mekd_plugin.transport.estimators.distances import paired_cost, wasserstein
 
 __all__ = ["Monitor"]

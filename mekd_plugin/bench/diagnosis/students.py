@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from mekd_plugin.bench.diagnosis.findings import Finding
 from mekd_plugin.bench.diagnosis.subject import Subject
+from mekd_plugin.prediction import predict
 from mekd_plugin.responses import centre_scores
 from mekd_plugin.rows import Rows
-from mekd_plugin.training.evaluation import predict
 from mekd_plugin.transport.estimators.distances import wasserstein
 from mekd_plugin.transport.questions.gradient_direction import GradientDirection, gradient_direction
 from mekd_plugin.transport.questions.image_space import Trajectory, track

@@ -20,9 +20,9 @@ from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Distiller, Inverse
 from mekd_plugin.errors import CheckpointError
 from mekd_plugin.networks import build, load_weights
+from mekd_plugin.prediction import predict
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows
-from mekd_plugin.training.evaluation import predict
 from mekd_plugin.training.run import host
 
 __all__ = ["Subject", "open_run", "siblings"]

@@ -38,8 +38,8 @@ from mekd_plugin.errors import InputError
 from mekd_plugin.harness.evidence.reference_problem import ReferenceProblem, Trial
 from mekd_plugin.harness.meter import Counted
 from mekd_plugin.harness.suite import Suite, how_it_runs
+from mekd_plugin.prediction import predict
 from mekd_plugin.registry import distillers
-from mekd_plugin.training.evaluation import predict
 
 __all__ = ["SUITE", "ART", "black_box_classifier"]
 

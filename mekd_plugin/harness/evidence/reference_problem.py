@@ -67,7 +67,9 @@ class ReferenceProblem:
     cache: Path | None = None
     teacher_network: ClassVar[str] = "lenet5"
     student_network: ClassVar[str] = "resnet8"
-    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {"mekd": {"gan_steps": 800, "generator_width": 24}}
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "mekd": {"emulation.steps": 800, "emulation.generator_width": 24}
+    }
 
     @cached_property
     def data(self) -> ImageData:

@@ -18,8 +18,8 @@ from mekd_plugin.files import write_atomically
 from mekd_plugin.harness.guests import open_guest
 from mekd_plugin.harness.mdistiller.data import Logits, first
 from mekd_plugin.harness.row_loader import draw_edge_images
+from mekd_plugin.prediction import predict
 from mekd_plugin.registry import distillers
-from mekd_plugin.training.evaluation import predict
 from mekd_plugin.training.hosting import Hosted
 
 if TYPE_CHECKING:

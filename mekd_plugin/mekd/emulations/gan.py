@@ -1,28 +1,209 @@
-"""Stage 1 of MEKD, deprivatisation: a GAN whose generator emulates the inverse mapping of the teacher.
+"""The paper's emulation, deprivatisation: a GAN on the edge's images whose latent has a coordinate for each class.
 
 Source: Ma et al., *Aligning Logits Generatively for Principled Black-Box Knowledge Distillation*, CVPR 2024.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from mekd_plugin.distiller import Player, Training, Update
+from mekd_plugin.blackbox.bank import Bank
+from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.checks import as_number, as_one_of, as_whole
+from mekd_plugin.distiller import Player, Query, Stage, Training, Update
+from mekd_plugin.errors import InputError
 from mekd_plugin.functional import discriminator_loss, generator_loss
-from mekd_plugin.mekd.folding import training_form
-from mekd_plugin.networks.generators import Generator, sample_latent
+from mekd_plugin.mekd.emulations.emulation import Emulation
+from mekd_plugin.mekd.folding import fold, training_form
+from mekd_plugin.mekd.generated import to_range
+from mekd_plugin.networks.generators import (
+    PAPER_BN_EPS,
+    Generator,
+    paper_discriminator,
+    sample_latent,
+    small_discriminator,
+)
 from mekd_plugin.responses import Response
-from mekd_plugin.rows import Rows, RowSource
+from mekd_plugin.rows import ImageRows, Rows, RowSource
 from mekd_plugin.views import translate
 
-__all__ = ["Health", "deprivatization", "generator_health", "response_strength"]
+__all__ = ["GAN", "GANSettings", "deprivatization", "response_strength"]
+
+
+@dataclass(frozen=True)
+class GANSettings:
+    """How the GAN is made and trained.
+
+    Attributes:
+        steps: of both players.
+        batch_size: real, and generated, images a step.
+        learning_rates: Adam's, of the generator and of the discriminator.
+        average: decay of the running mean of the generator's weights, in (0, 1); None keeps the last ones.
+        shift: pixels of the random translation before the discriminator.
+        discriminator: ``"small"`` (does not see the batch) or ``"paper"``.
+        discriminator_width: channels of the small one's first layer; None as for the generator.
+        generator_width: channels of the generator's last hidden layer; None takes as many as the longer side of the
+            images has pixels, from 16 to 64.
+        generator_eps: epsilon of its batch norms.
+        style_dim: coordinates of latent noise beside the C scores.
+        response_weight: w_im; above 0 the teacher is asked about ``batch_size`` images at every step, so it is left
+            out, with a warning, where there is a budget.
+
+    Raises:
+        InputError: a value cannot be used.
+    """
+
+    steps: int = 2500
+    batch_size: int = 64
+    learning_rates: tuple[float, float] = (5e-4, 5e-4)
+    average: float | None = 0.999
+    shift: int = 1
+    discriminator: Literal["small", "paper"] = "small"
+    discriminator_width: int | None = None
+    generator_width: int | None = None
+    generator_eps: float = 1e-5
+    style_dim: int = 54
+    response_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        checked: dict[str, Any] = {
+            "steps": as_whole("emulation.steps", self.steps, at_least=1),
+            "batch_size": as_whole("emulation.batch_size", self.batch_size, at_least=2),
+            "shift": as_whole("emulation.shift", self.shift, at_least=0),
+            "discriminator": as_one_of("emulation.discriminator", self.discriminator, ("small", "paper")),
+            "generator_eps": as_number("emulation.generator_eps", self.generator_eps, above=0),
+            "style_dim": as_whole("emulation.style_dim", self.style_dim, at_least=0),
+            "response_weight": as_number("emulation.response_weight", self.response_weight, at_least=0),
+        }
+        rates = self.learning_rates
+        if not isinstance(rates, tuple | list) or len(rates) != 2:
+            raise InputError(f"emulation.learning_rates={rates!r}: expected two numbers, generator and discriminator")
+        checked["learning_rates"] = tuple(as_number("emulation.learning_rates", rate, above=0) for rate in rates)
+        if self.average is not None:
+            checked["average"] = as_number("emulation.average", self.average, above=0, below=1)
+        for name in ("discriminator_width", "generator_width"):
+            if getattr(self, name) is not None:
+                checked[name] = as_whole(f"emulation.{name}", getattr(self, name), at_least=1)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+
+class GAN(Emulation):
+    """An unconditional GAN whose latent has a coordinate for each class, so that scores can be fed to it later."""
+
+    Settings = GANSettings
+    presets: ClassVar = {
+        "quick": {},
+        "paper": {
+            "steps": 18_800,
+            "average": None,
+            "shift": 0,
+            "discriminator": "paper",
+            "generator_width": 64,
+            "generator_eps": PAPER_BN_EPS,
+            "style_dim": 0,
+            "response_weight": 0.5,
+            "learning_rates": (2e-4, 2e-4),
+        },
+        "tiny": {"steps": 300, "learning_rates": (1e-3, 1e-3), "generator_width": 16, "discriminator_width": 16},
+    }
+    settings: GANSettings
+
+    def __init__(self, settings: GANSettings, **world: Any) -> None:
+        super().__init__(settings, **world)
+        self.generator: Generator | None = None
+        channels = min(64, max(16, *self.image_shape[1:]))
+        self.generator_width = settings.generator_width or channels
+        self.discriminator_width = settings.discriminator_width or channels
+
+    @property
+    def queries(self) -> Literal["once", "every step"]:
+        """``"every step"`` where w_im has the teacher asked in stage 1."""
+        return "every step" if self.settings.response_weight else "once"
+
+    @property
+    def style_dim(self) -> int:
+        """That of the generator, which may have been trained before."""
+        return self.settings.style_dim if self.generator is None else self.generator.style_dim
+
+    def stages(self, teacher: BlackBox, images: Tensor, bank: Bank, size: int) -> Iterator[Stage]:
+        """The one stage ``deprivatization``."""
+        settings, span = self.settings, teacher.value_range
+        self.generator = self.new_generator()
+        yield deprivatization(
+            self.generator,
+            self._new_discriminator(),
+            ImageRows(to_range(images, span, (-1.0, 1.0)), seed=self.seed),
+            steps=settings.steps,
+            batch_size=settings.batch_size,
+            learning_rates=settings.learning_rates,
+            average=settings.average,
+            shift=settings.shift,
+            response_weight=self._weight_within(teacher),
+            answerable=lambda generated: to_range(generated, (-1.0, 1.0), span),
+            reuse=f"{self.generator.config} {settings.discriminator} {self.discriminator_width} "
+            f"{settings.batch_size} {settings.learning_rates} {settings.average} {settings.shift}",
+        )
+
+    def adopt(self, generator: nn.Module) -> None:
+        """Take a generator of ours that was trained before.
+
+        Raises:
+            InputError: it is another module, or for other classes or images.
+        """
+        if not isinstance(generator, Generator):
+            raise InputError(
+                f"generator={type(generator).__name__}: expected a mekd_plugin.networks.Generator, or the file of one"
+            )
+        wanted, given = (self.num_classes, self.image_shape), (generator.num_classes, generator.image_shape)
+        if wanted != given:
+            raise InputError(
+                f"the generator was made for {given[0]} classes and images of {given[1]}, and this run has {wanted[0]} "
+                f"classes and images of {wanted[1]}: take the generator of a run like this one, or leave it out"
+            )
+        self.generator = generator
+
+    def frozen(self) -> nn.Module:
+        """The generator, folded; its scale is open, since N(0, I) stands for no score in particular."""
+        if self.generator is None:
+            raise InputError("there is no generator yet: run stage 1, or call freeze(generator)")
+        return fold(self.generator)
+
+    def new_generator(self) -> Generator:
+        """An untrained generator of these settings."""
+        settings = self.settings
+        return Generator(
+            self.num_classes,
+            self.image_shape,
+            style_dim=settings.style_dim,
+            width=self.generator_width,
+            eps=settings.generator_eps,
+        )
+
+    def _new_discriminator(self) -> nn.Module:
+        if self.settings.discriminator == "paper":
+            return paper_discriminator(self.image_shape)
+        return small_discriminator(self.image_shape, width=self.discriminator_width)
+
+    def _weight_within(self, teacher: BlackBox) -> float:
+        settings = self.settings
+        if settings.response_weight and teacher.ledger.budget is not None:
+            warnings.warn(
+                f"emulation.response_weight={settings.response_weight} would ask about "
+                f"{settings.steps * settings.batch_size:,} images in stage 1; there is a query budget, so stage 1 asks "
+                "nothing",
+                stacklevel=2,
+            )
+            return 0.0
+        return settings.response_weight
 
 
 def response_strength(response: Response) -> Tensor:
@@ -71,23 +252,17 @@ def deprivatization(
     """
     draw = training_form(generator)
 
-    def judge(real: Tensor, fake: Tensor, update: Update, strength: Tensor | None) -> dict[str, Tensor]:
+    def step(batch: Rows, update: Update, query: Query) -> dict[str, Tensor]:
+        fake = draw(sample_latent(generator, len(batch)))
+        strength = None
+        if response_weight:
+            strength = response_weight * response_strength(query(answerable(fake.detach().to(batch.images.dtype))))
         shown = translate(fake, shift)
-        telling = discriminator_loss(discriminator(translate(real, shift)), discriminator(shown.detach()))
+        telling = discriminator_loss(discriminator(translate(batch.images, shift)), discriminator(shown.detach()))
         update({"discriminator": telling})
         passing = generator_loss(discriminator(shown), strength)
         update({"generator": passing})
         return {"loss": passing.detach(), "discriminator": telling.detach()}
-
-    def step(batch: Rows, update: Update) -> dict[str, Tensor]:
-        if batch.asked is None:
-            return judge(batch.images, draw(sample_latent(generator, len(batch))), update, None)
-        strength = response_weight * response_strength(batch.asked.answers())
-        return judge(batch.images, batch.asked.extra["generated"], update, strength)
-
-    def ask(batch: Rows) -> Rows:
-        generated = draw(sample_latent(generator, len(batch)))
-        return Rows(answerable(generated.detach()), extra={"generated": generated})
 
     return Training(
         "deprivatization",
@@ -99,82 +274,9 @@ def deprivatization(
         },
         steps=steps,
         batch_size=batch_size,
-        ask=ask if response_weight else None,
-        reuse=reuse,
+        reuse=None if response_weight else reuse,
     )
 
 
 def _adam(learning_rate: float) -> Callable[..., Adam]:
     return partial(Adam, lr=learning_rate, betas=(0.5, 0.999))
-
-
-@dataclass(frozen=True)
-class Health:
-    """How good a generator is for distillation, from answers that were bought anyway.
-
-    Attributes:
-        class_shares: share of each class among the teacher's answers to generated images.
-        confidence: the teacher's mean highest probability; None for hard responses.
-        distance_to_real: median distance (root mean square a pixel) from a generated image to its nearest real one.
-        real_to_real: the same from a real image to its nearest other real one: what a held-out image would have.
-        warnings: what is wrong and what to change.
-    """
-
-    class_shares: list[float]
-    confidence: float | None
-    distance_to_real: float
-    real_to_real: float
-    warnings: list[str]
-
-    def as_record(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def generator_health(generated: Rows, real: Tensor, *, most: int = 1000) -> Health:
-    """Judge a generator by the bank it filled.
-
-    Args:
-        generated: rows of generated images and the teacher's answers.
-        real: the edge's images ``(N, channels, height, width)``, N at least 2.
-        most: images of each kind that distances are computed on.
-    """
-    response = generated.answers()
-    shares = torch.bincount(response.labels.cpu(), minlength=response.num_classes) / len(response)
-    confidence = float(response.scores().softmax(dim=1).amax(dim=1).mean()) if response.soft else None
-    known = real[:most].flatten(1)
-    made = generated.images[:most].to(known).flatten(1)
-    scale = known.shape[1] ** 0.5
-    nearest_made = torch.cdist(made, known).amin(dim=1).median() / scale
-    between = torch.cdist(known, known).fill_diagonal_(float("inf"))
-    nearest_real = between.amin(dim=1).median() / scale
-    health = Health(shares.tolist(), confidence, float(nearest_made), float(nearest_real), [])
-    health.warnings.extend(_complaints(health, made, scale))
-    return health
-
-
-def _complaints(health: Health, made: Tensor, scale: float) -> list[str]:
-    complaints = []
-    fair = 1 / len(health.class_shares)
-    missing = [str(label) for label, share in enumerate(health.class_shares) if share < 0.1 * fair]
-    if missing:
-        complaints.append(
-            f"the generator hardly draws class {', '.join(missing)} (under a tenth of an equal share of its images): "
-            "train stage 1 for more steps (gan_steps), give it more latent noise (style_dim), or more real images"
-        )
-    spread = float(torch.cdist(made[:200], made[:200]).median()) / scale
-    if spread < 0.3 * health.real_to_real:
-        complaints.append(
-            "the generator draws nearly the same image again and again (mode collapse): use preset 'quick', whose "
-            "discriminator does not see the batch, more real images, or fewer steps"
-        )
-    if health.distance_to_real < 0.5 * health.real_to_real:
-        complaints.append(
-            "generated images lie closer to single real images than real images lie to each other: the generator may "
-            "copy them, and what leaves the edge may not be private; use fewer gan_steps or more real images"
-        )
-    elif health.distance_to_real > 3 * health.real_to_real:
-        complaints.append(
-            "generated images look like none of the real ones: train stage 1 for more steps (gan_steps), or lower its "
-            "learning rates"
-        )
-    return complaints

@@ -3,11 +3,13 @@ import math
 import pytest
 import torch
 
+from mekd_plugin.errors import InputError, UnknownName
 from mekd_plugin.functional import discriminator_loss, generator_loss
-from mekd_plugin.mekd.emulations.gan import deprivatization, generator_health, response_strength
+from mekd_plugin.mekd.emulations.emulation import make_emulation
+from mekd_plugin.mekd.emulations.gan import GAN, deprivatization, response_strength
 from mekd_plugin.networks.generators import Generator, paper_discriminator, small_discriminator
 from mekd_plugin.responses import Response
-from mekd_plugin.rows import ImageRows, Rows, Shard
+from mekd_plugin.rows import ImageRows, Shard
 
 
 def stage_for(generator, discriminator, *, weight=0.0):
@@ -23,6 +25,10 @@ def stage_for(generator, discriminator, *, weight=0.0):
         response_weight=weight,
         reuse="",
     )
+
+
+def nobody(images):
+    raise AssertionError("this stage asks nothing")
 
 
 def test_the_two_losses_pull_apart():
@@ -61,8 +67,7 @@ def test_a_step_moves_each_player_by_its_own_loss(make):
             if name == "discriminator":
                 strayed.extend(torch.autograd.grad(loss, list(generator.parameters()), allow_unused=True))
 
-    scalars = stage.step(stage.rows.batch(0, 8, Shard()), update)
-    assert stage.ask is None
+    scalars = stage.step(stage.rows.batch(0, 8, Shard()), update, nobody)
     assert all(any(gradient.abs().sum() > 0 for gradient in gradients) for gradients in seen.values())
     assert strayed and all(gradient is None for gradient in strayed), "what D learns runs back through G"
     assert list(seen) == ["discriminator", "generator"], "G is to pass the D that just learned"
@@ -72,48 +77,66 @@ def test_a_step_moves_each_player_by_its_own_loss(make):
 def test_a_weighted_step_learns_from_the_images_that_were_asked_about():
     generator = Generator(3, (1, 8, 8), width=4)
     stage = stage_for(generator, small_discriminator((1, 8, 8), width=4), weight=0.5)
-    rows = stage.rows.batch(0, 8, Shard())
-    asked = stage.ask(rows)
-    assert not asked.images.requires_grad and asked.extra["generated"].requires_grad
-    answered = asked.answered(Response(torch.randn(8, 3), "logits", 3))
-    losses = {}
-    stage.step(Rows(rows.images, asked=answered), losses.update)
+    asked, losses = [], {}
+
+    def query(images):
+        asked.append(images)
+        return Response(torch.randn(8, 3), "logits", 3)
+
+    stage.step(stage.rows.batch(0, 8, Shard()), losses.update, query)
+    (images,) = asked
+    assert images.shape == (8, 1, 8, 8) and not images.requires_grad
     (gradient,) = torch.autograd.grad(losses["generator"], [generator.layers[0].weight])
     assert gradient.abs().sum() > 0
 
 
-def rows_of(images, labels, classes):
-    return Rows(images, Response(labels, "hard", classes))
+def world(classes=3):
+    return {"num_classes": classes, "image_shape": (1, 8, 8), "seed": 0, "hard_scale": 1.0}
 
 
-def test_a_healthy_generator_has_nothing_to_complain_of():
-    real = torch.rand(60, 1, 8, 8) * 2 - 1
-    made = rows_of(torch.rand(90, 1, 8, 8) * 2 - 1, torch.arange(90) % 3, 3)
-    health = generator_health(made, real)
-    assert health.warnings == [] and health.confidence is None
-    assert health.class_shares == pytest.approx([1 / 3] * 3)
+def test_settings_are_those_of_the_preset_and_ones_own():
+    emulation = make_emulation("gan", "tiny", {"steps": 7, "learning_rates": ["1e-3", 2e-3]}, **world())
+    assert emulation.settings.steps == 7 and emulation.settings.learning_rates == (1e-3, 2e-3)
+    assert emulation.generator_width == 16 and emulation.queries == "once"
+    assert make_emulation(GAN, "paper", None, **world()).queries == "every step"
 
 
-def test_a_missing_class_is_named():
-    made = rows_of(torch.rand(90, 1, 8, 8) * 2 - 1, torch.arange(90) % 2, 3)
-    (warning,) = generator_health(made, torch.rand(60, 1, 8, 8) * 2 - 1).warnings
-    assert "hardly draws class 2 " in warning and "gan_steps" in warning
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "emulation.steps=0: expected a whole number from 1"),
+        ({"steps": 1.5}, "emulation.steps=1.5: expected a whole number"),
+        ({"batch_size": 1}, "emulation.batch_size=1: expected a whole number from 2"),
+        ({"average": 2}, "emulation.average=2: expected a number above 0 below 1"),
+        ({"shift": -1}, "emulation.shift=-1"),
+        ({"learning_rates": (1e-3, -1)}, "emulation.learning_rates=-1: expected a number above 0"),
+        ({"learning_rates": 1e-3}, "emulation.learning_rates=0.001: expected two numbers"),
+        ({"discriminator": "big"}, "emulation.discriminator='big': expected one of small, paper"),
+        ({"style_dim": -1}, "emulation.style_dim=-1"),
+        ({"generator_width": 0}, "emulation.generator_width=0"),
+        ({"response_weight": float("nan")}, "emulation.response_weight=nan"),
+        ({"stpes": 3}, "unknown setting of emulation GAN 'stpes'.*did you mean 'steps'"),
+        (3, "emulation_settings=3: expected names and values"),
+    ],
+)
+def test_settings_are_checked_when_they_are_given(settings, message):
+    with pytest.raises(InputError, match=message):
+        make_emulation("gan", "quick", settings, **world())
 
 
-def test_collapse_copies_and_noise_are_told_apart():
-    real = torch.rand(60, 1, 8, 8) * 2 - 1
-    labels = torch.arange(60) % 3
-    collapsed = generator_health(rows_of(torch.zeros(60, 1, 8, 8), labels, 3), real).warnings
-    assert any("mode collapse" in warning for warning in collapsed)
-    copies = generator_health(rows_of(real.clone(), labels, 3), real).warnings
-    assert any("may copy them" in warning for warning in copies)
-    tight = torch.full((60, 1, 8, 8), -0.9) + 0.05 * torch.rand(60, 1, 8, 8)
-    noise = generator_health(rows_of(torch.rand(60, 1, 8, 8).round() * 2 - 1, labels, 3), tight).warnings
-    assert any("look like none of the real ones" in warning for warning in noise)
+def test_an_unknown_emulation_is_named():
+    with pytest.raises(UnknownName, match="unknown emulation 'gna'.*did you mean 'gan'"):
+        make_emulation("gna", "quick", None, **world())
+    with pytest.raises(InputError, match="expected the name of one, or a subclass of Emulation"):
+        make_emulation(Generator, "quick", None, **world())
 
 
-def test_distances_are_root_mean_squares_a_pixel():
-    real = torch.stack([torch.full((1, 4, 4), value) for value in (-1.0, -0.5, 0.0)])
-    made = rows_of(torch.stack([torch.full((1, 4, 4), value) for value in (0.2, 0.2, 0.2)]), torch.tensor([0, 1, 2]), 3)
-    health = generator_health(made, real)
-    assert health.distance_to_real == pytest.approx(0.2) and health.real_to_real == pytest.approx(0.5)
+def test_a_generator_for_other_classes_or_another_network_is_not_adopted():
+    emulation = make_emulation("gan", "quick", None, **world())
+    with pytest.raises(InputError, match="made for 4 classes .* this run has 3 classes"):
+        emulation.adopt(Generator(4, (1, 8, 8), width=4))
+    with pytest.raises(InputError, match="generator=Linear: expected a mekd_plugin.networks.Generator"):
+        emulation.adopt(torch.nn.Linear(3, 3))
+    emulation.adopt(Generator(3, (1, 8, 8), style_dim=5, width=4))
+    assert emulation.style_dim == 5 and emulation.draw(2, 6).shape == (4, 8)
+    assert torch.equal(emulation.draw(2, 6), emulation.draw(2, 6))

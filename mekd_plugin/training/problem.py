@@ -1,0 +1,188 @@
+"""A problem: a student, a teacher that can only be asked, images, a method, and everything that decides the result."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from mekd_plugin import registry
+from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.checks import as_number, as_whole
+from mekd_plugin.distiller import Distiller
+from mekd_plugin.errors import InputError
+from mekd_plugin.files import writable_directory
+from mekd_plugin.training.execution import Run
+from mekd_plugin.training.inputs import as_images, as_teacher, check_student, classes_of, shape_without_images
+from mekd_plugin.training.loop import stage_seed
+from mekd_plugin.training.processes import Processes
+from mekd_plugin.training.recipe import Recipe
+from mekd_plugin.training.signature import signature_of
+
+__all__ = ["Problem"]
+
+_LARGEST_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What :func:`mekd_plugin.distill`, :func:`mekd_plugin.host` and :func:`mekd_plugin.plan` are asked to solve.
+
+    Attributes:
+        student: maps images ``(n, channels, height, width)`` to logits ``(n, C)``.
+        teacher: a :class:`BlackBox`, or a callable with ``responses`` and ``num_classes`` (and ``budget``) to wrap.
+        images: the edge's, unlabelled, ``(N, channels, height, width)`` in the teacher's value range: a tensor, a
+            dataset, or a loader; of items that are tuples, the first entry. None for a method that needs none.
+        method: a name of :func:`mekd_plugin.available`; or a subclass of :class:`~mekd_plugin.distiller.Distiller`, or
+            an instance of one, of which each run takes a copy.
+        responses: see :class:`BlackBox`; only for a teacher that is not one yet.
+        num_classes: C; where it is None the teacher's, or the width of the student's output.
+        budget: the most images that may be sent; only for a teacher that is not a :class:`BlackBox` yet.
+        preset: ``"quick"`` or ``"paper"``: hyperparameters of the method and, without ``recipe``, of the training.
+        recipe: how the student is trained.
+        seed: of everything random.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        validation: share of the last bank's rows that the student is not trained on, in [0, 1); its agreement with the
+            teacher there needs no label and no further query. Fewer than 20 rows are not held out.
+        pool: images of another domain, in the same form as ``images``, for a method that asks about such.
+        image_shape: ``(channels, height, width)`` where there are no images; None asks the student.
+        hyperparameters: of the method, beside or instead of the preset's.
+    """
+
+    student: nn.Module
+    teacher: BlackBox | Callable[[Tensor], Any]
+    images: Tensor | Iterable[Any] | None = None
+    method: str | type[Distiller] | Distiller = "mekd"
+    responses: str | None = None
+    num_classes: int | None = None
+    budget: int | None = None
+    preset: str = "quick"
+    recipe: Recipe | None = None
+    seed: int = 0
+    device: str = "auto"
+    validation: float = 0.02
+    pool: Tensor | Iterable[Any] | None = None
+    image_shape: tuple[int, int, int] | None = None
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], **named: Any) -> Self:
+        """A problem of its attributes; what else is in ``settings`` are the method's hyperparameters."""
+        known = {item.name for item in fields(cls)} - {"hyperparameters"}
+        own = {name: value for name, value in settings.items() if name in known}
+        others = {name: value for name, value in settings.items() if name not in known}
+        return cls(**named, **own, hyperparameters=others)
+
+    @contextlib.contextmanager
+    def open(self, *, directory: str | Path | None = None, cache: str | Path | None = None) -> Iterator[Run]:
+        """A run whose parts fit together; an error within lets go of its directory.
+
+        Args:
+            directory: of the run; None keeps nothing.
+            cache: directory in which runs share finished stages that need no query; None shares nothing.
+
+        Raises:
+            MekdError: as :func:`mekd_plugin.distill`; nothing was asked.
+        """
+        check_student(self.student)
+        seed = as_whole("seed", self.seed, at_least=0, at_most=_LARGEST_SEED)
+        validation = as_number("validation", self.validation, at_least=0, below=1)
+        recipe = Recipe.preset(self.preset) if self.recipe is None else self.recipe
+        if not isinstance(recipe, Recipe):
+            raise InputError(f"recipe={recipe!r}: expected a mekd_plugin.Recipe, such as Recipe(steps=2000), or None")
+        boundary = as_teacher(self.teacher, responses=self.responses, num_classes=self.num_classes, budget=self.budget)
+        processes = Processes.join(self.device)
+        edge = None if self.images is None else as_images(self.images, boundary)
+        pool = None if self.pool is None else as_images(self.pool, boundary, name="pool")
+        shape = shape_without_images(self.student, self.image_shape) if edge is None else _shape(edge, self.image_shape)
+        classes = classes_of(boundary, self.student, shape, self.num_classes)
+        with processes.own_randomness(), _own_threads():
+            torch.manual_seed(stage_seed(seed, "method"))
+            distiller = registry.create(
+                self.method,
+                preset=self.preset,
+                num_classes=classes,
+                image_shape=shape,
+                seed=seed,
+                **self.hyperparameters,
+            )
+            distiller.check(boundary)
+            images = _from_pool(distiller, edge, pool, boundary, shape)
+            settings = self.hyperparameters
+            if isinstance(self.method, Distiller):
+                settings = registry.settings_of(self.method)
+            run = None
+            try:
+                run = Run(
+                    distiller=distiller,
+                    student=self.student,
+                    teacher=boundary,
+                    images=images.to(processes.device),
+                    processes=processes,
+                    recipe=recipe,
+                    seed=seed,
+                    directory=None if directory is None else writable_directory(Path(directory)),
+                    cache=None if cache is None else writable_directory(Path(cache)),
+                    validation=validation,
+                    signature=signature_of(
+                        registry.method_name(self.method),
+                        self.preset,
+                        boundary,
+                        classes,
+                        recipe,
+                        images,
+                        seed,
+                        validation,
+                        settings,
+                    ),
+                )
+                yield run
+            except BaseException:
+                boundary.release()
+                if run is not None:
+                    run.unlock()
+                raise
+
+
+def _shape(edge: Tensor, declared: tuple[int, int, int] | None) -> tuple[int, int, int]:
+    channels, height, width = edge.shape[1:]
+    if declared is not None and tuple(declared) != (channels, height, width):
+        raise InputError(f"image_shape={declared}, but the images are {(channels, height, width)}: leave it out")
+    return channels, height, width
+
+
+def _from_pool(
+    distiller: Distiller, edge: Tensor | None, pool: Tensor | None, teacher: BlackBox, shape: tuple[int, int, int]
+) -> Tensor:
+    """The images that the method may draw from, as its ``needs.pool`` says."""
+    name, wanted = type(distiller).__name__, distiller.needs.pool
+    if wanted == "none":
+        return torch.empty(0, *shape)
+    if wanted == "other domain":
+        if pool is None:
+            raise InputError(f"{name} asks about images of another domain: hand them in, pool=images")
+        if tuple(pool.shape[1:]) != shape:
+            raise InputError(
+                f"pool holds images of {tuple(pool.shape[1:])}: expected {shape}, as teacher and student take"
+            )
+        return pool
+    if edge is None:
+        raise InputError(
+            f"{name} learns from the edge's unlabelled images, and images=None: hand at least 2 of them in"
+        )
+    return edge
+
+
+@contextlib.contextmanager
+def _own_threads() -> Iterator[None]:
+    """Leave the caller's thread count as it was: a resumed run computes with that of its first life."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

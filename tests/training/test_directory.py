@@ -1,0 +1,144 @@
+"""Whose a run's directory is."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+import mekd_plugin as mekd
+from mekd_plugin.errors import CheckpointError
+from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
+from mekd_plugin.training.recipe import Recipe
+
+SHORT = {"recipe": Recipe(steps=20, batch_size=16), "progress": False, "device": "cpu", "method": "kd"}
+
+OTHER = textwrap.dedent("""
+    import sys, time
+    import mekd_plugin as mekd
+    from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
+    from mekd_plugin.training.recipe import Recipe
+
+    def slow(images):
+        print("asked", len(images), flush=True)
+        time.sleep(float(sys.argv[2]))
+        return ToyTeacher()(images).detach()
+
+    box = mekd.BlackBox(slow, "logits", CLASSES, budget=200, batch_size=20)
+    try:
+        mekd.distill(toy_student(), box, toy_images(40, seed=1), "kd", recipe=Recipe(steps=20, batch_size=16),
+                     directory=sys.argv[1], resume=True, progress=False, device="cpu")
+    except mekd.errors.CheckpointError as error:
+        print("refused:", error, flush=True)
+        sys.exit(3)
+""").replace("mekd.errors.", "__import__('mekd_plugin.errors').errors.")
+
+
+def start(directory, seconds):
+    command = [sys.executable, "-c", OTHER, str(directory), str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_of_two_processes_in_one_directory_the_second_is_refused(tmp_path):
+    first = start(tmp_path / "run", 1.5)
+    assert first.stdout.readline().startswith("asked")
+    second = start(tmp_path / "run", 0)
+    said, _ = second.communicate(timeout=120)
+    assert second.returncode == 3 and f"another process ({first.pid} on " in said and "asked" not in said
+    rest, _ = first.communicate(timeout=120)
+    assert first.returncode == 0 and 1 + rest.count("asked") == 10
+    ledger = [json.loads(line) for line in (tmp_path / "run/ledger-0.jsonl").read_text().splitlines()]
+    assert sum(entry.get("ask", 0) for entry in ledger) == 200
+
+
+def test_a_killed_process_holds_nothing(tmp_path):
+    first = start(tmp_path / "run", 30)
+    assert first.stdout.readline().startswith("asked")
+    first.kill()
+    first.communicate(timeout=60)
+    second = start(tmp_path / "run", 0)
+    said, _ = second.communicate(timeout=120)
+    assert second.returncode == 0, said
+
+
+def box():
+    return mekd.BlackBox(ToyTeacher(), "logits", CLASSES, budget=200)
+
+
+def test_within_a_process_a_running_run_is_not_taken_over(tmp_path):
+    def meddle(student):
+        with pytest.raises(CheckpointError, match=f"another process .{os.getpid()} on"):
+            mekd.distill(toy_student(), box(), toy_images(40, seed=1), directory=tmp_path, resume=True, **SHORT)
+        return {}
+
+    mekd.distill(
+        toy_student(), box(), toy_images(40, seed=1), directory=tmp_path, evaluate=meddle, evaluate_steps=[5], **SHORT
+    )
+
+
+def test_an_idle_guest_gives_its_directory_to_the_next(tmp_path):
+    """A notebook cell that is run again opens the same directory while the first object is still there."""
+    settings = {"directory": tmp_path, "resume": True, "progress": False, "device": "cpu", "method": "kd"}
+    first = mekd.host(toy_student(), box(), toy_images(40, seed=1), **settings)
+    second = mekd.host(toy_student(), box(), toy_images(40, seed=1), **settings)
+    assert second.ledger.total == 200 == first.ledger.total
+    second.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xfe"])
+def test_a_damaged_run_json_is_named(tmp_path, content):
+    mekd.distill(toy_student(), box(), toy_images(40, seed=1), directory=tmp_path, **SHORT)
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"run\.json does not say which run it is"):
+        mekd.distill(toy_student(), box(), toy_images(40, seed=1), directory=tmp_path, resume=True, **SHORT)
+
+
+def test_remains_without_their_run_json_are_nobodys_to_start_in(tmp_path):
+    mekd.distill(toy_student(), box(), toy_images(40, seed=1), directory=tmp_path, **SHORT)
+    (tmp_path / "run.json").unlink()
+    for seed in (0, 1):
+        with pytest.raises(CheckpointError, match=r"holds ledger-\*\.jsonl, .* of a run whose run\.json is lost"):
+            settings = {**SHORT, "seed": seed, "directory": tmp_path, "resume": True}
+            mekd.distill(toy_student(), box(), toy_images(40, seed=1), **settings)
+
+
+def test_what_differs_from_the_run_that_is_there_is_said(tmp_path):
+    mekd.distill(toy_student(), box(), toy_images(40, seed=1), directory=tmp_path, **SHORT)
+    with pytest.raises(CheckpointError, match="holds another run: seed=0 there, seed=1 asked for; resume"):
+        mekd.distill(toy_student(), box(), toy_images(40, seed=1), directory=tmp_path, resume=True, seed=1, **SHORT)
+
+
+WINDOWS = textwrap.dedent("""
+    import signal, sys
+    import psutil
+    sys.modules["resource"] = None  # there is none on Windows
+    for name in ("SIGKILL", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGPIPE"):
+        delattr(signal, name)
+    memory = psutil.Process.memory_info
+    class WithPeak:
+        def __init__(self, found): self.rss, self.peak_wset = found.rss, found.rss
+    psutil.Process.memory_info = lambda self: WithPeak(memory(self))
+    import mekd_plugin as mekd
+    import mekd_plugin.bench.benchmark, mekd_plugin.cli
+    from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
+    from mekd_plugin.training.recipe import Recipe
+    box = mekd.BlackBox(ToyTeacher(), "logits", CLASSES, budget=100)
+    result = mekd.distill(toy_student(), box, toy_images(40, seed=1), "kd", recipe=Recipe(steps=5), progress=False,
+                          directory=sys.argv[1])
+    assert result.peak_memory_mb > 1 and result.ledger.total == 100
+""")
+
+
+def test_a_system_without_resource_and_posix_signals_distils_too(tmp_path):
+    command = [sys.executable, "-c", WINDOWS, str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_threads_are_those_of_the_first_life(tmp_path):
+    settings = {**SHORT, "directory": tmp_path}
+    mekd.distill(toy_student(), box(), toy_images(40, seed=1), **settings)
+    assert json.loads((tmp_path / "run.json").read_text())["threads"] == torch.get_num_threads()

@@ -1,0 +1,116 @@
+"""What would only fail after the budget is spent is refused before the first question."""
+
+import copy
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import mekd_plugin as mekd
+from mekd_plugin.errors import InputError
+from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
+from mekd_plugin.training.preflight import preflight
+from mekd_plugin.training.processes import Processes
+from mekd_plugin.training.recipe import Recipe
+
+SHORT = {"recipe": Recipe(steps=5, batch_size=16), "progress": False, "device": "cpu", "method": "kd"}
+
+
+class Wrapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = toy_student()
+
+    def forward(self, images):
+        return self.inner(images)
+
+
+class Auxiliary(Wrapped):
+    def forward(self, images):
+        logits = super().forward(images)
+        return (logits, logits) if self.training else logits
+
+
+class Untaught(Wrapped):
+    def forward(self, images):
+        return super().forward(images).detach()
+
+
+class Failing(Wrapped):
+    def forward(self, images):
+        if self.training:
+            raise ValueError("too few rows")
+        return super().forward(images)
+
+
+class Secretive(Wrapped):
+    def get_extra_state(self):
+        return {"opened": "2026"}
+
+    def set_extra_state(self, state):
+        pass
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(64, 64)
+        self.second = nn.Linear(64, 64)
+        self.second.weight = self.first.weight
+        self.last = nn.Linear(64, CLASSES)
+
+    def forward(self, images):
+        return self.last(self.second(self.first(images.flatten(1)).relu()).relu())
+
+
+def run(student, **options):
+    toy = ToyTeacher()
+    box = mekd.BlackBox(toy, "logits", CLASSES, budget=100)
+    try:
+        return mekd.distill(student, box, toy_images(40, seed=1), **{**SHORT, **options})
+    except Exception:
+        assert toy.count == 0, "the teacher was asked before the fault was found"
+        raise
+
+
+@pytest.mark.parametrize(
+    ("student", "message"),
+    [
+        (Auxiliary, "in training mode the student Auxiliary returns tuple: expected logits .* auxiliary outputs off"),
+        (Untaught, "Untaught gives logits without a gradient"),
+        (Failing, "Failing fails in training mode on images .*too few rows"),
+        (Secretive, "the state of the student Secretive cannot be kept"),
+        (lambda: toy_student().half(), "weights of torch.float16.*student.float()"),
+        (lambda: toy_student().requires_grad_(False), "no weight that requires a gradient"),
+    ],
+)
+def test_a_student_that_cannot_be_trained_or_kept_is_refused(student, message):
+    with pytest.raises(InputError, match=message):
+        run(student())
+
+
+def test_tied_weights_are_trained_and_kept(tmp_path):
+    result = run(Tied(), directory=tmp_path)
+    assert result.student.first.weight is result.student.second.weight
+    kept = load_file(tmp_path / "student.safetensors")
+    assert torch.equal(kept["second.weight"], result.student.first.weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_images_of_other_precisions_are_taken(dtype):
+    box = mekd.BlackBox(ToyTeacher().to(torch.float64 if dtype == torch.float64 else torch.float32), "logits", CLASSES)
+    student = toy_student().double() if dtype == torch.float64 else toy_student()
+    assert mekd.distill(student, box, toy_images(40, seed=1).to(dtype), queries=40, **SHORT).steps == 5
+
+
+def test_trying_it_changes_neither_student_nor_random_numbers():
+    student = toy_student()
+    before = copy.deepcopy(student.state_dict())
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    shape = {"image_shape": (1, 8, 8), "num_classes": CLASSES, "value_range": (-1.0, 1.0)}
+    preflight(student, SHORT["recipe"], Processes.join("cpu"), **shape)
+    assert torch.equal(torch.rand(3), expected) and student.training
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())

@@ -1,0 +1,164 @@
+"""One list of what a problem is made of, for every door; a method by name, as a class, as an instance."""
+
+import inspect
+
+import pytest
+import torch
+from torch import nn
+
+import mekd_plugin as mekd
+from mekd_plugin.distiller import Distiller, Needs
+from mekd_plugin.errors import CheckpointError, InputError
+from mekd_plugin.functional import kd_divergence
+from mekd_plugin.mekd.method import MEKD
+from mekd_plugin.testing import CLASSES, SHAPE, ToyTeacher, toy_images, toy_student
+from mekd_plugin.training.plan import plan
+from mekd_plugin.training.problem import Problem
+from mekd_plugin.training.recipe import Recipe
+from mekd_plugin.training.run import distill, host
+from mekd_plugin.transfer import TransferSetDistiller
+
+
+class InACell(TransferSetDistiller):
+    """A method as somebody writes it in a notebook: no package, no entry point."""
+
+    needs = Needs(responses="soft", leaves_edge="real images")
+
+    def __init__(self, *, temperature=2.0, queries=None, **world):
+        super().__init__(queries=queries, **world)
+        self.temperature = temperature
+
+    def losses(self, student, rows):
+        return {"loss": kd_divergence(student(rows.images), rows.answers().scores(), self.temperature)}
+
+
+SHORT = {"recipe": Recipe(steps=12, batch_size=16), "device": "cpu"}
+
+
+def boundary(budget=100):
+    return mekd.BlackBox(ToyTeacher(), "logits", CLASSES, budget=budget)
+
+
+def solved(method, **options):
+    return mekd.distill(
+        toy_student(), boundary(), toy_images(40, seed=1), method, progress=False, **{**SHORT, **options}
+    )
+
+
+def weights(result):
+    return torch.cat([value.flatten().double() for value in result.student.state_dict().values()])
+
+
+def test_a_name_a_class_and_an_instance_are_the_same_method():
+    named = solved("kd", temperature=3.0)
+    cls = type(mekd.create("kd", num_classes=CLASSES, image_shape=SHAPE))
+    instance = cls(num_classes=CLASSES, image_shape=SHAPE, temperature=3.0)
+    for method, settings in ((cls, {"temperature": 3.0}), (instance, {}), (instance, {})):
+        assert torch.equal(weights(named), weights(solved(method, **settings)))
+
+
+def test_an_instance_serves_many_runs():
+    """Each takes a copy: what one trained is not found by the next."""
+    method = MEKD(num_classes=CLASSES, image_shape=SHAPE, emulation_preset="tiny", emulation_settings={"steps": 5})
+    with pytest.warns(UserWarning):
+        first, second = solved(method), solved(method)
+    assert torch.equal(weights(first), weights(second))
+    assert method.generator is None and method.health is None
+    assert {entry["stage"] for entry in second.history} >= {"deprivatization", "bank", "alignment"}
+
+
+def test_a_method_in_a_cell_runs_behind_every_door(tmp_path):
+    result = solved(InACell, directory=tmp_path / "run")
+    assert result.ledger.by_stage == {"transfer_set": 100}
+    assert "InACell:quick" in result.signature
+    foreseen = mekd.plan(toy_student(), boundary(), toy_images(40, seed=1), InACell, **SHORT)
+    assert foreseen.queries == {"transfer_set": 100}
+    hosted = mekd.host(toy_student(), boundary(), toy_images(40, seed=1), InACell, progress=False, device="cpu")
+    images, _, numbers = next(iter(hosted.loader(16)))
+    assert hosted.losses(toy_student(), hosted.rows(images, numbers))["loss"].isfinite()
+
+
+def test_a_runs_signature_knows_an_instances_settings(tmp_path):
+    solved(InACell(num_classes=CLASSES, image_shape=SHAPE, temperature=3.0), directory=tmp_path)
+    with pytest.raises(CheckpointError, match="holds another run"):
+        solved(InACell(num_classes=CLASSES, image_shape=SHAPE, temperature=4.0), directory=tmp_path, resume=True)
+    again = solved(InACell(num_classes=CLASSES, image_shape=SHAPE, temperature=3.0), directory=tmp_path, resume=True)
+    assert "temperature=3.0" in again.signature
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        (None, {}, "method=None: expected a name of mekd_plugin.available"),
+        (nn.Linear, {}, "expected a name of mekd_plugin.available"),
+        (InACell, {"temprature": 3}, "unknown hyperparameter of InACell 'temprature'.*did you mean 'temperature'"),
+        (InACell(num_classes=5, image_shape=SHAPE), {}, "num_classes=5, and this run has num_classes=3"),
+        (InACell(num_classes=CLASSES, image_shape=SHAPE, seed=4), {}, "seed=4, and this run has seed=0"),
+        (
+            InACell(num_classes=CLASSES, image_shape=SHAPE),
+            {"temperature": 3.0},
+            "temperature: the method is an instance",
+        ),
+        (
+            "mekd",
+            {"gan_steps": 7},
+            r"is now emulation_settings=\{'steps': 7\} \(.*emulation.steps=7\)",
+        ),
+        ("mekd", {"style_dim": 7}, r"style_dim of mekd is now emulation_settings=\{'style_dim': 7\}"),
+        ("mekd", {"emulation.stpes": 7}, "unknown setting of emulation GAN 'stpes'"),
+        ("kd", {"emulation.steps": 7}, "unknown hyperparameter of KD 'emulation.steps'"),
+        ("kd", {"seed": "a"}, "seed='a': expected a whole number from 0"),
+        ("kd", {"seed": 10**23}, "seed=1.*: expected a whole number from 0 to"),
+        ("kd", {"recipe": {}}, "recipe={}: expected a mekd_plugin.Recipe"),
+        ("kd", {"validation": 1.5}, "validation=1.5: expected a number from 0 below 1"),
+        ("kd", {"validation": float("nan")}, "validation=nan"),
+        ("kd", {"checkpoint_steps": 0}, "checkpoint_steps=0: expected a whole number from 1"),
+        ("kd", {"log_steps": 0}, "log_steps=0"),
+        ("kd", {"temperature": 0}, "temperature=0: expected a number above 0"),
+        ("kd", {"queries": 1}, "queries=1: expected a whole number from 2"),
+        ("kd", {"image_shape": (3, 8, 8)}, r"image_shape=\(3, 8, 8\), but the images are \(1, 8, 8\)"),
+        ("mekd", {"norm": "l3"}, "norm='l3': expected one of l1, l2"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_asked(method, options, message):
+    toy = ToyTeacher()
+    box = mekd.BlackBox(toy, "logits", CLASSES, budget=100)
+    with pytest.raises(InputError, match=message):
+        mekd.distill(toy_student(), box, toy_images(40, seed=1), method, progress=False, **{**SHORT, **options})
+    assert toy.count == 0
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (None, "images=None: say image_shape="),
+        (5, "images=5: expected a tensor"),
+        (toy_images(4, 0).to_sparse(), "expected a dense tensor"),
+        (toy_images(4, 0).to("meta"), "expected a dense tensor"),
+    ],
+)
+def test_images_that_are_none_are_named(images, message):
+    with pytest.raises(InputError, match=message):
+        mekd.distill(toy_student(), boundary(), images, "kd", progress=False, **SHORT)
+
+
+def test_a_student_that_is_not_a_module_is_named():
+    with pytest.raises(InputError, match="student='resnet8': expected an nn.Module"):
+        mekd.distill("resnet8", boundary(), toy_images(4, 0), "kd", **SHORT)
+
+
+def test_images_from_0_to_1_are_warned_about_where_the_teacher_takes_more():
+    with pytest.warns(UserWarning, match=r"if they are scaled to \[0, 1\], say BlackBox"):
+        mekd.distill(toy_student(), boundary(), toy_images(40, 1).clamp(0, 1), "kd", progress=False, **SHORT)
+
+
+@pytest.mark.parametrize("function", [distill, host, plan])
+def test_every_door_shows_what_a_problem_is_made_of(function):
+    shown = inspect.signature(function).parameters
+    assert set(Problem.__dataclass_fields__) <= set(shown)
+    assert shown["seed"].default == 0 and shown["hyperparameters"].kind is inspect.Parameter.VAR_KEYWORD
+    assert list(shown)[:4] == ["student", "teacher", "images", "method"]
+
+
+def test_the_classes_of_the_package_are_the_contract():
+    assert issubclass(InACell, Distiller)
