@@ -5,7 +5,14 @@
     teacher = mekd.BlackBox(model, responses="hard", num_classes=10, budget=50_000)
     result = mekd.distill(student, teacher, images, method="mekd")
 
-Names are resolved when they are first used, so that importing the package, and listing its methods, loads no torch.
+``mekd.data``, ``mekd.networks``, ``mekd.functional``, ``mekd.transport`` and ``mekd.testing`` are namespaces of their
+own.
+
+To read the code, begin with ``distiller.py`` (what a method is) and ``blackbox/`` (the teacher), then ``training/``
+(the loop), ``mekd/`` and ``baselines/`` (the methods). ``bench/`` compares methods, ``harness/`` and ``integrations/``
+take them into other people's loops, ``transport/`` looks at what came out, and ``cli.py`` is the command line.
+
+Names are resolved when they are first used, so importing the package, and listing its methods, loads no torch.
 """
 
 from __future__ import annotations
@@ -16,28 +23,76 @@ from typing import TYPE_CHECKING, Any
 from mekd_plugin.version import __version__
 
 if TYPE_CHECKING:
+    from mekd_plugin import data, functional, networks, testing, transport
+    from mekd_plugin.blackbox.bank import Bank
     from mekd_plugin.blackbox.meter import meter
     from mekd_plugin.blackbox.teacher import BlackBox
+    from mekd_plugin.distiller import Asking, Distiller, Needs, Player, Training
     from mekd_plugin.harness import register
+    from mekd_plugin.prediction import predict
     from mekd_plugin.registry import available, create
+    from mekd_plugin.rows import Rows
+    from mekd_plugin.training.evaluation import accuracy
     from mekd_plugin.training.plan import plan
+    from mekd_plugin.training.recipe import Recipe
     from mekd_plugin.training.run import distill, host
+    from mekd_plugin.training.supervised import train_teacher
 
-__all__ = ["BlackBox", "__version__", "available", "create", "distill", "host", "meter", "plan", "register"]
+__all__ = [
+    "Asking",
+    "Bank",
+    "BlackBox",
+    "Distiller",
+    "Needs",
+    "Player",
+    "Recipe",
+    "Rows",
+    "Training",
+    "__version__",
+    "accuracy",
+    "available",
+    "create",
+    "data",
+    "distill",
+    "functional",
+    "host",
+    "meter",
+    "networks",
+    "plan",
+    "predict",
+    "register",
+    "testing",
+    "train_teacher",
+    "transport",
+]
 
 _HOMES = {
+    "Asking": "mekd_plugin.distiller",
+    "Bank": "mekd_plugin.blackbox.bank",
     "BlackBox": "mekd_plugin.blackbox.teacher",
-    "meter": "mekd_plugin.blackbox.meter",
+    "Distiller": "mekd_plugin.distiller",
+    "Needs": "mekd_plugin.distiller",
+    "Player": "mekd_plugin.distiller",
+    "Recipe": "mekd_plugin.training.recipe",
+    "Rows": "mekd_plugin.rows",
+    "Training": "mekd_plugin.distiller",
+    "accuracy": "mekd_plugin.training.evaluation",
     "available": "mekd_plugin.registry",
     "create": "mekd_plugin.registry",
     "distill": "mekd_plugin.training.run",
     "host": "mekd_plugin.training.run",
-    "register": "mekd_plugin.harness",
+    "meter": "mekd_plugin.blackbox.meter",
     "plan": "mekd_plugin.training.plan",
+    "predict": "mekd_plugin.prediction",
+    "register": "mekd_plugin.harness",
+    "train_teacher": "mekd_plugin.training.supervised",
 }
+_NAMESPACES = {"data", "functional", "networks", "testing", "transport"}
 
 
 def __getattr__(name: str) -> Any:
+    if name in _NAMESPACES:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)
@@ -46,4 +101,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, *_NAMESPACES})

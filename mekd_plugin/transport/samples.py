@@ -56,8 +56,8 @@ class Sample(NamedTuple):
 
 
 def as_points(x: Points, name: str = "x") -> Tensor:
-    """The points as a floating-point tensor ``(N, d)`` on their own device, without a gradient; copied only where it must
-    be.
+    """The points as a floating-point tensor ``(N, d)`` on their own device, without a gradient; copied only if
+    need be.
 
     Raises:
         InputError: not a tensor or array, no point or no coordinate, or a value that is not finite.
