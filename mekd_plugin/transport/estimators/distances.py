@@ -66,7 +66,7 @@ def wasserstein(
         seed: of all randomness.
 
     Raises:
-        InputError: points that are no points (see ``samples``), dimensions that differ, an unknown estimator or order.
+        InputError: points that cannot be used (see ``samples``), dimensions that differ, an unknown estimator or order.
 
     >>> import torch
     >>> wasserstein(torch.tensor([0.0, 1.0]), torch.tensor([3.0, 2.0])).value

@@ -14,7 +14,7 @@ from mekd_plugin.transport.samples import Sample, generator
 __all__ = ["SUBSAMPLE_POINTS", "mean_interval", "subsampling_interval"]
 
 SUBSAMPLE_POINTS = 500
-"""Largest subsample that an interval solves an exact problem on."""
+"""The largest subsample on which an interval solves an exact problem."""
 
 
 def mean_interval(values: Sequence[float], confidence: float) -> tuple[float, float, float]:
