@@ -5,7 +5,14 @@
     teacher = mekd.BlackBox(model, responses="hard", num_classes=10, budget=50_000)
     result = mekd.distill(student, teacher, images, method="mekd")
 
-Names are resolved when they are first used, so that importing the package, and listing its methods, loads no torch.
+``mekd.data``, ``mekd.networks``, ``mekd.functional``, ``mekd.transport`` and ``mekd.testing`` are namespaces of their
+own.
+
+To read the code, begin with ``distiller.py`` (what a method is) and ``blackbox/`` (the teacher), then ``training/``
+(the loop), ``mekd/`` and ``baselines/`` (the methods). ``bench/`` compares methods, ``harness/`` and ``integrations/``
+take them into other people's loops, ``transport/`` looks at what came out, and ``cli.py`` is the command line.
+
+Names are resolved when they are first used, so importing the package, and listing its methods, loads no torch.
 """
 
 from __future__ import annotations
@@ -23,11 +30,14 @@ if TYPE_CHECKING:
     from mekd_plugin.blackbox.teacher import BlackBox
     from mekd_plugin.distiller import Asking, Distiller, Needs, Player, Training
     from mekd_plugin.harness import register
+    from mekd_plugin.prediction import predict
     from mekd_plugin.registry import available, create
     from mekd_plugin.rows import Rows
+    from mekd_plugin.training.evaluation import accuracy
     from mekd_plugin.training.plan import plan
     from mekd_plugin.training.recipe import Recipe
     from mekd_plugin.training.run import distill, host
+    from mekd_plugin.training.supervised import train_teacher
 
 __all__ = [
     "Asking",
@@ -40,6 +50,7 @@ __all__ = [
     "Rows",
     "Training",
     "__version__",
+    "accuracy",
     "available",
     "benchmark",
     "create",
@@ -51,8 +62,10 @@ __all__ = [
     "meter",
     "networks",
     "plan",
+    "predict",
     "register",
     "testing",
+    "train_teacher",
     "transport",
 ]
 
@@ -66,24 +79,25 @@ _HOMES = {
     "Recipe": "mekd_plugin.training.recipe",
     "Rows": "mekd_plugin.rows",
     "Training": "mekd_plugin.distiller",
-    "benchmark": "mekd_plugin.bench.api",
-    "load_records": "mekd_plugin.bench.api",
-    "meter": "mekd_plugin.blackbox.meter",
+    "accuracy": "mekd_plugin.training.evaluation",
     "available": "mekd_plugin.registry",
+    "benchmark": "mekd_plugin.bench.api",
     "create": "mekd_plugin.registry",
     "distill": "mekd_plugin.training.run",
     "host": "mekd_plugin.training.run",
-    "register": "mekd_plugin.harness",
+    "load_records": "mekd_plugin.bench.api",
+    "meter": "mekd_plugin.blackbox.meter",
     "plan": "mekd_plugin.training.plan",
+    "predict": "mekd_plugin.prediction",
+    "register": "mekd_plugin.harness",
+    "train_teacher": "mekd_plugin.training.supervised",
 }
-
-
-_ROOMS = ("data", "functional", "networks", "testing", "transport")
+_NAMESPACES = {"data", "functional", "networks", "testing", "transport"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return import_module(f"mekd_plugin.{name}")
+    if name in _NAMESPACES:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)
@@ -92,4 +106,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, *_ROOMS})
+    return sorted({*globals(), *_HOMES, *_NAMESPACES})

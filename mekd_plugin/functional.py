@@ -56,7 +56,7 @@ def logit_mse(student_logits: Tensor, teacher_scores: Tensor) -> Tensor:
     .. math:: \frac{1}{N C} \sum_{ic} \big((y^S_{ic} - \bar y^S_i) - (y^T_{ic} - \bar y^T_i)\big)^2
 
     Departure from the source, which regresses the logits as they are: a response is known up to a constant per image
-    (always so for logarithms of probabilities), so that constant is no error of the student's.
+    (always so for logarithms of probabilities), so that constant is not an error of the student's.
 
     Args:
         student_logits: ``(N, C)``, floating point, any range.

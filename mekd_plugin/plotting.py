@@ -1,4 +1,4 @@
-"""One figure style: colours that the colour-blind can tell apart, markers besides, a light and a dark ground."""
+"""One figure style: colours that colour-blind readers can tell apart, markers as well, a light and a dark theme."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of methods to their classes, through entry points: ours come in by the same door as anybody's.
+"""From names of methods to their classes, by entry points: ours are registered in the same way as anybody else's.
 
 A package adds a method with one line of its ``pyproject.toml``, in the group ``mekd.distillers``; an alias is a line
 in ``mekd.aliases`` whose value is the canonical name. Listing reads metadata only: nothing is imported until a class
@@ -114,7 +114,7 @@ class Registry:
         Raises:
             UnknownName: as :meth:`canonical`.
             MekdError: two packages claim the name, or its target cannot be imported.
-            InputError: the target is no Distiller.
+            InputError: the target is not a Distiller.
         """
         entry = self._single(self.canonical(name))
         base, target = _load(_BASE, "the base class"), _load(entry.target, f"{entry.name!r} of {entry.owner}")

@@ -1,8 +1,9 @@
 """Label-preserving views of images (shifts, small affine maps) and mix-up.
 
-All functions run where the images are, without a word to the host, so they may stand inside a training step, and on
-torch's meta device. All are differentiable with respect to the images: they may stand between a generator and a
-discriminator (Zhao et al., *Differentiable Augmentation for Data-Efficient GAN Training*, NeurIPS 2020).
+All functions run where the images are and never make the device wait for the host, so they may stand inside a
+training step, and on torch's meta device. All are differentiable with respect to the images: they may stand between a
+generator and a discriminator (Zhao et al., *Differentiable Augmentation for Data-Efficient GAN Training*, NeurIPS
+2020).
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""The boundary: a teacher that can only be asked, what was spent on asking it, and the answers that were kept."""
+"""The boundary: a teacher that can only be asked, what was spent on asking it, and the answers that were kept.
+
+Read ``teacher.py`` first (:class:`BlackBox`, and the order intend, ask, check, keep, settle), then ``backends.py``
+(what can stand behind it), ``ledger.py`` (what was spent), ``journal.py`` (how a resumed run asks nothing twice),
+``bank.py`` (answers that are kept) and ``meter.py`` (a count under other people's scripts).
+"""
 
 from mekd_plugin.blackbox.backends import onnx_teacher
 from mekd_plugin.blackbox.bank import Bank, FreshQueries

@@ -1,8 +1,22 @@
-"""Data sets as tensors in [-1, 1], and which of their images the edge and the teacher get."""
+"""Data sets as tensors, and which of their images the edge and the teacher get.
+
+Read ``datasets.py`` first (:func:`load` a data set by name), then ``splits.py`` (which images are the edge's) and
+``folders.py`` (data sets that are folders of image files).
+"""
 
 from __future__ import annotations
 
 from mekd_plugin.data.datasets import ImageData, dataset_names, load
+from mekd_plugin.data.folders import read_image_folder, read_tiny_imagenet, to_value_range
 from mekd_plugin.data.splits import EdgeSplit, edge_images
 
-__all__ = ["EdgeSplit", "ImageData", "dataset_names", "edge_images", "load"]
+__all__ = [
+    "EdgeSplit",
+    "ImageData",
+    "dataset_names",
+    "edge_images",
+    "load",
+    "read_image_folder",
+    "read_tiny_imagenet",
+    "to_value_range",
+]

@@ -191,13 +191,13 @@ def load_generator(path: str | Path) -> Generator:
     try:
         with safe_open(path, framework="pt") as stream:
             config = json.loads((stream.metadata() or {})["config"])
-            weights = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (no mapping)
+            weights = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a mapping)
         config["image_shape"] = tuple(config["image_shape"])
         generator = Generator(**config)
         generator.load_state_dict(weights)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path} holds no generator of ours ({error}); expected the generator.safetensors of a run's directory"
+            f"{path} does not hold a generator of ours ({error}); expected generator.safetensors of a run"
         ) from error
     return generator.eval()
 

@@ -1,4 +1,4 @@
-"""What the transport questions answer with: a number, how it was come by, and how sure it is."""
+"""What the transport questions answer with: a number, how it was computed, and how sure it is."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class PermutationTest:
     """A test of "both sets come from one distribution".
 
     Attributes:
-        p_value: share of relabelled statistics at least as large as the one seen, in (0, 1].
-        statistic: the one seen.
+        p_value: share of relabellings whose statistic is at least as large as the observed one, in (0, 1].
+        statistic: the observed one.
         permutations: how many relabellings; the smallest possible p value is 1 / (permutations + 1).
         note: what was relabelled.
     """
@@ -66,7 +66,7 @@ class ResponseDistances:
         sliced: sliced W2.
         max_sliced: max-sliced W2, a lower bound of it.
         gaussian: W2 of the Gaussian fits (Bures-Wasserstein).
-        paired: mean distance of an image's own two responses; with W1 it makes the gap.
+        paired: mean distance between the two responses to an image; what it exceeds W1 by is the mix-up.
         paired_w2: the root of the mean squared one.
         test: permutation test that exchanges the two responses of an image.
     """
@@ -101,7 +101,7 @@ class ResponseComparison:
     Attributes:
         logits: on scores centred over the classes, image by image, in logits.
         probabilities: on softened probabilities, in units of probability; at most the root of 2.
-        classes: W1 on logits among the images of each class, None where there is no image.
+        classes: W1 on logits among the images of each class, None for a class without images.
         classes_paired: the mean paired cost on logits, the same.
         temperature: of the softening.
         agreement: share of images on which both have the same arg max.
@@ -117,7 +117,7 @@ class ResponseComparison:
     images: int
 
     def as_record(self) -> dict[str, Any]:
-        """The same as JSON types, the gaps written out."""
+        """The same as JSON types, with mix-up and shift written out."""
         record = asdict(self)
         for space, distances in (("logits", self.logits), ("probabilities", self.probabilities)):
             record[space] |= {"mix_up": distances.mix_up, "shift_share": distances.shift_share}
@@ -127,5 +127,5 @@ class ResponseComparison:
 
 
 def join_notes(*notes: str) -> str:
-    """Those that say something, each once."""
+    """The notes that are not empty, each once."""
     return "; ".join(dict.fromkeys(note for note in notes if note))

@@ -1,4 +1,4 @@
-"""Two sets whose rows belong together, one of each for an image: checked at the door."""
+"""Two sets whose rows belong together, one row of each for every image: checked at the door."""
 
 from __future__ import annotations
 

@@ -11,7 +11,17 @@ from torch import Tensor
 
 from mekd_plugin.errors import InputError
 
-__all__ = ["Points", "Sample", "as_labels", "as_pair", "as_points", "as_sample", "draw", "generator"]
+__all__ = [
+    "Points",
+    "Sample",
+    "as_labels",
+    "as_pair",
+    "as_points",
+    "as_sample",
+    "check_confidence",
+    "draw",
+    "generator",
+]
 
 Points = Tensor | NDArray[np.generic]
 """``(N, ...)``: N points, one a row; what follows is flattened. A plain ``(N,)`` is N numbers."""
@@ -46,8 +56,8 @@ class Sample(NamedTuple):
 
 
 def as_points(x: Points, name: str = "x") -> Tensor:
-    """``(N, d)`` floating-point tensor of the points, on their own device, without a gradient and without a copy where
-    none is needed.
+    """The points as a floating-point tensor ``(N, d)`` on their own device, without a gradient; copied only if
+    need be.
 
     Raises:
         InputError: not a tensor or array, no point or no coordinate, or a value that is not finite.
@@ -133,15 +143,25 @@ def as_labels(labels: Points, count: int, num_classes: int, name: str) -> Tensor
     return values
 
 
+def check_confidence(confidence: float) -> None:
+    """Refuse a confidence that no interval can have.
+
+    Raises:
+        InputError: a confidence outside (0, 1).
+    """
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence={confidence}: expected a number between 0 and 1, e.g. 0.95")
+
+
 def generator(seed: int) -> torch.Generator:
-    """Randomness of one call, on the CPU, so that a seed means the same on every device."""
+    """The random generator of one call; it is on the CPU, so that a seed means the same on every device."""
     return torch.Generator().manual_seed(seed)
 
 
 def draw(sample: Sample, count: int, rng: torch.Generator) -> Sample:
     """At most ``count`` points without weights, whose expectation is the sample; all of it where it has no more.
 
-    Without weights each point is drawn at most once; with weights as often as its weight has it.
+    Without weights each point is drawn at most once; with weights, with replacement and in proportion to them.
     """
     if count >= len(sample):
         return sample

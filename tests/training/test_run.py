@@ -145,7 +145,7 @@ def test_ctrl_c_stops_between_steps_and_says_how_to_go_on(tmp_path):
 
 def test_a_file_that_holds_no_generator_is_named(tmp_path):
     run(directory=tmp_path)
-    with pytest.raises(CheckpointError, match=r"student\.safetensors holds no generator of ours"):
+    with pytest.raises(CheckpointError, match=r"student\.safetensors does not hold a generator of ours"):
         run(method="mekd", generator=str(tmp_path / "student.safetensors"))
 
 

@@ -1,5 +1,6 @@
 """The six questions of optimal transport, put to a finished run: ``mekd diagnose``.
 
-``subject`` holds what is looked at, ``questions`` and ``generators`` answer with numbers and one sentence each,
-``pictures`` draws them, and ``command`` writes them down.
+Read ``subject.py`` first (what is looked at), then ``students.py`` and ``generators.py`` (each question is answered by
+numbers and a sentence, a ``Finding`` of ``findings.py``), ``pictures.py`` and ``page.py`` (how that is shown) and
+``command.py`` (the command). ``monitor.py`` stands apart: it measures distances while a student trains.
 """

@@ -64,7 +64,7 @@ def write(subject: Subject, findings: Sequence[Finding], directory: Path) -> lis
 def diagnose(directory: Path, *, points: int, budget: int | None, console: Console) -> None:
     """Diagnose a run's directory, or each run of the first seed in a benchmark's."""
     if not directory.is_dir():
-        raise InputError(f"{directory} is no directory: expected one of `mekd bench --out` or `mekd distill --out`")
+        raise InputError(f"{directory} is not a directory: expected one of `mekd bench --out` or `mekd distill --out`")
     folders = [directory]
     if (directory / "runs").is_dir():
         folders = _first_seeds(directory)

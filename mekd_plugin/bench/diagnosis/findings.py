@@ -15,7 +15,7 @@ class Finding:
     Attributes:
         name: short, also of the figure's file.
         question: as it is asked.
-        sentence: what the numbers say of this run, in plain words.
+        sentence: what the numbers say about this run, in plain words.
         record: the numbers, JSON.
         results: the typed results that the figure is drawn from.
     """

@@ -1,4 +1,4 @@
-"""Questions about the generator: is it the teacher's inverse, what cells has it, how far is the edge from the cloud?"""
+"""Questions about the generator: is it the teacher's inverse, what are its cells, how far is the edge from the cloud?"""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def inversion(subject: Subject) -> Finding:
 
 
 def cells(subject: Subject) -> Finding:
-    """The latent space in the teacher's cells, those of the arg max, and those of transport to class prototypes."""
+    """The latent space divided by the teacher's answers, by its own arg max, and by transport to class prototypes."""
     classes = subject.method.num_classes
     scores, answers = subject.latent[:, :classes], subject.scores(subject.generated_answers)
     real = subject.scores(subject.real_answers)
@@ -107,7 +107,7 @@ def cells(subject: Subject) -> Finding:
 
 
 def domains(subject: Subject) -> Finding:
-    """Real, synthetic and turned images in feature and response space, and which of them have no counterpart."""
+    """Real, synthetic and rotated images in feature and response space, and which of them lack a counterpart."""
     edge, real, made = subject.edge[: subject.points], subject.real, subject.generated
     turned = real.rot90(dims=(2, 3))
     half = len(real) // 2

@@ -54,7 +54,7 @@ class Monitor:
         return self._spent / elapsed if elapsed > 0 else 0.0
 
     def __call__(self, student: nn.Module) -> dict[str, float]:
-        """``{"paired": ..., "w1": ..., "agreement": ...}`` in logits, or ``{}`` where there is no time for it."""
+        """``{"paired": ..., "w1": ..., "agreement": ...}`` in logits, or ``{}`` when the limit leaves no time."""
         start = time.perf_counter()
         if self._began is None:
             self._began = start

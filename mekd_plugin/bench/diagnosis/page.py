@@ -1,4 +1,4 @@
-"""The page of a diagnosis, and its section in a benchmark's report, with everything they need inside."""
+"""The page of a diagnosis, and its section in a benchmark's report, self-contained."""
 
 from __future__ import annotations
 

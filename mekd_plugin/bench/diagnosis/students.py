@@ -1,4 +1,4 @@
-"""Questions about the student: how its responses lie to the teacher's, and where the loss pulls them."""
+"""Questions about the student: how far its responses are from the teacher's, and where the loss pulls them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def responses(subject: Subject) -> Finding:
 def image_space(subject: Subject) -> Finding:
     """Image distance and logit distance over the training, for this method and the others beside it.
 
-    On held-out real images: a method's own rows would favour it before the others.
+    On held-out real images, since a method's own rows would favour it over the others.
     """
     teacher = subject.scores(subject.real_answers)
     inverse = subject.require_inverse()
@@ -72,7 +72,7 @@ def image_space(subject: Subject) -> Finding:
     return Finding(
         "image_space",
         "Does reducing image-space distance reduce logit distance?",
-        "; ".join(told).capitalize() + "." if told else "There are no snapshots to compare.",
+        "; ".join(told).capitalize() + "." if told else "The run kept no snapshots to compare.",
         {name: found.as_record() for name, found in tracks.items()},
         {"tracks": tracks},
     )

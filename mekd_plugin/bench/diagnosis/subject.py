@@ -44,7 +44,7 @@ class Subject:
         others: further students by name, each with its snapshots: those of other methods on the same images.
         points: images of each kind that are looked at.
         seed: of what is drawn.
-        place: where a copy of the run lies that ``rows`` may be mapped to.
+        place: the copy of the run that ``rows`` may be mapped to.
     """
 
     name: str
@@ -104,7 +104,7 @@ class Subject:
         return (low + (torch.cat(parts) + 1) * (high - low) / 2).clamp(low, high)
 
     def scores(self, response: Response) -> Tensor:
-        """Centred class scores ``(N, C)`` of answers; a hard one stands for what the method takes it for."""
+        """Centred class scores ``(N, C)`` of answers; a hard one is scaled as the method scales it."""
         scale = self.inverse.hard_scale if self.inverse is not None else 1.0
         return response.scores(hard_scale=scale)
 
@@ -159,7 +159,7 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
     data = load_data(spec, place)
     split = edge_of(spec, data)
     threads = torch.get_num_threads()
-    torch.set_num_threads(spec.threads)  # with another number a teacher trained here is another one
+    torch.set_num_threads(spec.threads)  # with another number of threads a teacher trained here comes out different
     try:
         teacher, _ = prepare_teacher(spec, place, data, split)
     finally:

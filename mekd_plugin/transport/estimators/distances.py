@@ -17,8 +17,8 @@ from mekd_plugin.errors import InputError
 from mekd_plugin.transport.estimates import Estimate, join_notes
 from mekd_plugin.transport.estimators import scalable, slices
 from mekd_plugin.transport.estimators.exact import EXACT_POINTS, Order, exact_cost
-from mekd_plugin.transport.samples import Points, Sample, as_pair
-from mekd_plugin.transport.statistics.intervals import check_confidence, subsampling_interval
+from mekd_plugin.transport.samples import Points, Sample, as_pair, check_confidence
+from mekd_plugin.transport.statistics.intervals import subsampling_interval
 
 __all__ = ["Estimator", "paired_cost", "wasserstein"]
 
@@ -66,7 +66,7 @@ def wasserstein(
         seed: of all randomness.
 
     Raises:
-        InputError: points that are no points (see ``samples``), dimensions that differ, an unknown estimator or order.
+        InputError: points that cannot be used (see ``samples``), dimensions that differ, an unknown estimator or order.
 
     >>> import torch
     >>> wasserstein(torch.tensor([0.0, 1.0]), torch.tensor([3.0, 2.0])).value

@@ -14,14 +14,14 @@ __all__ = ["EXACT_POINTS", "Order", "cost_matrix", "exact_cost"]
 
 Order = Literal[1, 2]
 EXACT_POINTS = 5000
-"""Largest set for which the exact problem is solved unasked: some ten seconds and half a gigabyte on one core."""
+"""The largest set for which ``"auto"`` solves the exact problem: about ten seconds and half a gigabyte on one core."""
 
 
 def cost_matrix(x: Tensor, y: Tensor, order: Order) -> Tensor:
     """Euclidean distances to the power ``order`` from every x to every y: ``(N, d)`` and ``(M, d)`` to ``(N, M)``
     float64.
 
-    They come from inner products. A squared distance that is not above the rounding of those is taken for 0, so that a
+    They come from inner products. A squared distance within their rounding error counts as 0, so that a
     point is at distance 0 from its copy; points are moved to their median first, which keeps the rounding small.
     """
     centre = x.double().median(dim=0).values
@@ -36,7 +36,7 @@ def exact_cost(x: Sample, y: Sample, order: Order) -> float:
     """W_p to the power p = ``order``.
 
     Raises:
-        InputError: the solver stopped before it was done.
+        InputError: the solver stopped before it converged.
     """
     matrix = cost_matrix(x.points, y.points, order)
     cost, log = ot.emd2(x.masses(), y.masses(), matrix, numItermax=10_000_000, log=True)

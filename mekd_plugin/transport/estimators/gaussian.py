@@ -33,7 +33,7 @@ class GaussianFit:
 
 
 def gaussian_fit(sample: Sample) -> GaussianFit:
-    """Moments in float64, a block of points at a time: there is no float64 copy of all points."""
+    """Moments in float64, a block of points at a time, so that not all points are copied to float64 at once."""
     masses, dimension = sample.masses(), sample.points.shape[1]
     blocks = list(zip(sample.points.split(_BLOCK), masses.split(_BLOCK), strict=True))
     mean = torch.zeros(dimension, dtype=torch.float64, device=masses.device)
@@ -60,7 +60,7 @@ def gaussian_distance(x: GaussianFit, y: GaussianFit) -> float:
     overlap = torch.linalg.matrix_norm(x.root @ y.root, ord="nuc")
     traces = x.covariance.trace() + y.covariance.trace()
     shape = float(traces - 2 * overlap)
-    # what is left of two equal covariances is rounding, which a root would blow up
+    # Two equal covariances leave rounding errors, which a root would magnify.
     shape = shape if shape > 1e-13 * float(traces) else 0.0
     return math.sqrt(float((x.mean - y.mean).square().sum()) + shape)
 
@@ -80,7 +80,7 @@ def bures_wasserstein(
         weights_y: the same for y.
 
     Raises:
-        InputError: points that are no points, dimensions that differ.
+        InputError: points that cannot be used (see ``samples``), dimensions that differ.
 
     >>> result = bures_wasserstein(torch.tensor([[0.0], [2.0]]), torch.tensor([[3.0], [3.0]]))
     >>> round(result.value**2, 6)  # 2^2 between the means, (1 - 0)^2 between the deviations

@@ -1,4 +1,4 @@
-"""How far two labelled clouds are apart, where classes need not be the same ones."""
+"""How far apart two labelled sets are, whose classes need not be the same."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LABELLED_POINTS = 2000
 
 @dataclass(frozen=True)
 class LabelledDistance:
-    """A distance of two labelled sets.
+    """The distance between two labelled sets.
 
     Attributes:
         distance: between them, classes included.
@@ -55,7 +55,7 @@ def labelled_distance(
     between: Literal["gaussian", "exact"] = "gaussian",
     seed: int = 0,
 ) -> LabelledDistance:
-    r"""Transport distance of two labelled sets, whose label sets need have nothing in common:
+    r"""Transport distance of two labelled sets, whose labels need not have anything in common:
 
     .. math:: c\big((x, l), (y, m)\big) = \|x - y\|^p + W(x_l, y_m)^p
 

@@ -1,4 +1,4 @@
-"""Euclidean distances between all points of two sets, a block of rows at a time, and what they say of neighbours."""
+"""Euclidean distances between all points of two sets, a block of rows at a time, and nearest neighbours by them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BLOCK_ENTRIES = 4_000_000
 def distance_blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Rows of x, as a slice, with their distances to every y, ``(rows, M)`` float64 on x's device, 32 MB a block.
 
-    A point is at distance exactly 0 from its copy, so that ties between copies are seen as such.
+    A point is at distance exactly 0 from its copy, so that ties between copies are recognised.
 
     Args:
         x: ``(N, d)``.

@@ -79,7 +79,7 @@ def bijection(
     are, so the bound holds, and is looser there.
 
     Raises:
-        InputError: weights, or numbers of points that differ: then there is no pairing.
+        InputError: weights, or numbers of points that differ: then the points cannot be paired.
 
     Source: Genest et al., *BSP-OT: Sparse transport plans between discrete measures in log-linear time*, 2025.
     """
@@ -102,8 +102,9 @@ def low_rank(
 ) -> Estimate:
     """W2 over plans of nonnegative rank at most ``rank``, on at most 10,000 points a side.
 
-    The loosest bound here: rank r moves r lumps of mass, each spread over its target. It is a bound as far as the
-    solver's marginals hold: after its 100 inner iterations some 0.3 % of the mass is astray. For order 2 only.
+    The loosest bound here: a plan of rank r moves r lumps of mass, each spread over its target. It is a bound only as
+    far as the solver's marginals are right: after its 100 inner iterations about 0.3 % of the mass is astray.
+    For order 2 only.
 
     Raises:
         InputError: order 1.
@@ -117,8 +118,8 @@ def low_rank(
     centre = first.points.double().mean(0)
     a, b = first.points.double() - centre, second.points.double() - centre
     scale = float(max(part.square().sum(1).max() for part in (a, b))) ** 0.5
-    if scale <= 1e-12 * float(centre.norm()):  # one place, beyond rounding: the solver would divide by 0
-        return _bounded(0.0, "low_rank", 0.0, 0.0, x, y, "all points are one")
+    if scale <= 1e-12 * float(centre.norm()):  # all points are the same up to rounding: the solver would divide by 0
+        return _bounded(0.0, "low_rank", 0.0, 0.0, x, y, "all points are the same")
     a, b = a / scale, b / scale
     options = {"rank": rank, "seed_init": seed, "numItermax": 100, "stopThr": 1e-4, "warn": False}
     left, right, masses = ot.lowrank.lowrank_sinkhorn(a, b, first.masses(), second.masses(), **options)

@@ -16,7 +16,7 @@ from mekd_plugin.transport.samples import Points, as_pair, draw, generator
 __all__ = ["SINKHORN_POINTS", "sinkhorn_divergence"]
 
 SINKHORN_POINTS = 1000
-"""Larger sets are subsampled: a thousand log-domain iterations on more would take minutes."""
+"""Larger sets are subsampled: on more points a thousand log-domain iterations would take minutes."""
 _ITERATIONS = 1000
 _TOLERANCE = 1e-6
 
@@ -64,7 +64,7 @@ def sinkhorn_divergence(
 
     >>> import torch
     >>> x = torch.linspace(0, 1, 20)
-    >>> round(sinkhorn_divergence(x, x + 2).value, 3)  # a translation is seen whole
+    >>> round(sinkhorn_divergence(x, x + 2).value, 3)  # a translation is measured in full
     2.0
     """
     if order not in get_args(Order):
@@ -100,7 +100,7 @@ def _entropic(a: Tensor, b: Tensor, cost: Tensor, reg: float) -> _Entropic:
     """OT_r by its dual value <a, f> + <b, g>, exact at convergence and a lower bound before."""
     scaling = {"numItermax": _ITERATIONS, "stopThr": _TOLERANCE, "log": True, "warn": False}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an overflow: what it says, the note says after the second try
+        warnings.simplefilter("ignore")  # an overflow; the note reports it after the second try
         _, log = ot.sinkhorn(a, b, cost, reg, method="sinkhorn", **scaling)
     u, v = log["u"].log(), log["v"].log()
     # no error is recorded where the first iteration overflowed

@@ -47,11 +47,11 @@ def max_sliced(
 ) -> Estimate:
     """The largest W_p of a projection among candidate directions, a lower bound of W_p and of the maximum over all.
 
-    The candidates are, besides random ones, those that a difference is likely to lie in: between the means, and the
+    The candidates are, besides random ones, those in which a difference is likely: between the means, and the
     eigenvectors of the difference of the covariances with the largest eigenvalues of either sign (at most 8). There is
-    no interval: the value is certain as a bound, and how far the true maximum is above it is not known.
+    no interval: the value is certainly a lower bound, and how far above it the true maximum lies is not known.
 
-    ``fits`` are those of x and y where they are known already; ``confidence`` is not used.
+    ``fits`` are the Gaussian fits of x and y, if they are known already; ``confidence`` is not used.
 
     Source: Deshpande et al., *Max-Sliced Wasserstein Distance and its use for GANs*, CVPR 2019.
     """
@@ -80,7 +80,7 @@ def slice_factor(dimension: int, order: Order) -> float:
 
 
 def random_directions(dimension: int, count: int, seed: int) -> Tensor:
-    """``(d, count)`` float64 columns of length 1, even on the sphere."""
+    """``(d, count)`` float64 columns of length 1, uniform on the sphere."""
     columns = torch.randn(dimension, count, generator=generator(seed), dtype=torch.float64)
     return torch.nn.functional.normalize(columns, dim=0)
 

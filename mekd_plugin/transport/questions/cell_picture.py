@@ -31,7 +31,7 @@ class CellPicture:
         shown: the classes whose corners the plane goes through.
         corners: ``(len(shown), 2)``, the directions of their unit scores in the plane.
         grid: points along each axis where they are a grid, row by row from the lower left; None for scattered ones.
-        note: what a caption has to say of it.
+        note: what a caption has to say about it.
     """
 
     points: Tensor
@@ -115,8 +115,8 @@ def project_cells(latent: Points, classes: Points, *, shown: Sequence[int] = (0,
     """Latents whose class is known already, moved into the plane at right angles: no further query.
 
     Args:
-        latent: z, ``(N, C)``: the coordinates that stand for class scores; what varies beside them, such as a style, is
-            not seen.
+        latent: z, ``(N, C)``: the coordinates that stand for class scores; anything that varies beside them, such
+            as a style, is not seen.
         classes: ``(N,)`` integers in [0, C).
         shown: the three classes whose corners the plane goes through.
 

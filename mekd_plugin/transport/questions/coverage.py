@@ -1,4 +1,4 @@
-"""How much of the real images' region the generated ones reach: by neighbourhoods, and by classes."""
+"""How much of the region of the real images the generated ones reach, by neighbourhoods and by classes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["ClassCoverage", "Coverage", "class_coverage", "coverage"]
 
 @dataclass(frozen=True)
 class Coverage:
-    """Two sets compared by balls around their points that reach to the k-th nearest other point of the same set.
+    """Two sets, compared by balls: the ball of a point reaches to the k-th nearest other point of its own set.
 
     Attributes:
         precision: share of generated points in the ball of a real one.
@@ -101,8 +101,8 @@ class ClassCoverage:
     Attributes:
         shares: of each class, with Wilson's intervals.
         expected: of each class, summing to 1.
-        missing: classes that should come and do not.
-        rare: classes that come, less than ``rare_below`` times as often as they should.
+        missing: classes that should occur and do not.
+        rare: classes that occur less than ``rare_below`` times as often as they should.
         rare_below: that factor.
         total_variation: half the sum of absolute differences, in [0, 1]: the share of images in the wrong classes.
     """
@@ -132,14 +132,14 @@ def class_coverage(
     rare_below: float = 0.1,
     confidence: float = 0.95,
 ) -> ClassCoverage:
-    """Which classes come, and how often.
+    """Which classes occur, and how often.
 
     Args:
         labels: ``(N,)`` integers in [0, C): the teacher's arg max for generated images.
         num_classes: C.
         expected: ``(C,)`` at least 0, scaled to sum to 1: shares or counts of the classes among real images; None is
             1/C each.
-        rare_below: below which part of its expected share a class counts as rare.
+        rare_below: a class counts as rare below this fraction of its expected share.
         confidence: of the intervals.
 
     Raises:

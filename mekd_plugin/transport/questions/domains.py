@@ -1,4 +1,4 @@
-"""How far several domains of images are from each other, each beside what it is at from itself.
+"""How far apart several domains of images are, and how far each is from itself.
 
 Points are images, features or responses; what they are is the caller's choice.
 """
@@ -26,8 +26,8 @@ class DomainDistances:
 
     Attributes:
         names: of the domains.
-        matrix: ``matrix[i][j]`` is the distance of i and j, symmetric; ``matrix[i][i]`` that of two halves of domain i,
-            which is what "no difference" looks like at this number of points.
+        matrix: ``matrix[i][j]`` is the distance between i and j, symmetric; ``matrix[i][i]`` that of two halves of
+            domain i, which is what "no difference" looks like at this number of points.
         points: on each side of each distance.
     """
 
@@ -43,7 +43,7 @@ class DomainDistances:
 def domain_distances(
     domains: Mapping[str, Points], *, order: Order = 1, points: int = 1000, seed: int = 0
 ) -> DomainDistances:
-    """W_p between all domains, from sets of one size, so that the numbers may be compared.
+    """W_p between all domains, from sets of one size, so that the numbers can be compared.
 
     Each domain is cut into two halves at random, of at most ``points`` points, as many as the smallest domain allows.
     Two domains are compared by their first halves, a domain with itself by both.

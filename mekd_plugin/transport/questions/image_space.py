@@ -110,7 +110,7 @@ def track(
         distance: of both pairs of point sets: :func:`~mekd_plugin.transport.estimators.distances.paired_cost`, what the
             losses reduce, or :func:`~mekd_plugin.transport.estimators.distances.wasserstein`, what the definitions are
             about.
-        least_change: what share of a distance's range over all snapshots a change has to pass to count as a parting.
+        least_change: a change must exceed this share of a distance's range over all snapshots to count as a parting.
         seed: of the correlations' intervals.
 
     Raises:

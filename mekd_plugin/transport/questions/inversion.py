@@ -55,7 +55,7 @@ def distance_to_real(
     """W1 and W2 between generated and real images, in the space that they are given in: pixels, or features.
 
     Args:
-        generated: ``(M, ...)``: the images G(z), or what a network's hidden layer says to them.
+        generated: ``(M, ...)``: the images G(z), or a network's features of them.
         real: ``(N, ...)``: the same of real images.
         held_out: the same of further real images, for the baseline. Generated and held-out ones are cut, at random, to
             as many as there are of both.
@@ -88,18 +88,19 @@ def distance_to_real(
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """What comes back from a way there and back, against what set out.
+    """What a round trip returns, against what it started from.
 
     Attributes:
         scale: what the returned points are multiplied by before they are compared one by one: the least-squares one,
             or 1.
         explained: 1 less the squared error over the squared deviation from the mean: 1 for a perfect return, 0 for one
-            that is no better than always returning the mean, below 0 for a worse one; None where all that set out is
-            the same.
+            that is no better than always returning the mean, below 0 for a worse one; None where all
+            starting points are the same.
         paired: mean distance from a point to its own scaled return.
         unpaired: mean distance from a point to the scaled return of another: what ``paired`` would be by chance. None
             for a single point.
-        recognised: share of points whose nearest scaled return is their own, a tie by its parts; 1/N by chance.
+        recognised: share of points whose nearest scaled return is their own, ties counted in equal parts; 1/N by
+            chance.
         distribution_scale: what the returned points are multiplied by before they are compared as distributions: the
             one that gives both the same mean square, or 1.
         distribution: W1 after it. Small beside a large ``paired`` says right marginals, wrong places.
@@ -122,7 +123,7 @@ class RoundTrip:
 
 
 def latent_round_trip(latent: Points, answers: Points, *, seed: int = 0) -> RoundTrip:
-    r"""The way z -> G -> T against z: does the teacher answer an image of z with z, but for one scale?
+    r"""The round trip z -> G -> T against z: does the teacher answer the image of z with z, up to one scale?
 
     Both are centred image by image, since a response is known up to a constant. Pointwise after the least-squares scale
 
@@ -153,7 +154,7 @@ def latent_round_trip(latent: Points, answers: Points, *, seed: int = 0) -> Roun
 
 
 def image_round_trip(images: Points, returned: Points, *, seed: int = 0) -> RoundTrip:
-    """The way x -> T -> G against x: does the generator draw an image again from the teacher's answer to it?
+    """The round trip x -> T -> G against x: does the generator redraw an image from the teacher's answer to it?
 
     Args:
         images: x, ``(N, ...)`` real images, or their features.

@@ -59,7 +59,7 @@ def latent_cells(
         latent: z, ``(N, C)``: the coordinates that stand for class scores, without any style.
         answers: the teacher's scores for G(z), ``(N, C)``; of hard responses, one-hot rows.
         expected: ``(C,)`` shares or counts of the classes among real images; None is 1/C each.
-        rare_below: below which part of its expected share a class counts as rare.
+        rare_below: a class counts as rare below this fraction of its expected share.
 
     Raises:
         InputError: see ``samples`` and :func:`~mekd_plugin.transport.questions.coverage.class_coverage`; shapes that

@@ -23,10 +23,10 @@ class Memorisation:
     """Generated images between the training images and held-out ones of the same distribution.
 
     Attributes:
-        nearer_to_training: share of generated images that lie nearer to a training image than to any held-out one, a
-            tie by its parts. Its interval takes the two real sets as given.
-        expected: what a generator that copies nothing has on average: the training images' part of all real ones.
-        chance: ends of the range in which it stays in 95 % of the cases if training and held-out images are
+        nearer_to_training: share of generated images that lie nearer to a training image than to any held-out one, ties
+            counted in equal parts. Its interval takes the two real sets as given.
+        expected: this share, on average, for a generator that copies nothing: the training images among all real ones.
+        chance: the range in which it stays in 95 % of cases if training and held-out images are
             exchangeable. Wide where many generated images share a neighbour.
         p_value: of that exchangeability against copying: the share of relabellings that give at least what was seen.
         near_copies: share of generated images at least as near to a training image as the nearest 5 % of the held-out

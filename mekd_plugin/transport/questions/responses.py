@@ -18,8 +18,8 @@ from mekd_plugin.transport.estimates import Estimate, ResponseComparison, Respon
 from mekd_plugin.transport.estimators.distances import paired_cost, wasserstein
 from mekd_plugin.transport.estimators.gaussian import bures_wasserstein
 from mekd_plugin.transport.estimators.sinkhorn import sinkhorn_divergence
+from mekd_plugin.transport.questions.permutation import permutation_test
 from mekd_plugin.transport.samples import Points, as_labels, as_points
-from mekd_plugin.transport.statistics.permutation import permutation_test
 
 __all__ = ["compare_responses", "per_class"]
 

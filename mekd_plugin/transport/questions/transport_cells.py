@@ -112,7 +112,7 @@ def transport_cells(
 
     Raises:
         InputError: see ``samples``; numbers of coordinates that differ, weights that are not positive, or a solver that
-            stopped before it was done.
+            stopped before it converged.
 
     >>> found = transport_cells(torch.tensor([0.0, 1.0, 2.0, 3.0]), torch.tensor([0.0, 9.0]))
     >>> found.cells.tolist(), found.nearest.tolist()
@@ -125,7 +125,7 @@ def transport_cells(
             f"latent has {points.shape[1]} coordinates, prototypes {targets.points.shape[1]}: expected the same space"
         )
     if len(targets) < len(as_points(prototypes, "prototypes")):
-        raise InputError("a prototype of weight 0: leave it out; a cell of no mass has no place")
+        raise InputError("a prototype of weight 0: leave it out; a cell without mass does not exist")
     places = targets.points.to(points)
     sample = draw(as_sample(points), most, generator(seed))
     _, log = ot.emd(

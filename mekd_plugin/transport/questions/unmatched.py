@@ -49,8 +49,8 @@ def unmatched(
         x: ``(N, ...)`` points, at most 5,000.
         y: ``(M, ...)``, the same.
         share: of the mass, in (0, 1].
-        reach: a distance in the unit of the points, positive; to choose one, look at what neighbours within one domain
-            are at.
+        reach: a distance in the unit of the points, positive; to choose one, look at how far
+            neighbours within one domain are apart.
         order: p, 1 or 2.
 
     Raises:

@@ -1,1 +1,6 @@
-"""How sure a figure is: intervals, a permutation test, rank correlation, proportions, and angles by chance."""
+"""How sure a number is.
+
+Read ``intervals.py`` first (intervals of distances), then ``proportions.py`` (shares of images),
+``rank_correlation.py`` (whether two quantities rise and fall together) and ``angles.py`` (angles, and what they would
+be by chance).
+"""

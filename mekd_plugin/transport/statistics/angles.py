@@ -24,7 +24,7 @@ def angles_between(first: Tensor, second: Tensor) -> Tensor:
 
 
 def random_angle_quantiles(dimension: int, probabilities: Sequence[float]) -> list[float]:
-    """Quantiles, in degrees, of the angle between a fixed direction and one drawn evenly from all.
+    """Quantiles, in degrees, of the angle between a fixed direction and one drawn uniformly from all.
 
     With a the angle and d the dimension, ``(1 - cos a) / 2`` has the distribution Beta((d - 1)/2, (d - 1)/2): 90
     degrees in the median, and the closer to it the higher the dimension. In one dimension there are only two

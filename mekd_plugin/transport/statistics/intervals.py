@@ -11,18 +11,10 @@ from scipy.stats import t as student_t
 from mekd_plugin.errors import InputError
 from mekd_plugin.transport.samples import Sample, generator
 
-__all__ = ["SUBSAMPLE_POINTS", "check_confidence", "mean_interval", "subsampling_interval"]
+__all__ = ["SUBSAMPLE_POINTS", "mean_interval", "subsampling_interval"]
 
 SUBSAMPLE_POINTS = 500
-"""Largest subsample that an interval solves an exact problem on."""
-
-
-def check_confidence(confidence: float) -> None:
-    """Raises:
-    InputError: a confidence outside (0, 1).
-    """
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence={confidence}: expected a share between 0 and 1, e.g. 0.95")
+"""The largest subsample on which an interval solves an exact problem."""
 
 
 def mean_interval(values: Sequence[float], confidence: float) -> tuple[float, float, float]:

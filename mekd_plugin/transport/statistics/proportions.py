@@ -32,7 +32,7 @@ class Proportion(NamedTuple):
 
 
 def proportion_of(hits: float, trials: int, *, confidence: float = 0.95) -> Proportion:
-    """The share ``hits / trials``; a tie may be a part of a hit, which the interval rounds.
+    """The share ``hits / trials``; a tie may count as part of a hit, which the interval rounds.
 
     Raises:
         InputError: no trials, or hits outside [0, trials].

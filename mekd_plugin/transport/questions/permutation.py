@@ -20,7 +20,7 @@ PERMUTATION_POINTS = 1000
 
 
 def sliced_statistic(x: Tensor, y: Tensor) -> float:
-    """Sliced W2 over 30 fixed directions: cheap enough to be computed some hundred times."""
+    """Sliced W2 over 30 fixed directions: cheap enough to be computed hundreds of times."""
     directions = random_directions(x.shape[1], 30, seed=0)
     return math.sqrt(float(projected_costs(Sample(x, None), Sample(y, None), directions, 2).mean()))
 
@@ -48,11 +48,12 @@ def permutation_test(
         permutations: how many random relabellings, at least 1.
         paired: x and y answer to the same images in the same order. Then each pair is exchanged or not by a fair coin,
             and the null hypothesis is that both answers to an image come from one (joint) distribution. A transport
-            distance sees a difference then once it is larger than the distance between neighbouring images' answers.
+            distance then sees a difference as soon as it exceeds the distance between neighbouring images' answers.
         seed: of subsample and relabellings.
 
     Raises:
-        InputError: points that are no points, dimensions that differ; ``paired`` with numbers that differ.
+        InputError: points that cannot be used (see ``samples``), dimensions that differ; ``paired`` with numbers
+            that differ.
 
     Source of the 1: Phipson, Smyth, *Permutation p-values should never be zero*, 2010.
     """
