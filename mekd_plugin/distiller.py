@@ -36,6 +36,7 @@ class Needs:
         leaves_edge: what is sent to the teacher: ``"real images"``, ``"mixtures"`` of them, ``"synthetic images"``.
         pool: where its images come from: ``"edge"`` (the edge's unlabelled images) or ``"none"``.
         queries: ``"once"`` (a bank, filled before the student trains), ``"every step"`` or ``"rounds"``.
+        in_step: whether it asks inside the student's step, which a host's loop cannot carry.
         gradients: whether it differentiates through the teacher; a black box refuses such a method.
         host_sync: why a step needs the host, for a method that cannot run on torch's meta device; else empty.
     """
@@ -44,6 +45,7 @@ class Needs:
     leaves_edge: Literal["real images", "mixtures", "synthetic images"]
     pool: Literal["edge", "none"] = "edge"
     queries: Literal["once", "every step", "rounds"] = "once"
+    in_step: bool = False
     gradients: bool = False
     host_sync: str = ""
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from rich.console import Console
 
 from mekd_plugin.harness import find_suite
-from mekd_plugin.harness.evidence import records as records
+from mekd_plugin.harness.evidence import records
 from mekd_plugin.harness.launch import launch as run_script
 
 __all__ = ["check", "launch", "page", "record"]
 
 
 def check(name: str, console: Console) -> None:
-    """Print the suite's version, what was registered, and which methods fit."""
+    """Print the suite's version, what was registered, which methods fit, and what to do next."""
     found = find_suite(name)
     told = found.check()
     tried = "tried" if told.tested else f"never tried; we ran {', '.join(found.tested)}"
@@ -25,6 +25,7 @@ def check(name: str, console: Console) -> None:
         console.print(f"  {method}: {words}", highlight=False, soft_wrap=True)
     for method, words in told.refused.items():
         console.print(f"  {method}: refused, it {words}", highlight=False, soft_wrap=True)
+    console.print(f"next: {found.next_step}", highlight=False, soft_wrap=True, markup=False)
 
 
 def launch(name: str, command: Sequence[str], *, meter: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import resource
 import sys
 import time
@@ -36,6 +37,7 @@ __all__ = ["Distillation", "Evaluate", "Run"]
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
 _FEWEST_HELD_OUT = 20
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass
@@ -203,10 +205,18 @@ class Run:
         self.processes.agree(True)
         self.teacher.release()
 
+    def log(self, words: str, *values: object) -> None:
+        """One line for whoever listens to this package's log, on one process of several."""
+        if self.processes.main:
+            _LOGGER.info(words, *values)
+
     def train(self, index: int, stage: Training) -> None:
         """Train a stage in our own loop, or take over the outcome of another run, and keep it."""
         if not self.outcomes.take_shared(stage):
+            self.log("stage %s begins to train", stage.name)
+            began = time.perf_counter()
             self.loop.run(stage, self.student, self.teacher)
+            self.log("stage %s is trained, after %.0f s", stage.name, time.perf_counter() - began)
             self.outcomes.share(stage)
         self.outcomes.finish(index, stage)
 
@@ -232,6 +242,7 @@ class Run:
             rank = self.processes.shard.rank
             name = stage.bank.name if rank == 0 else f"{stage.bank.name}-{rank}"
             stage.bank.keep(self.directory / "banks" / name)
+        self.log("stage %s asks, until %s answers are there", stage.name, f"{stage.size:,}")
         with tqdm(
             total=stage.size,
             desc=stage.name,
@@ -247,6 +258,7 @@ class Run:
                 label=stage.label,
                 progress=lambda done, wanted: _advance(bar, done),
             )
+        self.log("stage %s has asked; in all %s", stage.name, self.teacher.ledger)
         metrics = self.loop.metrics
         settled = self.loop.settled_metrics
         written = [entry["stage"] for entry in metrics.history[settled : settled + 1]]

@@ -21,9 +21,10 @@ import mekd_plugin as mekd
 from mekd_plugin.data import edge_images, load
 from mekd_plugin.errors import InputError, MissingDependency, NeedsNotMet, UnknownName
 from mekd_plugin.harness.evidence.reference_problem import ReferenceProblem
+from mekd_plugin.harness.evidence.trials.mdistiller import trial
 from mekd_plugin.harness.launch import launch
 from mekd_plugin.harness.mdistiller import SUITE
-from mekd_plugin.harness.mdistiller.data import Datasets, WithFeatures
+from mekd_plugin.harness.mdistiller.data import Datasets, as_theirs
 from mekd_plugin.harness.meter import Counted
 from mekd_plugin.networks import build
 from mekd_plugin.training.recipe import Recipe
@@ -55,7 +56,7 @@ class Probe(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.inner = WithFeatures(build("lenet5", 10, SHAPE, seed=0))
+        self.inner = as_theirs(build("lenet5", 10, SHAPE, seed=0))
         self.seen, self.trained = [], False
 
     def forward(self, images):
@@ -76,7 +77,7 @@ def probe(tmp_path):
     teacher = Probe()
     torch.save({"model": teacher.state_dict()}, tmp_path / "probe.pt")
     cifar_model_dict["probe"] = (lambda num_classes: teacher, str(tmp_path / "probe.pt"))
-    cifar_model_dict["pupil"] = (lambda num_classes: WithFeatures(build("lenet5_half", 10, SHAPE, seed=1)), None)
+    cifar_model_dict["pupil"] = (lambda num_classes: as_theirs(build("lenet5_half", 10, SHAPE, seed=1)), None)
     return teacher
 
 
@@ -294,7 +295,7 @@ def test_a_distiller_that_nobody_opened_is_named(tmp_path, probe):
 
     cfg = CFG.clone()
     cfg.SOLVER.TRAINER = "mekd"
-    distiller = distiller_dict["MEKD"](WithFeatures(build("lenet5_half", 10, SHAPE)), probe, cfg)
+    distiller = distiller_dict["MEKD"](as_theirs(build("lenet5_half", 10, SHAPE)), probe, cfg)
     with pytest.raises(InputError, match="MEKD was not opened"):
         distiller(image=torch.zeros(2, *SHAPE), target=torch.zeros(2), epoch=1)
 
@@ -322,7 +323,7 @@ def test_bad_settings_are_named_before_anything_is_asked(node, words, tmp_path, 
 def test_too_few_classes_for_its_top_five_are_named(tmp_path, probe):
     from mdistiller.models import cifar_model_dict
 
-    cifar_model_dict["narrow"] = (lambda num_classes: WithFeatures(build("lenet5_half", 3, SHAPE)), None)
+    cifar_model_dict["narrow"] = (lambda num_classes: as_theirs(build("lenet5_half", 3, SHAPE)), None)
     with pytest.raises(InputError, match="3 classes: the suite measures top-5"):
         trainer_of(configured(tmp_path, "kd", STUDENT="narrow"))
 
@@ -376,5 +377,5 @@ def test_data_sets_are_the_suites_first_then_ours(tmp_path):
 
 @pytest.mark.slow
 def test_the_digits_are_learnt_through_the_suites_script(tmp_path):
-    assert SUITE.trial("mekd", ReferenceProblem(cache=tmp_path / "cache"), tmp_path).accuracy >= 0.9
-    assert SUITE.trial("logit_mimicry", ReferenceProblem(shuffled=True), tmp_path).accuracy < 0.2
+    assert trial("mekd", ReferenceProblem(cache=tmp_path / "cache"), tmp_path).accuracy >= 0.9
+    assert trial("logit_mimicry", ReferenceProblem(shuffled=True), tmp_path).accuracy < 0.2

@@ -24,12 +24,14 @@ import mekd_plugin as mekd
 from mekd_plugin.data import load
 from mekd_plugin.errors import InputError, MissingDependency
 from mekd_plugin.harness.evidence.reference_problem import ReferenceProblem
+from mekd_plugin.harness.evidence.trials.repdistiller import trial
 from mekd_plugin.harness.launch import launch
 from mekd_plugin.harness.meter import Counted
 from mekd_plugin.harness.repdistiller import SUITE
+from mekd_plugin.harness.repdistiller.data import Passing, as_cifar, as_theirs
 from mekd_plugin.harness.repdistiller.launched import OWN_METHODS, distill_names
-from mekd_plugin.harness.repdistiller.parts import Passing, WithFeatures, as_cifar, modules_forgotten, noticing
-from mekd_plugin.harness.row_loader import edge_images
+from mekd_plugin.harness.row_loader import draw_edge_images
+from mekd_plugin.harness.stand_ins import modules_forgotten
 from mekd_plugin.networks import build
 from mekd_plugin.training.recipe import Recipe
 
@@ -82,8 +84,8 @@ def probe(home, monkeypatch):
     """Known to the launcher as ``probe``, with a checkpoint, beside a student of known weights."""
     teacher = Probe()
     (home / "probe_vanilla").mkdir()
-    torch.save({"model": WithFeatures(teacher).state_dict()}, home / "probe_vanilla" / "last.pth")
-    monkeypatch.setattr(SUITE, "_networks", {"probe": lambda: teacher, "pupil": pupil})
+    torch.save({"model": as_theirs(teacher).state_dict()}, home / "probe_vanilla" / "last.pth")
+    monkeypatch.setattr(SUITE, "networks", {"probe": lambda: teacher, "pupil": pupil})
     return teacher
 
 
@@ -149,7 +151,7 @@ def test_the_suite_keeps_the_contract(suite_modules):
 def test_its_loop_weighs_the_losses_as_we_rely_on(suite_modules, capsys):
     """In the branch "kd": gamma times the first criterion and alpha times the second, and the teacher is asked once."""
     loops, _, models = suite_modules
-    student, teacher = (WithFeatures(nn.Sequential(nn.Flatten(), nn.Linear(48, 5))) for _ in range(2))
+    student, teacher = (as_theirs(nn.Sequential(nn.Flatten(), nn.Linear(48, 5))) for _ in range(2))
     seen = []
     criteria = [
         lambda logits, labels: seen.append((logits, labels)) or logits.square().mean(),
@@ -184,7 +186,8 @@ def test_its_scripts_name_what_we_replace():
 def test_nothing_is_registered_and_it_says_so(capsys):
     names = mekd.register("repdistiller")
     assert {"mekd", "logit_mimicry", "distribution_alignment", "mekd_kd"} <= set(names) and "kd" not in names
-    assert "RepDistiller has no registry" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "has no registry, so nothing was registered" in said and "mekd harness repdistiller -- train_stud" in said
     assert set(mekd.available()) == set(distill_names().values())
 
 
@@ -196,7 +199,9 @@ def test_losses_are_those_of_our_own_loop(method, probe, capsys):
     ours = mekd.distill(
         pupil(),
         mekd.BlackBox(probe.network, "logits", 10, budget=300),
-        edge_images([(image,) for image in load("digits").train_images], real_images=60, real_fraction=0.1, seed=0),
+        draw_edge_images(
+            [(image,) for image in load("digits").train_images], real_images=60, real_fraction=0.1, seed=0
+        ),
         method=method,
         recipe=Recipe(steps, BATCH, "sgd", 0.02, 0.0, "constant", translate=0),
         log_steps=1,
@@ -245,7 +250,7 @@ def test_the_suites_files_name_the_method_and_load_as_they_are(method, probe, ho
         saved = torch.load(folder / "pupil_last.pth", weights_only=True)
     assert type(saved["opt"].distill) is str and saved["opt"].distill == name
     assert type(saved["opt"].dataset) is str and saved["opt"].dataset == "digits"
-    WithFeatures(pupil(), SHAPE).load_state_dict(saved["model"])
+    as_theirs(pupil(), SHAPE).load_state_dict(saved["model"])
     assert list((home / "save" / "student_tensorboards" / folder.name).glob("events.out.tfevents.*"))
 
 
@@ -392,17 +397,7 @@ def test_images_are_made_like_cifars():
     assert torch.equal(as_cifar(nn.Identity(), (whole,))[0], whole)
 
 
-def test_who_only_detaches_features_has_not_looked():
-    counted = Counted()
-    features, logits = noticing(counted)(nn.Identity(), (), ([torch.ones(2, 3)], torch.ones(2)))
-    detached = [feature.detach() for feature in features]
-    _ = logits + 1
-    assert not counted.inner
-    assert (detached[0] * 2).sum().item() == 12 and counted.inner
-    assert noticing(counted)(nn.Identity(), (), torch.ones(2)) is None
-
-
 @pytest.mark.slow
 def test_the_digits_are_learnt_through_the_suites_script(home):
-    assert SUITE.trial("mekd", ReferenceProblem(cache=home / "cache"), home).accuracy >= 0.9
-    assert SUITE.trial("logit_mimicry", ReferenceProblem(shuffled=True), home).accuracy < 0.2
+    assert trial("mekd", ReferenceProblem(cache=home / "cache"), home).accuracy >= 0.9
+    assert trial("logit_mimicry", ReferenceProblem(shuffled=True), home).accuracy < 0.2

@@ -13,8 +13,9 @@ import torch
 import mekd_plugin as mekd
 from mekd_plugin.distiller import Needs
 from mekd_plugin.errors import InputError, MissingDependency, UnknownName
-from mekd_plugin.harness import SUITES, find_suite
-from mekd_plugin.harness.launch import launch, without_gpu
+from mekd_plugin.harness import available_suites, find_suite
+from mekd_plugin.harness.launch import launch
+from mekd_plugin.harness.stand_ins import without_gpu
 from mekd_plugin.harness.suite import Suite, how_it_runs
 from mekd_plugin.registry import available
 
@@ -23,6 +24,7 @@ class Toy(Suite):
     """A suite that is a folder with a script and a dictionary."""
 
     name, package, home, tested, install = "toy", "", "TOY_HOME", ("unknown",), "get it"
+    next_step = "toy in a loop of yours"
 
     def __init__(self):
         self.known = {}
@@ -36,9 +38,6 @@ class Toy(Suite):
     def metered(self, counted):
         counted.count(torch.zeros(4, 1, 2, 2))
         yield
-
-    def trial(self, method, world, directory):
-        raise NotImplementedError
 
     @contextmanager
     def launching(self):
@@ -69,7 +68,7 @@ def test_a_script_runs_under_the_meter(toy):
     assert counted.ledger.total == 4 and not toy.known
 
 
-@pytest.mark.parametrize(("command", "words"), [([], "which script"), (["no.py"], "no.py is no file here, nor in")])
+@pytest.mark.parametrize(("command", "words"), [([], "which script"), (["no.py"], "no.py is not a file here, nor in")])
 def test_a_missing_script_is_named(toy, command, words):
     with pytest.raises(InputError, match=words):
         launch(toy, command, meter=False)
@@ -104,7 +103,8 @@ NEEDS = Needs(responses="either", leaves_edge="real images")
     ("changes", "runs", "words"),
     [
         ({}, True, "earlier stages"),
-        ({"queries": "every step"}, True, "at every step"),
+        ({"queries": "every step"}, True, "the rows come with their answers"),
+        ({"queries": "every step", "in_step": True}, False, "inside the student's step"),
         ({"queries": "rounds"}, False, "rounds"),
         ({"gradients": True}, False, "differentiates"),
     ],
@@ -124,10 +124,11 @@ def test_a_suite_that_hard_codes_a_gpu_stays_on_the_cpu(capsys, monkeypatch):
 
 
 def test_every_suite_is_described():
-    assert set(SUITES) == {"torchdistill", "mdistiller", "timm", "art", "kd_lib", "repdistiller"}
-    for name in SUITES:
+    assert set(available_suites()) >= {"torchdistill", "mdistiller", "timm", "art", "kd_lib", "repdistiller"}
+    for name in available_suites():
         found = find_suite(name)
         assert found.name == name and found.tested and ("install" in found.install or "clone" in found.install)
+        assert found.next_step and "\n" not in found.next_step
 
 
 def test_an_unknown_suite_gets_the_list():

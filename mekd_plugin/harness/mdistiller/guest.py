@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from mekd_plugin.distiller import Remembered
 from mekd_plugin.errors import InputError, NeedsNotMet
 from mekd_plugin.files import write_atomically
+from mekd_plugin.harness.features import Logits, logits_of
 from mekd_plugin.harness.guests import open_guest
-from mekd_plugin.harness.mdistiller.data import Logits, first
 from mekd_plugin.harness.row_loader import draw_edge_images
 from mekd_plugin.registry import distillers
 from mekd_plugin.training.evaluation import predict
@@ -102,7 +102,8 @@ class GuestDistiller(Distiller):
             self._boxed[0],
             images,
             suite="mdistiller",
-            answer=first,
+            images_at_hand=len(loader.dataset),
+            answer=logits_of,
             directory=directory,
             **wanted,
         )
@@ -121,11 +122,11 @@ class GuestDistiller(Distiller):
         """The student's logits for ``image``, and the loss that the suite differentiates; ``target`` is not looked at.
 
         Raises:
-            InputError: the method was not opened, so this is no trainer of ours.
+            InputError: the method was not opened, so this is not our trainer.
         """
         if self.hosted is None:
-            raise InputError(f'{self.node} was not opened: SOLVER.TRAINER is "{TRAINER}", but another trainer runs')
-        forward = Remembered(lambda images: first(self.student(images)))
+            raise InputError(f'{self.node} was not opened: SOLVER.TRAINER is "{TRAINER}", and yet another trainer runs')
+        forward = Remembered(lambda images: logits_of(self.student(images)))
         rows = self.hosted.ask(image) if self.numbers is None else self.hosted.rows(image, self.numbers)
         loss = self.hosted.losses(forward, rows)["loss"]
         return forward(rows.images), {f"loss_{self.method}": loss}
@@ -197,4 +198,4 @@ class GuestTrainer(BaseTrainer):
 
 
 def _say(words: str) -> None:
-    print(f"[mekd] {words}", flush=True)
+    print(f"[mekd] mdistiller, {words}", flush=True)
