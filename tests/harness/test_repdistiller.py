@@ -11,11 +11,13 @@ import ast
 import inspect
 import json
 import os
+import pickle
 import re
 import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -217,9 +219,9 @@ def test_the_ledger_is_complete(probe, home, capsys):
     run(*words("mekd"))
     ledger = json.loads((student_folder(home) / "ledger.json").read_text())
     assert ledger["by_stage"] == {"bank": 300} and not probe.trained
-    # Besides, the suite's script asks its own teacher about a batch of two, and measures its accuracy.
+    # Besides, the suite's script asks its own teacher about a batch of two, for shapes only, and measures its accuracy.
     assert probe.count == ledger["total"] + 2 + TEST
-    assert "was shown 842 images sent, 842 distinct (set-up 2, evaluation 540, training 300)" in capsys.readouterr().out
+    assert "was shown 842 images sent, 841 distinct (set-up 2, evaluation 540, training 300)" in capsys.readouterr().out
 
 
 def test_the_training_accuracy_is_the_agreement_with_the_teacher(probe, home, capsys, monkeypatch):
@@ -380,6 +382,33 @@ def test_our_networks_are_known_by_name(home):
     command = ["--path_t", str(path), "--model_s", "mekd-lenet5-half", "--distill", "logit_mimicry", "-a", "0"]
     run("train_student.py", *ONE_EPOCH, *command, *settings)
     assert json.loads((student_folder(home) / "ledger.json").read_text())["total"] == 100
+
+
+def test_a_teacher_whose_learning_rate_decayed_is_loaded(home):
+    """The usual case: its optimiser's state holds a NumPy number, which ``weights_only=True`` refuses by itself."""
+    run("train_teacher.py", *ONE_EPOCH, "--model", "mekd-lenet5", "--epochs", "2", "--lr_decay_epochs", "1")
+    (path,) = (home / "save" / "models").glob("mekd-lenet5_digits_*/mekd-lenet5_last.pth")
+    saved = torch.load(path, weights_only=False)
+    assert type(saved["optimizer"]["param_groups"][0]["lr"]) is np.float64
+    with torch.serialization.safe_globals([argparse.Namespace]), pytest.raises(pickle.UnpicklingError, match="numpy"):
+        torch.load(path, weights_only=True)
+    command = ["--path_t", str(path), "--model_s", "mekd-lenet5-half", "--distill", "logit_mimicry", "-a", "0"]
+    run("train_student.py", *ONE_EPOCH, *command, "--mekd", "budget=100", "real_images=50", "steps=1")
+    assert json.loads((student_folder(home) / "ledger.json").read_text())["total"] == 100
+
+
+def test_the_edge_and_the_stages_are_told(probe, capsys):
+    run(*words("mekd", steps=1))
+    said = capsys.readouterr().out
+    assert "[mekd] repdistiller, mekd: the edge holds 60 of 1,257 images\n" in said
+    told = [line for line in said.splitlines() if "repdistiller, mekd: stage" in line or "warning" in line]
+    assert [line.split(": ")[1] for line in told[:4]] == [
+        "stage deprivatization begins to train",
+        "stage deprivatization is trained, after 0 s",
+        "stage bank asks, until 300 answers are there",
+        "stage bank has asked; in all 300 of 300 images sent, 300 distinct (bank 300)",
+    ]
+    assert "warning: " in told[4]  # ten steps make no generator
 
 
 def test_a_name_may_pass_for_another():

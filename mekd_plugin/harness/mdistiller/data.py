@@ -76,9 +76,10 @@ class Datasets:
             found = self.suites_own(cfg)
         except NotImplementedError:
             found = _loaders(cfg)
-        ours = cfg.DISTILLER.TYPE != "NONE" and cfg.DISTILLER.TEACHER in _names()
-        checkpoint = trained_teacher(cfg.DISTILLER.TEACHER_CHECKPOINT) if ours else None
-        _add_networks(found[0].dataset[0][0].shape, checkpoint)
+        checkpoint = cfg.DISTILLER.TEACHER_CHECKPOINT
+        if cfg.DISTILLER.TYPE != "NONE" and cfg.DISTILLER.TEACHER in _names():
+            checkpoint = trained_teacher(checkpoint)
+        _add_networks(found[0].dataset[0][0].shape, checkpoint or None)
         return found
 
 
