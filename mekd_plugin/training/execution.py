@@ -213,10 +213,10 @@ class Run:
     def train(self, index: int, stage: Training) -> None:
         """Train a stage in our own loop, or take over the outcome of another run, and keep it."""
         if not self.outcomes.take_shared(stage):
-            self.log("stage %s begins to train", stage.name)
+            self.log("stage %s begins", stage.name)
             began = time.perf_counter()
             self.loop.run(stage, self.student, self.teacher)
-            self.log("stage %s is trained, after %.0f s", stage.name, time.perf_counter() - began)
+            self.log("stage %s ended after %.0f s", stage.name, time.perf_counter() - began)
             self.outcomes.share(stage)
         self.outcomes.finish(index, stage)
 
@@ -242,7 +242,7 @@ class Run:
             rank = self.processes.shard.rank
             name = stage.bank.name if rank == 0 else f"{stage.bank.name}-{rank}"
             stage.bank.keep(self.directory / "banks" / name)
-        self.log("stage %s asks, until %s answers are there", stage.name, f"{stage.size:,}")
+        self.log("stage %s begins: %s answers", stage.name, f"{stage.size:,}")
         with tqdm(
             total=stage.size,
             desc=stage.name,
@@ -258,7 +258,7 @@ class Run:
                 label=stage.label,
                 progress=lambda done, wanted: _advance(bar, done),
             )
-        self.log("stage %s has asked; in all %s", stage.name, self.teacher.ledger)
+        self.log("stage %s ended: %s", stage.name, self.teacher.ledger)
         metrics = self.loop.metrics
         settled = self.loop.settled_metrics
         written = [entry["stage"] for entry in metrics.history[settled : settled + 1]]

@@ -260,6 +260,13 @@ def test_the_edges_images_are_some_of_the_loaders(train):
     assert len({image.numpy().tobytes() for image in torch.cat(teacher.asked)} & known) == 20
 
 
+def test_all_of_the_loaders_images_are_the_edges_unless_told_otherwise(train, capsys):
+    train(distiller("kd", loader=labelled(80, seed=7), images=None, steps=1))
+    assert "[mekd] kd_lib, kd: the edge holds 80 of 80 images" in capsys.readouterr().out
+    train(distiller("kd", loader=labelled(80, seed=7), images=None, real_fraction=0.5, steps=1))
+    assert "[mekd] kd_lib, kd: the edge holds 40 of 80 images" in capsys.readouterr().out
+
+
 def test_a_data_parallel_student_learns(train):
     student = toy_student()
     before = [weight.clone() for weight in student.parameters()]

@@ -402,11 +402,11 @@ def test_the_edge_and_the_stages_are_told(probe, capsys):
     said = capsys.readouterr().out
     assert "[mekd] repdistiller, mekd: the edge holds 60 of 1,257 images\n" in said
     told = [line for line in said.splitlines() if "repdistiller, mekd: stage" in line or "warning" in line]
-    assert [line.split(": ")[1] for line in told[:4]] == [
-        "stage deprivatization begins to train",
-        "stage deprivatization is trained, after 0 s",
-        "stage bank asks, until 300 answers are there",
-        "stage bank has asked; in all 300 of 300 images sent, 300 distinct (bank 300)",
+    assert [line.split(": ", 1)[1] for line in told[:4]] == [
+        "stage deprivatization begins",
+        "stage deprivatization ended after 0 s",
+        "stage bank begins: 300 answers",
+        "stage bank ended: 300 of 300 images sent, 300 distinct (bank 300)",
     ]
     assert "warning: " in told[4]  # ten steps make no generator
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import warnings
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import EntryPoint
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console
 
 import mekd_plugin as mekd
+from mekd_plugin import harness
 from mekd_plugin.distiller import Needs
-from mekd_plugin.errors import InputError, MissingDependency, UnknownName
-from mekd_plugin.harness import available_suites, find_suite
+from mekd_plugin.errors import InputError, MekdError, MissingDependency, UnknownName
+from mekd_plugin.harness import available_suites, commands, find_suite
 from mekd_plugin.harness.launch import launch
 from mekd_plugin.harness.stand_ins import without_gpu
-from mekd_plugin.harness.suite import Suite, how_it_runs
+from mekd_plugin.harness.suite import Suite, how_it_runs, put_beside
 from mekd_plugin.registry import available
 
 
@@ -129,6 +134,63 @@ def test_every_suite_is_described():
         found = find_suite(name)
         assert found.name == name and found.tested and ("install" in found.install or "clone" in found.install)
         assert found.next_step and "\n" not in found.next_step
+
+
+def test_each_says_what_to_do_next(capsys, monkeypatch):
+    assert mekd.register("timm") == [f"mekd_plugin.harness.timm.{name}" for name in available()]
+    assert capsys.readouterr().out.startswith("[mekd] timm: from mekd_plugin.harness.timm import mekd, then task = ")
+    commands.check("timm", Console(width=400))
+    assert "\nnext: from mekd_plugin.harness.timm import mekd" in capsys.readouterr().out
+
+
+def brought(monkeypatch, *points):
+    """Suites of these packages only."""
+
+    def entry(name, target, package):
+        made = EntryPoint(name, target, "mekd.suites")
+        vars(made).update(dist=SimpleNamespace(name=package, version="1.0"))
+        return made
+
+    monkeypatch.setattr(harness, "entry_points", lambda group: [entry(*point) for point in points])
+
+
+def test_a_suite_of_two_packages_names_both(monkeypatch):
+    brought(monkeypatch, ("toy", "a:SUITE", "alpha"), ("toy", "b:SUITE", "beta"))
+    with pytest.raises(MekdError, match=r"suite name 'toy' is claimed by alpha 1.0 \(a:SUITE\) and beta 1.0"):
+        find_suite("toy")
+
+
+@pytest.mark.parametrize(
+    "point", [("toy", "pathlib:Path", "alpha"), ("toy", "mekd_plugin.harness.timm:SUITE", "alpha")]
+)
+def test_what_is_not_a_suite_of_that_name_is_named(monkeypatch, point):
+    brought(monkeypatch, point)
+    with pytest.raises(InputError, match=f"suite 'toy' of alpha 1.0: {point[1]} is .*expected an instance of"):
+        find_suite("toy")
+
+
+def test_a_suite_that_cannot_be_imported_names_its_package(monkeypatch):
+    brought(monkeypatch, ("toy", "no_such_module:SUITE", "alpha"))
+    with pytest.raises(MekdError, match="cannot load 'toy' of alpha 1.0 from no_such_module:SUITE"):
+        find_suite("toy")
+
+
+def test_names_load_neither_torch_nor_a_suite():
+    code = (
+        "import sys; from mekd_plugin.harness import available_suites; available_suites(); "
+        "print(sorted({'torch', 'mekd_plugin.harness.timm', 'mekd_plugin.harness.suite'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_classes_are_put_beside_a_suites_own_all_or_none():
+    owner, ours, other = ModuleType("owner"), type("Ours", (), {}), type("Taken", (), {})
+    owner.Taken = object()
+    with pytest.raises(InputError, match="owner.Taken is there already and not ours"):
+        put_beside(owner, [ours, other])
+    assert not hasattr(owner, "Ours")
+    assert put_beside(owner, [ours]) == put_beside(owner, [ours]) == ["Ours"] and owner.Ours is ours
 
 
 def test_an_unknown_suite_gets_the_list():

@@ -520,6 +520,11 @@ RUNS = {
 }
 
 
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_says_how_it_is_run_on_a_cpu(path):
+    assert f"--config configs/torchdistill/{path.name} --device cpu\n" in path.read_text()
+
+
 def test_every_config_is_run():
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(RUNS)
     assert set(RUNS) >= {"mekd", "kd", "logit_mimicry", "distribution_alignment"}

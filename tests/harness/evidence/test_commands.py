@@ -69,5 +69,5 @@ def test_the_commands_run_as_they_are_printed(name, language, block, root, monke
         run_shell(block, monkeypatch)
     said = capsys.readouterr().out
     assert re.search(rf"^\[mekd\] {name}, mekd: the edge holds 200 of [\d,]+ images$", said, re.M)
-    assert re.search(rf"^\[mekd\] {name}, mekd: stage bank has asked; in all 3,000 ", said, re.M)
+    assert re.search(rf"^\[mekd\] {name}, mekd: stage bank ended: 3,000 ", said, re.M)
     importlib.invalidate_caches()
