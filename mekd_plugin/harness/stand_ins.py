@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["loads_anywhere", "modules_forgotten", "modules_replaced", "numbers_loadable", "replaced", "without_gpu"]
+from mekd_plugin.errors import MissingDependency
+
+__all__ = [
+    "event_logger",
+    "loads_anywhere",
+    "modules_forgotten",
+    "modules_replaced",
+    "numbers_loadable",
+    "replaced",
+    "without_gpu",
+]
 
 
 @contextmanager
@@ -68,6 +79,19 @@ def loads_anywhere() -> Iterator[None]:
         yield
 
 
+def event_logger() -> AbstractContextManager[None]:
+    """``tensorboard_logger`` can be imported within: itself, or torch's event writer where it is missing or broken."""
+    name = "tensorboard_logger"
+    try:
+        import_module(name)
+    except Exception as error:  # where it is installed, a current protobuf raises a TypeError of its own
+        print(f"[mekd] {name} cannot be imported ({type(error).__name__}): torch's event writer stands in", flush=True)
+        stand_in = ModuleType(name)
+        stand_in.Logger = _EventLogger  # type: ignore[attr-defined]
+        return modules_replaced({name: stand_in})
+    return nullcontext()
+
+
 def numbers_loadable() -> AbstractContextManager[Any]:
     """``torch.load`` takes NumPy numbers within, and still nothing that could run code.
 
@@ -93,3 +117,17 @@ def without_gpu() -> Iterator[None]:
 
     with replaced(Tensor, "cuda", stay), replaced(nn.Module, "cuda", stay):
         yield
+
+
+class _EventLogger:
+    """``tensorboard_logger.Logger`` by torch's event writer."""
+
+    def __init__(self, logdir: str, flush_secs: int = 2) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise MissingDependency('the suite logs for TensorBoard: pip install "mekd-plugin[tensorboard]"') from error
+        self._writer = SummaryWriter(str(Path(logdir).resolve()), flush_secs=flush_secs)  # a thread of it writes later
+
+    def log_value(self, name: str, value: Any, step: int | None = None) -> None:
+        self._writer.add_scalar(name, float(value), step)

@@ -82,7 +82,7 @@ class Suite(ABC):
         return nullcontext()
 
     def version(self) -> str | None:
-        """The release that is installed, or the commit of the sources; None where there is none."""
+        """The release that is installed, or the commit of the sources; None where the suite is missing."""
         if self.distribution:
             try:
                 return version(self.distribution)

@@ -313,7 +313,7 @@ def test_a_name_that_nobody_knows_is_the_parsers_to_refuse(probe, capsys):
     assert "invalid choice: 'mekdd'" in capsys.readouterr().err
 
 
-def test_what_is_no_repdistiller_is_named(home, monkeypatch):
+def test_what_is_not_repdistiller_is_named(home, monkeypatch):
     monkeypatch.setenv("REPDISTILLER_HOME", str(home))
     (home / "script.py").write_text("")
     with pytest.raises(MissingDependency, match="cannot be imported .*REPDISTILLER_HOME"):

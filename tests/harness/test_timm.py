@@ -124,11 +124,11 @@ def test_a_step_gives_loss_output_and_what_to_measure_it_by():
     assert torch.equal(result["target"], ToyTeacher()(input).argmax(1))
     with torch.no_grad():
         guest(input, target)
-    assert guest.players.steps == 1  # scoring is no step
+    assert guest.players.steps == 1  # scoring is not a step
 
 
 @pytest.mark.parametrize("target", [torch.zeros(BATCH, CLASSES), torch.zeros(BATCH), torch.zeros(3, dtype=torch.int64)])
-def test_a_target_that_is_no_row_numbers_is_refused(target):
+def test_a_target_that_is_not_row_numbers_is_refused(target):
     guest = task("logit_mimicry")
     with pytest.raises(InputError, match="expected the rows' numbers"):
         guest(toy_images(BATCH, seed=2), target)

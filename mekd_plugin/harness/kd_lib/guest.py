@@ -35,8 +35,8 @@ class GuestDistiller(BaseClass):
         train_loader: of batches ``(image, label)``: its batch size is kept, its images are the edge's, and its labels
             are not looked at.
         val_loader: of labelled batches, on which KD_Lib chooses the epoch whose weights it keeps.
-        optimizer_teacher: not used; None will do.
-        optimizer_student: of KD_Lib's loop.
+        optimizer_teacher: not used; None is fine.
+        optimizer_student: which KD_Lib's loop steps.
         loss_fn: leave it out: the method brings its losses.
         temp: the method's hyperparameter ``temperature``, where it has one; None for its own.
         distil_weight: leave it out: the edge has no labels whose loss could be the rest.

@@ -96,7 +96,7 @@ class Mdistiller(Suite):
             plain = method.upper()
             found[method] = plain if plain not in taken else f"MEKD_{plain}"
             if found[method] in taken:
-                raise InputError(f"the suite has {plain} and {found[method]} already: {method} finds no name there")
+                raise InputError(f"the suite has {plain} and {found[method]} already: no name is left for {method}")
         return found
 
     @contextmanager

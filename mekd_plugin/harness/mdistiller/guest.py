@@ -1,6 +1,6 @@
 """What mdistiller's script makes of one of our methods: a distiller, and a trainer that brings the rows.
 
-Both are mixed in before the suite's own classes when we register, and the suite's loop runs as it is.
+Registering mixes both in before the suite's own classes; the suite's loop runs as it is.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _REPLICAS = (
 
 
 class GuestDistiller(Distiller):
-    """A method as the suite's distiller, before whose own ``Distiller`` it is mixed in.
+    """A method as the suite's distiller; registering mixes it in before the suite's own ``Distiller``.
 
-    What stands under ``teacher`` is empty: the method may only ask, and the checkpoints hold no teacher.
+    Its ``teacher`` is an empty module: the method may only ask, and checkpoints hold no teacher.
 
     Args:
         student: images -> ``(logits, features)``.
@@ -50,7 +50,7 @@ class GuestDistiller(Distiller):
         cfg: with a node of this method's name.
 
     Attributes:
-        method: of ours.
+        method: its name with us.
         node: its name in the suite.
         hosted: the method, once it was opened.
         players: the method's further networks (a critic): part of the suite's checkpoints.
@@ -62,7 +62,7 @@ class GuestDistiller(Distiller):
 
     def __init__(self, student: nn.Module, teacher: nn.Module, cfg: Any) -> None:
         super().__init__(student, nn.Module())
-        self._boxed = (teacher.to("cuda" if torch.cuda.is_available() else "cpu"),)  # in a tuple it is no child
+        self._boxed = (teacher.to("cuda" if torch.cuda.is_available() else "cpu"),)  # in a tuple it is not a child
         self._settings = {key.lower(): value for key, value in cfg[self.node].items() if value is not None}
         self.hosted: Hosted | None = None
         self.players = nn.Module()
@@ -152,7 +152,7 @@ class GuestDistiller(Distiller):
 
 
 class GuestTrainer(BaseTrainer):
-    """The suite's trainer on the rows of a :class:`GuestDistiller`, before whose ``BaseTrainer`` it is mixed in.
+    """The suite's trainer, on the rows of a :class:`GuestDistiller`; mixed in before the suite's own ``BaseTrainer``.
 
     Its target is the teacher's answer, so the train accuracy that the suite prints is the student's agreement with the
     teacher on the images that it looks at. What was prepared is kept below the suite's own log path, in ``mekd/``.
@@ -170,7 +170,7 @@ class GuestTrainer(BaseTrainer):
         super().__init__(experiment_name, distiller, train_loader, val_loader, cfg)
         directory = Path(self.log_path) / "mekd"
         if directory.exists():
-            _say(f"{directory} holds what a run of this name prepared, which is taken over")
+            _say(f"what a run of this name prepared is taken over from {directory}")
         hosted = guest.open(train_loader, directory)
         self.train_loader = hosted.loader(cfg.SOLVER.BATCH_SIZE, steps=cfg[guest.node].STEPS)
         _say(

@@ -9,9 +9,10 @@ Run with HobbitLong/RepDistiller b84f547. Its scripts run as they are, and all t
 
 - a script's parser has ``--dataset``, for ``"cifar100"`` alone; that of ``train_student.py`` has ``--distill``,
   ``--model_s``, ``-a`` and ``-b`` as well, that of ``train_teacher.py`` ``--model``;
-- ``models.model_dict[name](num_classes=100)`` makes a network, the teacher first; its name is parsed from the folder of
-  ``--path_t``, up to the first underscore. ``network(images)`` returns logits, ``network(images, is_feat=True,
-  preact=False)`` a list of features and logits, and each is asked so about a random batch ``(2, 3, 32, 32)`` once;
+- ``models.model_dict[name](num_classes=100)`` makes a network, the teacher first, whose name is the folder of
+  ``--path_t`` up to the first underscore. ``network(images)`` returns logits, ``network(images, is_feat=True,
+  preact=False)`` a list of features and logits; the script asks each for its features once, about a random
+  ``(2, 3, 32, 32)``;
 - ``dataset.cifar100.get_cifar100_dataloaders(batch_size, num_workers, is_instance)`` returns the training loader, of
   ``(image, label, index)`` if ``is_instance`` is set, the validation loader, and then the number of images;
 - ``helper.loops.train_distill(epoch, train_loader, module_list, criterion_list, optimizer, opt)``, the student first
@@ -39,8 +40,14 @@ from torch import nn
 
 from mekd_plugin.errors import InputError, MissingDependency
 from mekd_plugin.harness.meter import Counted
-from mekd_plugin.harness.repdistiller.launched import Launched, distill_names, event_logger
-from mekd_plugin.harness.stand_ins import loads_anywhere, modules_forgotten, numbers_loadable, replaced
+from mekd_plugin.harness.repdistiller.launched import Launched, distill_names
+from mekd_plugin.harness.stand_ins import (
+    event_logger,
+    loads_anywhere,
+    modules_forgotten,
+    numbers_loadable,
+    replaced,
+)
 from mekd_plugin.harness.suite import Suite
 
 __all__ = ["SUITE", "RepDistiller"]

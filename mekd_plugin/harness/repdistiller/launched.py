@@ -17,11 +17,9 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -43,12 +41,11 @@ from mekd_plugin.harness.repdistiller.data import (
     parse_settings,
 )
 from mekd_plugin.harness.row_loader import RowLoader, draw_edge_images
-from mekd_plugin.harness.stand_ins import modules_replaced
 from mekd_plugin.networks import build, network_names
 from mekd_plugin.registry import available
 from mekd_plugin.training.hosting import Hosted
 
-__all__ = ["OWN_METHODS", "Launched", "distill_names", "event_logger"]
+__all__ = ["OWN_METHODS", "Launched", "distill_names"]
 
 OWN_METHODS = (
     *("kd", "hint", "attention", "similarity", "correlation", "vid", "crd", "kdsvd", "fsp", "rkd", "pkt", "abound"),
@@ -235,30 +232,3 @@ def _built(name: str, classes: int, shape: ImageShape) -> nn.Module:
 
 def _made(make: Callable[[], nn.Module], classes: int, shape: ImageShape) -> nn.Module:
     return make()
-
-
-class _EventLogger:
-    """``tensorboard_logger.Logger`` by torch's event writer."""
-
-    def __init__(self, logdir: str, flush_secs: int = 2) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingDependency('the suite logs for TensorBoard: pip install "mekd-plugin[tensorboard]"') from error
-        self._writer = SummaryWriter(logdir, flush_secs=flush_secs)
-
-    def log_value(self, name: str, value: Any, step: int | None = None) -> None:
-        self._writer.add_scalar(name, float(value), step)
-
-
-def event_logger() -> AbstractContextManager[None]:
-    """``tensorboard_logger`` can be imported within: itself, or torch's event writer where it is missing or broken."""
-    name = "tensorboard_logger"
-    try:
-        import_module(name)
-    except Exception as error:  # where it is installed, a current protobuf raises a TypeError of its own
-        print(f"[mekd] {name} cannot be imported ({type(error).__name__}): torch's event writer stands in", flush=True)
-        stand_in = ModuleType(name)
-        stand_in.Logger = _EventLogger  # type: ignore[attr-defined]
-        return modules_replaced({name: stand_in})
-    return nullcontext()

@@ -1,4 +1,4 @@
-"""What torchdistill's configs name of ours besides methods: data sets, networks, and answers that were bought before.
+"""What torchdistill's configs name of ours besides methods: data sets, networks, and answers paid for earlier.
 
 Importing this file registers it, by torchdistill's own decorators. A data set is named in YAML as any other is::
 

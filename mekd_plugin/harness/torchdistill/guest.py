@@ -86,8 +86,8 @@ class BlackBoxTeacher(AuxiliaryModelWrapper):
             setattr(box, _GUEST, guest)  # the wrapper is made anew in each stage, the box stays
         elif (guest.method, guest.settings) != (self._method, self._settings):
             raise InputError(
-                f"this stage's teacher is {self._method} with {self._settings}, the stage's before {guest.method} with "
-                f"{guest.settings}: one run is one method, so give both the same (a YAML anchor does)"
+                f"this stage's teacher is {self._method} with {self._settings}, and that of the stage before "
+                f"{guest.method} with {guest.settings}: one run is one method, so give both the same (by a YAML anchor)"
             )
         elif not guest.hosted.stage.trains_student:
             with stages_told(f"torchdistill, {self._method}"):
@@ -104,7 +104,7 @@ class BlackBoxTeacher(AuxiliaryModelWrapper):
         """The teacher's scores for a batch of rows, ``(N, C)``, read and not asked; ``images`` where it has none yet.
 
         Raises:
-            InputError: the batch is none of ours.
+            InputError: the batch is not one of the method's.
         """
         if self._hosted is None or not supp_dict or "rows" not in supp_dict:
             raise InputError(

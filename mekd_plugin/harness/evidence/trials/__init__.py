@@ -36,7 +36,7 @@ def trial_of(suite: str) -> TrialModule:
     """The experiment of a suite.
 
     Raises:
-        InputError: there is none.
+        InputError: it has none.
     """
     known = suites_with_trials()
     if suite not in known:

@@ -67,7 +67,7 @@ def trial(method: str, problem: ReferenceProblem, directory: Path) -> Trial:
         seed=problem.seed,
         directory=str(directory),
         verbose=False,
-        validation=0.0,  # or an epoch would be 45 batches, and no number of epochs the other loops' steps
+        validation=0.0,  # else an epoch is 45 batches, and no number of epochs makes the other loops' steps
         cache=problem.cache,
         **problem.settings.get(method, {}),
     )
