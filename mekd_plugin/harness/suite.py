@@ -34,7 +34,7 @@ class Check:
     Attributes:
         version: of the suite: a release, or the commit of its checkout.
         tested: whether we have run this version.
-        registered: what the suite knows of us now.
+        registered: the names under which our methods are known there now.
         fits: how each method runs there.
         refused: the methods that do not run there, with the reason.
     """

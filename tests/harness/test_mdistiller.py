@@ -25,7 +25,7 @@ from mekd_plugin.harness.evidence.reference_problem import ReferenceProblem
 from mekd_plugin.harness.evidence.trials.mdistiller import trial
 from mekd_plugin.harness.launch import launch
 from mekd_plugin.harness.mdistiller import SUITE
-from mekd_plugin.harness.mdistiller.data import Datasets, as_theirs, trained_teacher
+from mekd_plugin.harness.mdistiller.data import Datasets, as_theirs, setting_of, trained_teacher
 from mekd_plugin.harness.meter import Counted
 from mekd_plugin.networks import build
 from mekd_plugin.training.recipe import Recipe
@@ -377,6 +377,14 @@ def test_data_sets_are_the_suites_first_then_ours(tmp_path):
         dataset.get_dataset(cfg)
 
 
+def test_a_mapping_is_a_string_of_yaml_in_a_file_and_on_the_command_line():
+    from mdistiller.engine.cfg import CFG
+
+    cfg = CFG.clone()
+    cfg.merge_from_list(["MEKD.PRESET", "{steps: 800, width: 24}"])
+    assert setting_of(cfg.MEKD.PRESET) == {"steps": 800, "width": 24}
+
+
 def told_to_train(tmp_path, monkeypatch, *overrides, epochs=1):
     """The repository's own teacher.yaml, from a folder of the user's."""
     monkeypatch.chdir(tmp_path)
@@ -425,10 +433,9 @@ def test_a_run_resumes_after_its_learning_rate_decayed(tmp_path, probe):
     (state,) = tmp_path.rglob("latest")
     lr = torch.load(state, weights_only=False)["optimizer"]["param_groups"][0]["lr"]
     assert type(lr) is np.float64 and lr == pytest.approx(0.002)
-    log = state.parent / "worklog.txt"
-    assert len(re.findall("test_acc", log.read_text())) == 2
+    assert len(logged(state.parent, "test_acc")) == 2
     run(configured(tmp_path, "kd", epochs=3), "--resume", *decays)
-    assert len(re.findall("test_acc", log.read_text())) == 3
+    assert len(logged(state.parent, "test_acc")) == 3
 
 
 @pytest.mark.slow

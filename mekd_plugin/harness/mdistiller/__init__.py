@@ -18,8 +18,9 @@ contract that we rely on:
 
 What a user gets: ``DISTILLER.TYPE`` MEKD, LOGIT_MIMICRY, ...; where the suite has a name already, ours is prefixed
 (``MEKD_KD``). ``SOLVER.TRAINER`` is ``mekd``, and the method's node holds its hyperparameters in capitals, null for the
-preset's. ``DATASET.TYPE`` digits, mnist, ... with ``DATASET.ROOT``, and our networks as ``mekd_lenet5``, ... with
-``DISTILLER.TEACHER_CHECKPOINT`` (or ``$MEKD_TEACHER``), such as the ``student_latest`` of a run with ``TYPE: NONE``.
+preset's, and a mapping as a string, ``"{steps: 800}"``. ``DATASET.TYPE`` digits, mnist, ... with ``DATASET.ROOT``, and
+our networks as ``mekd_lenet5``, ... with ``DISTILLER.TEACHER_CHECKPOINT`` (or ``$MEKD_TEACHER``), such as the
+``student_latest`` of a run with ``TYPE: NONE``; it is found where that run's command line overrode settings, too.
 Features of a teacher are counted as looked at when a method of the suite takes them out of their dictionary.
 """
 

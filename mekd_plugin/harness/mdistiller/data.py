@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -19,7 +20,7 @@ from mekd_plugin.harness.features import WithFeatures
 from mekd_plugin.networks import build, network_names
 from mekd_plugin.registry import distillers
 
-__all__ = ["Datasets", "add_data_and_networks", "as_theirs", "node_of", "trained_teacher"]
+__all__ = ["Datasets", "add_data_and_networks", "as_theirs", "node_of", "setting_of", "trained_teacher"]
 
 Loaders = tuple[DataLoader[Any], DataLoader[Any], int, int]
 """Training ``(image, label, index)``, validation ``(image, label)``, number of training images, classes."""
@@ -122,6 +123,15 @@ def trained_teacher(path: str) -> str:
 def node_of(method: str) -> dict[str, Any]:
     """The node of a method: its hyperparameters, null for the preset's, and what every method has."""
     return {**dict.fromkeys(key.upper() for key in distillers().hyperparameters(method)), **_SETTINGS}
+
+
+def setting_of(value: Any) -> Any:
+    """A node's value as a method takes it: a mapping, for which yacs has no room, is a string of YAML.
+
+    >>> setting_of("{steps: 800, width: 24}"), setting_of("quick"), setting_of(3000)
+    ({'steps': 800, 'width': 24}, 'quick', 3000)
+    """
+    return yaml.safe_load(value) if isinstance(value, str) and value.startswith("{") else value
 
 
 def add_data_and_networks() -> None:

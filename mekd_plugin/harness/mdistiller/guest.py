@@ -17,6 +17,7 @@ from mekd_plugin.errors import InputError, NeedsNotMet
 from mekd_plugin.files import write_atomically
 from mekd_plugin.harness.features import Logits, logits_of
 from mekd_plugin.harness.guests import open_guest
+from mekd_plugin.harness.mdistiller.data import setting_of
 from mekd_plugin.harness.row_loader import draw_edge_images
 from mekd_plugin.registry import distillers
 from mekd_plugin.training.evaluation import predict
@@ -63,7 +64,7 @@ class GuestDistiller(Distiller):
     def __init__(self, student: nn.Module, teacher: nn.Module, cfg: Any) -> None:
         super().__init__(student, nn.Module())
         self._boxed = (teacher.to("cuda" if torch.cuda.is_available() else "cpu"),)  # in a tuple it is not a child
-        self._settings = {key.lower(): value for key, value in cfg[self.node].items() if value is not None}
+        self._settings = {key.lower(): setting_of(value) for key, value in cfg[self.node].items() if value is not None}
         self.hosted: Hosted | None = None
         self.players = nn.Module()
         self.numbers: Tensor | None = None

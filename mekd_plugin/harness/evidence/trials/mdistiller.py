@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ mekd harness mdistiller -- tools/train.py --cfg configs/mdistiller/mnist/mekd.ya
 """
 
 
+def _written(value: Any) -> Any:
+    """As a node takes it: a mapping is a string of YAML."""
+    return yaml.safe_dump(value, default_flow_style=True).strip() if isinstance(value, Mapping) else value
+
+
 def trial(method: str, problem: ReferenceProblem, directory: Path) -> Trial:
     """Train ``method`` by ``tools/train.py``."""
     SUITE.reach("mdistiller.engine")
@@ -44,7 +50,7 @@ def trial(method: str, problem: ReferenceProblem, directory: Path) -> Trial:
         "SEED": problem.seed,
         "STEPS": problem.steps // epochs,
         "CACHE": problem.cache and str(problem.cache),
-        **{key.upper(): value for key, value in problem.settings.get(method, {}).items()},
+        **{key.upper(): _written(value) for key, value in problem.settings.get(method, {}).items()},
     }
     name = SUITE.nodes()[method]
     settings: dict[str, Any] = {
