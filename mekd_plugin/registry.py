@@ -28,13 +28,14 @@ __all__ = [
     "available",
     "create",
     "distillers",
+    "emulations",
     "instantiate",
     "method_name",
     "settings_of",
     "unknown_name",
 ]
 
-_GROUP, _ALIASES = "mekd.distillers", "mekd.aliases"
+_GROUP, _ALIASES, _EMULATIONS = "mekd.distillers", "mekd.aliases", "mekd.emulations"
 _VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 _BASE = "mekd_plugin.distiller:Distiller"
 
@@ -205,6 +206,11 @@ def _load(target: str, what: str) -> Any:
 def distillers() -> Registry:
     """The methods of every installed package, as they stand now."""
     return Registry(entry_points(group=_GROUP), entry_points(group=_ALIASES))
+
+
+def emulations() -> Registry:
+    """The ways in which MEKD's generator can come to be, of every installed package."""
+    return Registry(entry_points(group=_EMULATIONS), what="emulation")
 
 
 def available() -> list[str]:

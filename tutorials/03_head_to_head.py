@@ -43,8 +43,8 @@ from mekd_plugin.data.splits import edge_images
 from mekd_plugin.errors import QueryBudgetExceeded
 from mekd_plugin.networks import build
 from mekd_plugin.plotting import colours, figure_style, png
-from mekd_plugin.records import Queries, RunRecord, Seconds
 from mekd_plugin.prediction import predict
+from mekd_plugin.records import Queries, RunRecord, Seconds
 from mekd_plugin.training.evaluation import accuracy
 from mekd_plugin.training.recipe import Recipe
 from mekd_plugin.training.supervised import train_teacher

@@ -49,8 +49,8 @@ from mekd_plugin.harness import available_suites, find_suite
 from mekd_plugin.harness.meter import Counted
 from mekd_plugin.networks import build
 from mekd_plugin.plotting import figure_style, png
-from mekd_plugin.training.checkpoint import save_weights
 from mekd_plugin.prediction import predict
+from mekd_plugin.training.checkpoint import save_weights
 from mekd_plugin.training.evaluation import accuracy
 from mekd_plugin.training.recipe import Recipe
 from mekd_plugin.training.supervised import train_teacher

@@ -44,8 +44,8 @@ from mekd_plugin.mekd.method import MEKD
 from mekd_plugin.networks import build
 from mekd_plugin.networks.generators import load_generator, sample_latent
 from mekd_plugin.plotting import figure_style, png
-from mekd_plugin.testing import DistillerContract
 from mekd_plugin.prediction import predict
+from mekd_plugin.testing import DistillerContract
 from mekd_plugin.training.evaluation import accuracy
 from mekd_plugin.training.recipe import Recipe
 from mekd_plugin.training.supervised import train_teacher

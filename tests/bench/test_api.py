@@ -3,12 +3,14 @@
 import importlib.util
 
 import pytest
+import torch
 
 import mekd_plugin as mekd
 from mekd_plugin.bench.api import benchmark, load_records
-from mekd_plugin.distiller import Needs
+from mekd_plugin.distiller import Distiller, Needs, Training
 from mekd_plugin.errors import InputError
 from mekd_plugin.functional import logit_mse
+from mekd_plugin.rows import NoiseRows
 from mekd_plugin.transfer import TransferSetDistiller
 
 SMALL = {
@@ -52,6 +54,58 @@ def test_names_of_ones_own_and_variants(tmp_path) -> None:
     variants = {"warm": {"method": "kd", "set": {"temperature": 8.0}}}
     results = benchmark(methods, out=tmp_path, variants=variants, **settings)
     assert sorted(run.label for run in results.runs) == ["cold", "mine", "warm"]
+
+
+class Pilfered(TransferSetDistiller):
+    """Asks about images of another domain."""
+
+    needs = Needs(responses="soft", leaves_edge="nothing of the edge", pool="other domain")
+
+    def losses(self, student, rows):
+        return {"loss": logit_mse(student(rows.images), rows.answers().scores())}
+
+
+class Through(Distiller):
+    """A white-box reference: needs no image, and differentiates through the teacher."""
+
+    needs = Needs(
+        responses="soft", leaves_edge="nothing of the edge", pool="none", queries="every step", in_step=True,
+        gradients=True,
+    )  # fmt: skip
+
+    def stages(self, teacher, images, student):
+        def step(rows, update, query):
+            seeds = rows.images.requires_grad_()
+            (slope,) = torch.autograd.grad(teacher.differentiate(seeds, stage="student").amax(dim=1).sum(), seeds)
+            found = (seeds + slope.sign()).detach().clamp(-1, 1)
+            loss = logit_mse(student(found), query(found).scores())
+            update({"student": loss})
+            return {"loss": loss.detach()}
+
+        noise = NoiseRows(*self.image_shape, seed=self.seed)
+        yield Training("student", noise, step, trains_student=True, batch_size=4)
+
+
+def test_a_pool_of_another_domain_and_a_white_box(tmp_path) -> None:
+    settings = {**SMALL, "seeds": [0]}
+    results = benchmark(
+        [Pilfered, Through, "kd"], out=tmp_path / "with", pool_dataset="digits", white_box=True, **settings
+    )
+    told = {run.label: run for run in results.runs}
+    assert {run.status for run in results.runs} == {"finished"}, [run.error for run in results.runs]
+    assert told["Pilfered"].pool == "other domain" and told["Pilfered"].leaves_edge == "nothing of the edge"
+    assert told["Through"].white_box and not told["kd"].white_box
+    assert (
+        told["Through"].queries.total == 2 * 4 * 20
+        and "white box: a reference" in (tmp_path / "with/table.md").read_text()
+    )
+    without = benchmark([Pilfered, Through, "kd"], out=tmp_path / "without", **settings)
+    reasons = {run.label: (run.status, run.error or "") for run in without.runs}
+    assert reasons["Pilfered"] == (
+        "not applicable",
+        "Pilfered asks about images of another domain: name them, --pool-dataset",
+    )
+    assert reasons["Through"][0] == "not applicable" and "--white-box" in reasons["Through"][1]
 
 
 def test_two_methods_of_one_name_are_refused(tmp_path) -> None:
