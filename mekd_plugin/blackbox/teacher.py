@@ -161,6 +161,14 @@ class BlackBox:
         """
         return self._query(images, self._stage if stage is None else stage, self._value_range)
 
+    def evaluate(self, images: Tensor, *, stage: str = "evaluation") -> Response:
+        """Ask about images to find out how good a student is, as :meth:`query` does.
+
+        They count as ``ledger.evaluation``, whatever the budget, and are kept in the journal like all others. The
+        errors are those of :meth:`query`, but for the budget.
+        """
+        return self._query(images, stage, self._value_range, evaluation=True)
+
     def sit_out(self, *, stage: str) -> None:
         """Take part in a question of several processes with no image of one's own.
 
@@ -193,22 +201,28 @@ class BlackBox:
 
         return TeacherModule(answer, self._ledger)
 
-    def keep(self, directory: str | Path | None, rank: int = 0) -> None:
+    def keep(self, directory: str | Path | None, rank: int = 0, *, at_least: int = 0) -> None:
         """Begin, or go on with, a run whose spending and answers are kept in ``directory``; None keeps it in memory.
 
         What was spent before counts as the stage ``"earlier runs"``. In a run of several processes set
         ``ledger.processes`` first; all of them call this together.
 
+        Args:
+            directory: of the run.
+            rank: of this process.
+            at_least: images that were sent by then, as the run's checkpoints and metrics say; where the ledger's file
+                knows of fewer it was damaged, and what is missing counts as ``"lost from the ledger"``, with a warning.
+
         Raises:
             InputError: the directory cannot be written.
-            CheckpointError: a file of the run in it is damaged.
+            CheckpointError: a file of the run in it is damaged, or its answers are another teacher's.
         """
         self.release()
         if directory is None:
             self._ledger.attach(None)
             return
-        journal = Journal(Path(directory) / f"journal-{rank}.bin")
-        self._ledger.attach(directory, rank, answered=journal.last_serial)
+        journal = Journal(Path(directory) / f"journal-{rank}.bin", self.identity)
+        self._ledger.attach(directory, rank, journal=journal, at_least=at_least)
         self._journal = journal
 
     def release(self) -> None:
@@ -218,35 +232,40 @@ class BlackBox:
         self._journal = None
         self._ledger.detach()
 
-    def _query(self, images: Tensor, stage: str, value_range: tuple[float, float] | None) -> Response:
+    def _query(
+        self, images: Tensor, stage: str, value_range: tuple[float, float] | None, *, evaluation: bool = False
+    ) -> Response:
         check_images(images, value_range)
         images = images.detach()
         sent = quantize_images(images, self._value_range) if self._quantize else images
-        return self._in_step(sent, image_hashes(sent), stage)
+        return self._in_step(sent, image_hashes(sent), stage, evaluation)
 
-    def _in_step(self, images: Tensor, fingerprints: Tensor, stage: str) -> Response:
+    def _in_step(self, images: Tensor, fingerprints: Tensor, stage: str, evaluation: bool = False) -> Response:
         """The answers to ``images``, in questions of ``batch_size``; every process asks as many, some of them empty."""
-        ahead = 0 if self._journal is None else self._journal.images_ahead
-        everyone = self._ledger.processes.gather(torch.tensor([[len(images), min(ahead, len(images))]]))
-        asked, kept = everyone.sum(dim=0).tolist()
-        self._ledger.check_budget(asked - kept, stage)  # refused as a whole, before its first part is sent
-        starts = range(0, int(everyone[:, 0].max()), self._batch_size)
-        parts = [slice(start, start + self._batch_size) for start in starts]
-        values = [self._question(images[part], fingerprints[part], stage).values for part in parts]
-        return Response(torch.cat(values), self._kind, self.num_classes)
+        with self._ledger.in_turn():
+            ahead = 0 if self._journal is None else self._journal.images_ahead
+            everyone = self._ledger.processes.gather(torch.tensor([[len(images), min(ahead, len(images))]]))
+            asked, kept = everyone.sum(dim=0).tolist()
+            if not evaluation:  # refused as a whole, before its first part is sent
+                self._ledger.check_budget(asked - kept, stage)
+            starts = range(0, int(everyone[:, 0].max()), self._batch_size)
+            parts = [slice(start, start + self._batch_size) for start in starts]
+            values = [self._question(images[part], fingerprints[part], stage, evaluation).values for part in parts]
+            return Response(torch.cat(values), self._kind, self.num_classes)
 
-    def _question(self, images: Tensor, fingerprints: Tensor, stage: str) -> Response:
+    def _question(self, images: Tensor, fingerprints: Tensor, stage: str, evaluation: bool) -> Response:
         """Intend, ask, check, keep, settle; or the answers of an interrupted life."""
         kept = None if self._journal is None else self._journal.replay(fingerprints, stage, self._kind)
         if kept is not None:
-            self._ledger.intend(fingerprints[:0], stage)  # other processes may have to ask: all take part in counting
+            # Other processes may have to ask: all take part in counting.
+            self._ledger.intend(fingerprints[:0], stage, evaluation=evaluation)
             self._ledger.settle()
             self._num_classes = kept.num_classes
             return kept.to(images.device)
-        serial = self._ledger.intend(fingerprints, stage)
+        serial = self._ledger.intend(fingerprints, stage, evaluation=evaluation)
         response = self._ask(images)
         if self._journal is not None:
-            self._journal.append(response, fingerprints, stage, serial)
+            self._journal.append(response, fingerprints, stage, serial, evaluation=evaluation)
         self._ledger.settle()
         return response
 

@@ -35,7 +35,13 @@ def public_style_training(teacher: nn.Module, images: torch.Tensor, epochs: int)
 def test_counts_every_augmented_view_in_every_epoch(probe, images):
     teacher = meter(probe)
     public_style_training(teacher, images, epochs=7)
-    assert teacher.ledger.as_record() == {"by_stage": {"module": 70}, "total": 70, "distinct": 70, "uncertain": 0}
+    assert teacher.ledger.as_record() == {
+        "by_stage": {"module": 70},
+        "total": 70,
+        "distinct": 70,
+        "uncertain": 0,
+        "evaluation": 0,
+    }
     assert probe.images == 70 and str(teacher.ledger) == "70 images sent, 70 distinct (module 70)"
     assert "70 images sent" in repr(teacher)
 
