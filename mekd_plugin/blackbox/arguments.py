@@ -20,7 +20,7 @@ def whole_number(name: str, value: Any, smallest: int, expected: str) -> int:
         InputError: it is something else; the message says ``expected``.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < smallest:
-        raise InputError(f"{name}={value!r}: expected a whole number of {expected}")
+        raise InputError(f"{name}={value!r}: expected a whole number {expected}")
     return int(value)
 
 

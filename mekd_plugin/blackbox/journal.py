@@ -102,6 +102,11 @@ class Journal:
         return self._first + len(self._entries)
 
     @property
+    def first(self) -> int:
+        """Number of the first question that the journal still holds; 0 before any checkpoint."""
+        return self._first
+
+    @property
     def images_ahead(self) -> int:
         """Images whose answers are kept from the present position on."""
         return sum(entry.images for entry in self._entries[max(0, self._position - self._first) :])
@@ -200,6 +205,9 @@ class Journal:
         self._entries = [replace(entry, offset=entry.offset - moved) for entry in kept]
         self._first, self._forgotten, self._start, self._length = position, forgotten, len(head), len(head) + len(rest)
         self._file = AppendedFile(self._path, self._length)
+
+    def __str__(self) -> str:
+        return f"the answers to {self.end - self._first} batches since the last checkpoint, in {self._path}"
 
     def close(self) -> None:
         """Let go of the file."""

@@ -80,7 +80,7 @@ class Ledger:
 
     def __init__(self, budget: int | None = None) -> None:
         if budget is not None:
-            budget = whole_number("budget", budget, 0, "images from 0, or None for no limit")
+            budget = whole_number("budget", budget, 0, "of images from 0, or None for no limit")
         self._budget = budget
         self.processes = Peers()
         self._spending = Spending()
@@ -138,6 +138,20 @@ class Ledger:
         before = set(stages[: stages.index(stage)] if stage in stages else stages) | {EARLIER, LOST}
         return self.budget - sum(count for name, count in self._spending.sent.items() if name in before)
 
+    def check_process(self) -> None:
+        """Refuse to count in a process that is a fork of the ledger's own.
+
+        Raises:
+            InputError: it is one.
+        """
+        if os.getpid() != self._owner:
+            raise InputError(
+                f"a teacher is asked in process {os.getpid()}, and its ledger is process {self._owner}'s, which would "
+                "never know: ask in the process that made the black box. In a Dataset with num_workers, return the "
+                "images and ask about the batch in the training loop; in processes of a launcher, make the black box "
+                "in each of them"
+            )
+
     @contextmanager
     def in_turn(self) -> Iterator[None]:
         """Within it no other thread asks: from the intention to the settled answer.
@@ -145,7 +159,7 @@ class Ledger:
         Raises:
             InputError: in a process that is a fork of the ledger's own, where nothing would be counted.
         """
-        self._check_process()
+        self.check_process()
         with self._lock:
             yield
 
@@ -217,7 +231,7 @@ class Ledger:
 
     def attach(
         self, directory: str | Path | None, rank: int = 0, *, journal: Journal | None = None, at_least: int = 0
-    ) -> None:
+    ) -> bool:
         """Begin, or go on with, a run whose spending is kept in ``directory``.
 
         Every ``ledger-<rank>.jsonl`` there is read; this process appends to its own. What this ledger had counted
@@ -231,15 +245,18 @@ class Ledger:
             at_least: images that all processes had sent, as other files of the run say; what is missing counts as the
                 stage ``"lost from the ledger"``, and as uncertain.
 
+        Returns:
+            Whether the run goes on: something had been asked in the directory before.
+
         Raises:
             InputError: the directory cannot be written.
             CheckpointError: a file in it is damaged.
         """
-        self._check_process()
+        self.check_process()
         self.detach()
         if directory is None:
             self._spending = self._spending.folded()
-            return
+            return False
         folder = writable_directory(Path(directory)).resolve()
         own = folder / f"ledger-{rank}.jsonl"
         own_spending = Spending()
@@ -258,6 +275,7 @@ class Ledger:
         for path in sorted(folder.glob("ledger-*.jsonl"), key=_rank_of):
             read_ledger(path, found)
         self.processes.gather(torch.zeros(1))  # ... and nobody goes on before everybody has read
+        goes_on = bool(found.total or found.evaluation or at_least)
         known = found if folder in self._attached else Spending()
         self._carry_over(found, known, write=rank == 0)
         self._attached.add(folder)
@@ -266,6 +284,7 @@ class Ledger:
             if rank == 0:
                 self._write_intent(Question(LOST, missing), NO_IMAGES)
             self._spending.send(Question(LOST, missing), NO_IMAGES)
+        return goes_on
 
     def detach(self) -> None:
         """Let go of the directory; what was counted stays counted."""
@@ -297,15 +316,6 @@ class Ledger:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._lock = threading.RLock()
-
-    def _check_process(self) -> None:
-        if os.getpid() != self._owner:
-            raise InputError(
-                f"a teacher is asked in process {os.getpid()}, and its ledger is process {self._owner}'s, which would "
-                "never know: ask in the process that made the black box. In a Dataset with num_workers, return the "
-                "images and ask about the batch in the training loop; in processes of a launcher, make the black box "
-                "in each of them"
-            )
 
     def _write_intent(self, question: Question, fingerprints: np.ndarray, serial: int | None = None) -> None:
         self._serial = self._serial + 1 if serial is None else serial
