@@ -3,8 +3,8 @@
 Hiding a teacher inside one process is a guard against mistakes, not security: a method cannot come upon a gradient, a
 feature or a parameter through this object or its answers. Code that digs through private names of this module will find
 the model, and so will hooks that it registers for every module of the process, torch's function and dispatch modes, its
-profiler, and Python's own means of looking at all objects, frames and threads. Images go in as plain tensors; tracing is
-refused.
+profiler, and Python's own means of looking at all objects, frames and threads. Images go in as plain tensors, and
+tracing is refused.
 """
 
 from __future__ import annotations
