@@ -171,7 +171,10 @@ def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = 
     watcher = SentImages(directory / "sent.npz", data.num_classes)
     boundary = WhiteBox if spec.white_box else BlackBox
     asked: Any = teacher if spec.white_box else watcher.wrap(teacher)
-    black_box = boundary(asked, spec.responses, data.num_classes, budget=spec.query_budget)
+    # What looks at the images on their way would otherwise be taken for the teacher.
+    known_as = None if isinstance(teacher, nn.Module) else f"{spec.teacher} {spec.teacher_digest or ''}".strip()
+    settings: dict[str, Any] = {"budget": spec.query_budget, "identity": known_as}
+    black_box = boundary(asked, spec.responses, data.num_classes, **settings)
 
     def evaluate(student: nn.Module) -> dict[str, float]:
         guesses = predict(student, data.test_images).argmax(dim=1)

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from mekd_plugin.errors import CheckpointError
 from mekd_plugin.files import write_atomically
 
-__all__ = ["DirectoryLock", "threads_of_run"]
+__all__ = ["DirectoryLock", "spent_by_then", "threads_of_run"]
 
 
 _HELD: WeakValueDictionary[Path, DirectoryLock] = WeakValueDictionary()
@@ -97,6 +97,23 @@ def threads_of_run(path: Path, signature: str) -> int:
             "another directory"
         )
     return threads
+
+
+def spent_by_then(directory: Path | None) -> int:
+    """Images that a kept run had sent by its last line of metrics; 0 where nothing tells."""
+    if directory is None:
+        return 0
+    largest = 0
+    try:
+        lines = (directory / "metrics.jsonl").read_bytes().splitlines()
+    except OSError:
+        return 0
+    for line in lines:
+        try:
+            largest = max(largest, int(json.loads(line).get("queries", 0)))
+        except (ValueError, TypeError, AttributeError):
+            continue
+    return largest
 
 
 def _difference(there: str, wanted: str) -> str:

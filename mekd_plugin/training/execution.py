@@ -25,7 +25,7 @@ from mekd_plugin.files import writable_directory, write_atomically
 from mekd_plugin.modes import mode_kept
 from mekd_plugin.rows import Rows
 from mekd_plugin.training.checkpoint import load_state, load_weights_into, save_state, save_weights
-from mekd_plugin.training.directory import DirectoryLock, threads_of_run
+from mekd_plugin.training.directory import DirectoryLock, spent_by_then, threads_of_run
 from mekd_plugin.training.evaluation import agreement
 from mekd_plugin.training.loop import Loop, stage_seed
 from mekd_plugin.training.metrics import Metrics
@@ -124,7 +124,7 @@ class Run:
                 content = {"signature": self.signature, "threads": torch.get_num_threads(), "version": __version__}
                 write_atomically(identity, json.dumps(content, indent=1).encode())
             metrics_path = directory / "metrics.jsonl" if self.processes.main else None
-        self.teacher.keep(directory, rank=self.processes.shard.rank)
+        self.teacher.keep(directory, rank=self.processes.shard.rank, at_least=spent_by_then(directory))
         board = directory / "tensorboard" if tensorboard and directory is not None else None
         self.loop = Loop(
             self.processes,
@@ -251,6 +251,8 @@ class Run:
     def train(self, index: int, stage: Training) -> None:
         """Train a stage in our own loop, or take over the outcome of another run, and keep it."""
         if not self.store.take_shared(stage):
+            if index == 0:  # what it answers is seen before anything long begins
+                self.teacher.probe(self.distiller.image_shape)
             self.log("stage %s begins", stage.name)
             began = time.perf_counter()
             self.loop.run(stage, self.student, self.teacher)
