@@ -34,8 +34,8 @@ napoleon_use_rtype = False
 # type that only stands in a signature need not be on these pages.
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:.*", r"(abc|importlib|torch|numpy|collections|pathlib|typing|contextlib)\..*"),
-    ("py:class", r"Module|Tensor|dict\[str|mekd_plugin\..*\._\w+"),
+    ("py:.*", r"(abc|importlib|torch|numpy|collections|pathlib|typing|contextlib|lightning|transformers)\..*"),
+    ("py:class", r"(nn\.)?Module|Tensor|dict\[str|mekd_plugin\..*\._\w+"),
     ("py:class", r"mekd_plugin\.(training\.processes\.Processes|transport\.samples\.Sample)"),
 ]
 _COLON = "\0"

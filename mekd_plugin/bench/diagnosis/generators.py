@@ -1,4 +1,4 @@
-"""Questions about the generator: is it the teacher's inverse, what are its cells, how far is the edge from the cloud?"""
+"""Questions about the generator: is it the teacher's inverse, what are its cells, how far is edge from cloud?"""
 
 from __future__ import annotations
 
