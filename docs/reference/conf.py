@@ -36,7 +36,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(abc|importlib|torch|numpy|collections|pathlib|typing|contextlib|lightning|transformers)\..*"),
     ("py:class", r"(nn\.)?Module|Tensor|dict\[str|mekd_plugin\..*\._\w+"),
-    ("py:class", r"mekd_plugin\.(training\.processes\.Processes|transport\.samples\.Sample)"),
+    ("py:class", r"mekd_plugin\.training\.(processes\.Processes|execution\.Run)"),
 ]
 _COLON = "\0"
 _NO_CODE_AFTER = re.compile(r"^$|^- |^\.\. |^\w+:$|::$")  # nothing, a list, a directive, a section, code already
