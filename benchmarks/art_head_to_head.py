@@ -38,8 +38,8 @@ from mekd_plugin.harness.art import SUITE, black_box_classifier
 from mekd_plugin.harness.art.guest import attack_of
 from mekd_plugin.harness.meter import Counted
 from mekd_plugin.networks import build
-from mekd_plugin.registry import available, distillers
 from mekd_plugin.prediction import predict
+from mekd_plugin.registry import available, distillers
 from mekd_plugin.training.evaluation import accuracy
 
 TEACHER, STUDENT = "lenet5", "lenet5_half"

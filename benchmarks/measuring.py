@@ -1,7 +1,13 @@
-"""How the benchmarks measure: arms by turns in one process, this machine's floor, peak memory in child processes."""
+"""How the benchmarks measure: arms by turns in one process, this machine's floor, peak memory in child processes.
+
+On a device that is named (``--device cuda``) there is no floor to hold a step against: there, :func:`on_device` takes
+the median of windows of steps, each closed by a synchronisation.
+"""
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
 import os
 import platform
@@ -10,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
 
+PRECISIONS = ("float32", "tf32", "bf16")
+
 Arm = Callable[[int], None]
 """Runs that many steps."""
 
@@ -26,9 +34,9 @@ Arm = Callable[[int], None]
 def compare(slow: Arm, fast: Arm, *, threads: int, rounds: int, steps: int) -> dict[str, Any]:
     """Milliseconds a step of both arms and of their floors, by turns in each round, so that a busy spell hits both.
 
-    Both clocks are kept: the wall's, and, on one thread, the processor's own, which other programs on a busy machine
-    disturb less. The floor of an arm is its multiply-adds at the best rate of this machine, that of a matrix product or
-    of a convolution of many channels, whichever is higher.
+    Wall-clock time is kept and, on one thread, processor time, which other programs on a busy machine disturb less.
+    The floor of an arm is its multiply-adds at the best rate of this machine, that of a matrix product or of a
+    convolution of many channels, whichever is higher.
     """
     torch.set_num_threads(threads)
     work = {"straightforward": multiply_adds(slow), "product": multiply_adds(fast)}
@@ -89,6 +97,67 @@ def print_peak_memory(arm: Arm, *, threads: int) -> None:
     print(json.dumps({"peak_mb": round(_peak_mb()), "steps_mb": round(_peak_mb() - before)}))
 
 
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """``--device`` and what goes with it."""
+    parser.add_argument(
+        "--device",
+        help="time this device instead (cuda, cuda:1, cpu), in every precision and memory format; kept only in --out",
+    )
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="with --device")
+    parser.add_argument("--out", type=Path, help="keep the record in this file, --quick or not")
+
+
+@contextlib.contextmanager
+def precision_of(name: str) -> Iterator[None]:
+    """Within it, float32 products are exact (``"float32"``) or may round to TensorFloat-32 (``"tf32"``, ``"bf16"``)."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name != "float32"
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def on_device(
+    arms: Mapping[tuple[str, str], Arm], device: str, *, images: int, rounds: int, steps: int
+) -> list[dict[str, Any]]:
+    """Milliseconds a step and images a second of each arm: the median of ``rounds`` windows of ``steps`` steps.
+
+    Args:
+        arms: by what they are called and their precision, one of ``PRECISIONS``.
+        device: waited for at both ends of a window.
+        images: the student or the players learn from in a step.
+        rounds: windows of each arm; the arms take turns.
+        steps: in a window.
+    """
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in arms}
+    for turn in range(rounds + 1):
+        for key, arm in arms.items():
+            with precision_of(key[1]):
+                synchronize(device)
+                began = time.perf_counter()
+                arm(steps)
+                synchronize(device)
+            if turn:  # the first window warms up
+                times[key].append(1000 * (time.perf_counter() - began) / steps)
+    return [
+        {
+            "arm": name,
+            "precision": precision,
+            "milliseconds_a_step": round(statistics.median(found), 3),
+            "range_of_windows": [round(min(found), 3), round(max(found), 3)],
+            "images_a_second": round(1000 * images / statistics.median(found)),
+        }
+        for (name, precision), found in times.items()
+    ]
+
+
+def synchronize(device: str) -> None:
+    """Wait until a GPU has done all that it was told to do; a CPU always has."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def environment() -> dict[str, Any]:
     """What the numbers depend on besides the code."""
     return {
@@ -100,13 +169,15 @@ def environment() -> dict[str, Any]:
     }
 
 
-def finish(name: str, record: Mapping[str, Any], *, keep: bool) -> None:
-    """Print the record, and keep it in ``results/benchmarks/NAME.json`` where it is to be kept."""
+def finish(name: str, record: Mapping[str, Any], *, keep: bool, out: Path | None = None) -> None:
+    """Print the record, and keep it in ``out``, or in ``results/benchmarks/NAME.json`` where it is to be kept."""
     text = json.dumps(record, indent=1)
     print(text)
-    if keep:
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / f"{name}.json").write_text(text + "\n")
+    if out is None and keep:
+        out = RESULTS / f"{name}.json"
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text + "\n")
 
 
 _MATRIX = torch.ones(1024, 1024)
@@ -133,7 +204,7 @@ _RATES: dict[str, tuple[Arm, int]] = {
 
 
 def _clocked(arm: Arm, steps: int) -> tuple[float, float]:
-    """Seconds a step by the wall's clock and by the processor's."""
+    """Seconds a step, wall-clock time and processor time."""
     wall, processor = time.perf_counter(), time.process_time()
     arm(steps)
     return (time.perf_counter() - wall) / steps, (time.process_time() - processor) / steps

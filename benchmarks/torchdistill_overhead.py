@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def timings(method: str, settings: dict[str, Any], rounds: int) -> dict[str, Any]:
-    """Milliseconds of a step, by the wall's clock and the processor's, and what the product's costs beyond the others'.
+    """Milliseconds of a step, wall-clock and processor time, and what the product's costs beyond the others'.
 
     The arms take turns, a step each, so that a busy spell hits all; a median over many single steps leaves those out
     in which another program came between.

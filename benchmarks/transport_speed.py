@@ -92,7 +92,7 @@ def scalable(x: Tensor, y: Tensor, order: Order) -> Estimate:
 
 
 def clocked(call: Callable[[], Any]) -> tuple[Any, tuple[float, float]]:
-    """What it answers, and its seconds by the wall's clock and by the processor's, all threads together."""
+    """What it answers, and its seconds, wall-clock time and the processor time of all threads together."""
     wall, processor = time.perf_counter(), time.process_time()
     answer = call()
     return answer, (time.perf_counter() - wall, time.process_time() - processor)

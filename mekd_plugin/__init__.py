@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         transport,
         views,
     )
+    from mekd_plugin.bench.api import benchmark, load_records
     from mekd_plugin.blackbox.bank import Bank
     from mekd_plugin.blackbox.meter import meter
     from mekd_plugin.blackbox.teacher import BlackBox
@@ -64,12 +65,14 @@ __all__ = [
     "accuracy",
     "available",
     "blackbox",
+    "benchmark",
     "create",
     "data",
     "distill",
     "errors",
     "functional",
     "host",
+    "load_records",
     "meter",
     "networks",
     "plan",
@@ -96,9 +99,11 @@ _HOMES = {
     "Training": "mekd_plugin.distiller",
     "accuracy": "mekd_plugin.training.evaluation",
     "available": "mekd_plugin.registry",
+    "benchmark": "mekd_plugin.bench.api",
     "create": "mekd_plugin.registry",
     "distill": "mekd_plugin.training.run",
     "host": "mekd_plugin.training.run",
+    "load_records": "mekd_plugin.bench.api",
     "meter": "mekd_plugin.blackbox.meter",
     "plan": "mekd_plugin.training.plan",
     "predict": "mekd_plugin.prediction",

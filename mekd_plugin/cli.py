@@ -78,7 +78,7 @@ def list_methods(
 
 
 @app.command()
-@flags_of(BenchConfig, skip=("hyperparameters",))
+@flags_of(BenchConfig, skip=("hyperparameters", "variants"))
 def bench(
     settings: Mapping[str, Any],
     assignments: Annotated[
@@ -107,12 +107,13 @@ def bench(
 
 
 _DISTILL_SKIPS = (
-    "dataset teacher student methods responses query_budget seeds hyperparameters jobs disjoint teacher_steps".split()
+    *("dataset", "teacher", "student", "methods", "responses", "query_budget", "seeds"),
+    *("hyperparameters", "variants", "jobs", "disjoint", "teacher_steps"),
 )
 
 
 @app.command()
-@flags_of(BenchConfig, skip=tuple(_DISTILL_SKIPS))
+@flags_of(BenchConfig, skip=_DISTILL_SKIPS)
 def distill(
     settings: Mapping[str, Any],
     teacher: Annotated[
@@ -192,10 +193,10 @@ def diagnose(
 @app.command()
 def harness(
     name: Annotated[
-        str | None, typer.Argument(metavar="SUITE", help="torchdistill, mdistiller, timm, art, ...")
+        str | None, typer.Argument(metavar="SUITE", help="timm, torchdistill, ...; a wrong name gets the list.")
     ] = None,
     command: Annotated[list[str] | None, typer.Argument(metavar="-- SCRIPT ARGUMENTS", help="Of the suite.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Say the suite's version, and what fits there.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Say its version, what fits there, what to do next.")] = False,
     meter: Annotated[bool, typer.Option("--meter", help="Count what the suite's own methods ask.")] = False,
     record: Annotated[
         bool, typer.Option("--record", help="Train in the suite and in our loop, and write it down.")
@@ -205,12 +206,12 @@ def harness(
     out: Annotated[Path, typer.Option("--out", help="Directory of the records.")] = Path("results/harness"),
 ) -> None:
     """Run a suite's own script with our methods known to it, or with a meter under its own."""
-    from mekd_plugin.harness import commands
+    from mekd_plugin.harness import available_suites, commands
 
     if page:
         print(commands.page(out), end="")
     elif name is None:
-        raise InputError("which suite? `mekd harness --help` names them")
+        raise InputError(f"which suite? One of {', '.join(available_suites())}")
     elif check:
         commands.check(name, console)
     elif record:

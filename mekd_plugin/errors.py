@@ -13,8 +13,10 @@ __all__ = [
     "MissingDependency",
     "NeedsNotMet",
     "QueryBudgetExceeded",
+    "Refused",
     "ReplayDiverged",
     "TeacherAnswerError",
+    "TeacherUnavailable",
     "UnknownName",
 ]
 
@@ -29,6 +31,17 @@ class InputError(MekdError, ValueError):
 
 class TeacherAnswerError(MekdError):
     """The teacher answered something that cannot be a response to the images sent."""
+
+
+class TeacherUnavailable(MekdError, ConnectionError, TimeoutError):
+    """The teacher did not answer in time, or could not be reached; the images may have arrived, so they count."""
+
+
+class Refused(TeacherUnavailable):
+    """A service says that it did no work (503, 429, connection refused): the images do not count.
+
+    A function that asks a service raises it; whoever raises it vouches for that.
+    """
 
 
 class QueryBudgetExceeded(MekdError):

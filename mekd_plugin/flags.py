@@ -56,21 +56,41 @@ def _flag(item: Field[Any]) -> inspect.Parameter:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), _Strict)  # noqa: S506 (a safe loader that refuses a key given twice)
     except OSError as error:
         raise InputError(f"--config {path}: {error.strerror}; expected a YAML file") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"--config {path} is no YAML: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"--config {path} holds {type(content).__name__}: expected lines such as `dataset: digits`")
     return {str(key).replace("-", "_"): value for key, value in content.items()}
 
 
+class _Strict(yaml.SafeLoader):
+    """Reads plain values only, and refuses a key that stands twice in one mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.YAMLError(f"{key.value!r} stands twice, the second time in line {key.start_mark.line + 1}")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def parse_assignment(text: str, owner: str | None = None) -> tuple[str, str, Any]:
     """``owner.name=value`` in parts; the value is read as YAML, so ``3`` is a number and ``true`` a truth."""
-    target, equals, value = text.partition("=")
-    found, dot, name = target.rpartition(".")
-    if not equals or not name or not (found or owner):
+    target, equals, written = text.partition("=")
+    first, _, rest = target.partition(".")
+    if owner is not None and first not in (owner, "recipe"):
+        first, rest = owner, target
+    if not equals or not first or not rest:
         form = "METHOD.NAME=VALUE" if owner is None else "NAME=VALUE"
-        raise InputError(f"--set {text}: expected {form}, such as {'mekd.' if owner is None else ''}style_dim=0")
-    return found or str(owner), name, yaml.safe_load(value)
+        example = "mekd.emulation.steps=2500" if owner is None else "emulation.steps=2500"
+        raise InputError(f"--set {text}: expected {form}, such as {example}")
+    try:
+        value = yaml.safe_load(written)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"--set {text}: the value is not YAML ({reason}); quote a text that holds : or [") from error
+    return first, rest, value

@@ -16,7 +16,7 @@ from mekd_plugin.errors import InputError
 
 __all__ = ["SCHEMA", "Queries", "Results", "RunRecord", "Seconds", "describe_environment"]
 
-SCHEMA = 1
+SCHEMA = 2
 _REPORTED_PACKAGES = ("mekd-plugin", "torch", "torchvision", "accelerate", "numpy", "scipy", "scikit-learn", "pot")
 
 
@@ -52,12 +52,14 @@ class Queries(_Json):
         total: images sent, repeats and views included.
         distinct: different images among them.
         uncertain: images that were sent, and whose answers a killed process lost.
+        evaluation: images asked about besides, to measure agreement on the test set; outside the budget.
     """
 
     by_stage: dict[str, int] = field(default_factory=dict)
     total: int = 0
     distinct: int = 0
     uncertain: int = 0
+    evaluation: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,17 @@ class RunRecord(_Json):
     """One run: its settings, what it cost, what came out. Accuracies and agreements are fractions in [0, 1].
 
     Attributes:
-        method: canonical name.
+        method: canonical name, or that of a class of one's own.
+        label: what tables and figures call it: the method's name, or that of a variant.
         seed: of the edge's images, the method and the student.
         dataset: name.
         teacher: as it was given.
         student: network name.
         responses: ``"soft"`` (logits), ``"probabilities"`` or ``"hard"``.
-        status: ``"finished"`` or ``"failed"``.
+        status: ``"finished"``, ``"failed"``, or ``"not applicable"`` where a rule takes the run out of the grid.
         signature: one line with every setting that decides the numbers, and the version.
         key: name of the run's directory.
-        error: why it failed.
+        error: why it failed, or why it is not applicable.
         teacher_accuracy: on the test set.
         student_accuracy: on the test set, after the last step.
         best_test_accuracy: the highest over the points of ``curve``: chosen *on the test set*, as many publications
@@ -93,7 +96,7 @@ class RunRecord(_Json):
         budget: limit on the queries; None where there was none.
         real_images: unlabelled images that the edge holds.
         split: where they come from: ``"teacher's training set"`` or ``"disjoint"`` from it.
-        pool: where the method's images come from: ``"edge"`` or ``"none"``.
+        pool: where the method's images come from: ``"edge"``, ``"other domain"`` or ``"none"``.
         leaves_edge: what was sent to the teacher.
         price: of the queries; None without ``price_per_1000``.
         white_box: whether the method needs the teacher's insides, so that it is only a reference.
@@ -101,6 +104,8 @@ class RunRecord(_Json):
         seconds: wall-clock time.
         peak_memory_mb: of the process, or of the GPU where one was used.
         test_images: size of the test set.
+        generator: how healthy the method's generator is; None for a method without one.
+        adapted_accuracy: on the test set, of predictions that were adapted to it at test time; None where none were.
         curve: test accuracy and agreement at points of the student's training, ``{"step", "accuracy", "agreement"}``.
         warnings: what the method has to say about its own health.
     """
@@ -111,8 +116,9 @@ class RunRecord(_Json):
     teacher: str
     student: str
     responses: str
-    status: Literal["finished", "failed"]
+    status: Literal["finished", "failed", "not applicable"]
     signature: str
+    label: str = ""
     key: str = ""
     error: str | None = None
     teacher_accuracy: float | None = None
@@ -132,6 +138,8 @@ class RunRecord(_Json):
     seconds: Seconds = field(default_factory=Seconds)
     peak_memory_mb: float | None = None
     test_images: int | None = None
+    generator: dict[str, Any] | None = None
+    adapted_accuracy: float | None = None
     curve: list[dict[str, float]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -155,7 +163,8 @@ class Results(_Json):
         environment: see :func:`describe_environment`.
         config: the benchmark's settings.
         runs: a record each.
-        summary: over the seeds, a row for each method and setting.
+        summary: over the seeds, a row for each label and setting.
+        comparisons: of labels that were declared beforehand.
         schema: of this file.
     """
 
@@ -163,7 +172,18 @@ class Results(_Json):
     config: dict[str, Any]
     runs: list[RunRecord]
     summary: list[dict[str, Any]]
+    comparisons: list[dict[str, Any]] = field(default_factory=list)
     schema: int = SCHEMA
+
+    def __str__(self) -> str:
+        lines = []
+        for row in self.summary:
+            accuracy = row["student_accuracy"]
+            shown = "-" if accuracy is None else f"{100 * accuracy['mean']:.2f} %"
+            lines.append(
+                f"{row['label']:<24} {row['dataset']:<14} {row['responses']:<6} {shown:>9}  {row['finished']} runs"
+            )
+        return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
         """With the schema number first."""

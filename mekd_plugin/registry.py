@@ -28,13 +28,14 @@ __all__ = [
     "available",
     "create",
     "distillers",
+    "emulations",
     "instantiate",
     "method_name",
     "settings_of",
     "unknown_name",
 ]
 
-_GROUP, _ALIASES = "mekd.distillers", "mekd.aliases"
+_GROUP, _ALIASES, _EMULATIONS = "mekd.distillers", "mekd.aliases", "mekd.emulations"
 _VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 _BASE = "mekd_plugin.distiller:Distiller"
 
@@ -49,7 +50,7 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> UnknownName:
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a method without importing it.
+    """What is known of a name without importing what it stands for.
 
     Attributes:
         name: canonical, as it stands in every record.
@@ -65,14 +66,18 @@ class Entry:
 
 
 class Registry:
-    """Methods by name.
+    """Methods, or other things that packages bring, by name.
 
     Args:
-        entries: entry points whose values are classes.
+        entries: entry points whose values are ``package.module:attribute``, of a method its class.
         aliases: entry points whose values are canonical names.
+        what: a word for errors.
     """
 
-    def __init__(self, entries: Iterable[EntryPoint], aliases: Iterable[EntryPoint] = ()) -> None:
+    def __init__(
+        self, entries: Iterable[EntryPoint], aliases: Iterable[EntryPoint] = (), *, what: str = "method"
+    ) -> None:
+        self._what = what
         self._owners: dict[str, list[Entry]] = defaultdict(list)
         for point in entries:
             self._owners[point.name].append(Entry(point.name, point.value, _owner(point)))
@@ -81,7 +86,7 @@ class Registry:
             self._aliases[point.name].append(Entry(point.name, point.value, _owner(point)))
 
     def entries(self) -> list[Entry]:
-        """Every method, sorted by name.
+        """Every name's, sorted.
 
         Raises:
             MekdError: two packages claim one name.
@@ -100,13 +105,31 @@ class Registry:
             MekdError: two packages claim it.
         """
         if name not in self._owners and name not in self._aliases:
-            raise unknown_name("method", name, [*self._owners, *self._aliases])
+            raise unknown_name(self._what, name, [*self._owners, *self._aliases])
         entry = self._single(name)
         if name in self._owners:
             return name
         if entry.target not in self._owners:
-            raise unknown_name(f"method (to which {entry.owner} points the alias {name!r})", entry.target, self._owners)
+            what = f"{self._what} (to which {entry.owner} points the alias {name!r})"
+            raise unknown_name(what, entry.target, self._owners)
         return entry.target
+
+    def entry(self, name: str) -> Entry:
+        """What is known of ``name``, which may be an alias.
+
+        Raises:
+            MekdError: as :meth:`canonical`.
+        """
+        return self._single(self.canonical(name))
+
+    def load(self, name: str) -> Any:
+        """What the entry point of ``name`` names, imported.
+
+        Raises:
+            MekdError: as :meth:`canonical`; or it cannot be imported.
+        """
+        entry = self.entry(name)
+        return _load(entry.target, f"{entry.name!r} of {entry.owner}")
 
     def get(self, name: str) -> type[Distiller]:
         """The class of a method.
@@ -116,8 +139,7 @@ class Registry:
             MekdError: two packages claim the name, or its target cannot be imported.
             InputError: the target is not a Distiller.
         """
-        entry = self._single(self.canonical(name))
-        base, target = _load(_BASE, "the base class"), _load(entry.target, f"{entry.name!r} of {entry.owner}")
+        entry, base, target = self.entry(name), _load(_BASE, "the base class"), self.load(name)
         if not (isinstance(target, type) and issubclass(target, base)):
             raise InputError(
                 f"method {entry.name!r} of {entry.owner}: {entry.target} is {target!r}, expected a subclass of "
@@ -152,7 +174,7 @@ class Registry:
         claims = [*self._owners.get(name, []), *self._aliases.get(name, [])]
         if len(claims) > 1:
             owners = " and ".join(f"{claim.owner} ({claim.target})" for claim in claims)
-            raise MekdError(f"the method name {name!r} is claimed by {owners}: uninstall one, or rename it there")
+            raise MekdError(f"the {self._what} name {name!r} is claimed by {owners}: uninstall one, or rename it there")
         return claims[0]
 
 
@@ -184,6 +206,11 @@ def _load(target: str, what: str) -> Any:
 def distillers() -> Registry:
     """The methods of every installed package, as they stand now."""
     return Registry(entry_points(group=_GROUP), entry_points(group=_ALIASES))
+
+
+def emulations() -> Registry:
+    """The ways in which MEKD's generator can come to be, of every installed package."""
+    return Registry(entry_points(group=_EMULATIONS), what="emulation")
 
 
 def available() -> list[str]:

@@ -75,8 +75,14 @@ class TestBench:
         ("words", "error", "message"),
         [
             (["--methods", "mekt"], UnknownName, "unknown method 'mekt'.*did you mean 'mekd'"),
-            (["--steps", "many"], InputError, "steps='many': expected int"),
-            (["--set", "style_dim"], InputError, "--set style_dim: expected METHOD.NAME=VALUE"),
+            (["--steps", "many"], InputError, "steps='many': expected a whole number"),
+            (["--set", "image_weight"], InputError, "--set image_weight: expected METHOD.NAME=VALUE"),
+            (["--set", "mekd.queries=["], InputError, "the value is not YAML"),
+            (["--set", "mekd.queries=!!python/name:os.system"], InputError, "the value is not YAML"),
+            (["--set", "mekd.gan_steps=3"], InputError, "gan_steps of mekd is now .*--set METHOD.emulation.steps=3"),
+            (["--set", "mekd.emulation.stpes=3"], InputError, "'stpes'.*did you mean 'steps'"),
+            (["--seeds", "1" + 23 * "0"], InputError, "expected a whole number from 0 to"),
+            (["--validation", "nan"], InputError, "validation='nan': expected a number"),
             (["--set", "kd.tempereture=3", "--methods", "kd"], InputError, "tempereture.*did you mean 'temperature'"),
             (["--dataset", "digit"], UnknownName, "unknown data set 'digit'"),
             (["--student", "resnet9"], UnknownName, "unknown network 'resnet9'"),
@@ -93,13 +99,19 @@ class TestBench:
         ("content", "message"),
         [
             ("- 1\n", "holds list: expected"),
-            ("a: [", "is no YAML"),
+            ("a: [", "is not YAML"),
+            ("steps: 3\nsteps: 4", "'steps' stands twice, the second time in line 2"),
             ("stepps: 3", "did you mean 'steps'"),
         ],
     )
     def test_bad_files(self, content, message, tmp_path) -> None:
         (tmp_path / "bad.yaml").write_text(content)
         with pytest.raises(MekdError, match=message):
+            call("bench", "--config", str(tmp_path / "bad.yaml"), "--dry-run")
+
+    def test_a_file_that_is_not_text(self, tmp_path) -> None:
+        (tmp_path / "bad.yaml").write_bytes(bytes(range(256)))
+        with pytest.raises(InputError, match="is not YAML"):
             call("bench", "--config", str(tmp_path / "bad.yaml"), "--dry-run")
 
     def test_a_missing_file(self, tmp_path) -> None:

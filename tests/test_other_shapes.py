@@ -264,6 +264,17 @@ def test_a_host_refuses_what_its_loop_cannot_carry(method):
     assert toy.count == 0
 
 
+def test_a_step_of_its_own_that_was_not_declared_is_refused_too():
+    class Undeclared(ForwardDifferences):
+        needs = Needs(responses="soft", leaves_edge="nothing of the edge", pool="none", queries="every step")
+
+    boundary = mekd.BlackBox(ToyTeacher(), "logits", CLASSES)
+    with pytest.raises(
+        NeedsNotMet, match=r"Undeclared takes a step of its own in stage 'student'.*Needs\(in_step=True\)"
+    ):
+        mekd.host(toy_student(), boundary, method=Undeclared, image_shape=SHAPE, progress=False)
+
+
 def test_a_white_box_is_said_by_name_and_counted():
     settings = {"image_shape": SHAPE, "recipe": Recipe(steps=3, batch_size=8), "progress": False, "method": Through}
     with pytest.raises(NeedsNotMet, match="Through differentiates through the teacher, .* --white-box"):

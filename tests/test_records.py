@@ -20,7 +20,7 @@ def test_a_record_survives_json() -> None:
 def test_results_survive_json_and_begin_with_the_schema() -> None:
     results = Results({"python": "3"}, {"seeds": [0]}, [RECORD], [{"method": "kd"}])
     content = json.loads(json.dumps(results.to_json()))
-    assert next(iter(content)) == "schema" and content["schema"] == SCHEMA == 1
+    assert next(iter(content)) == "schema" and content["schema"] == SCHEMA == 2
     assert Results.from_json(content) == results
 
 
@@ -32,7 +32,7 @@ def test_every_promised_key_is_there() -> None:
     )
     content = RECORD.to_json()
     assert set(promised.split()) <= set(content)
-    assert set(content["queries"]) == {"by_stage", "total", "distinct", "uncertain"}
+    assert set(content["queries"]) == {"by_stage", "total", "distinct", "uncertain", "evaluation"}
     assert set(content["seconds"]) == {"prepare", "distill"}
 
 
@@ -53,8 +53,8 @@ def test_something_else_is_no_record() -> None:
 
 
 def test_another_schema_is_refused() -> None:
-    with pytest.raises(InputError, match="results with schema 2: this version reads schema 1"):
-        Results.from_json({"schema": 2})
+    with pytest.raises(InputError, match="results with schema 1: this version reads schema 2"):
+        Results.from_json({"schema": 1})
 
 
 def test_the_environment_names_no_host_and_no_user() -> None:

@@ -44,7 +44,7 @@ from torch import nn
 
 import mekd_plugin as mekd
 from mekd_plugin.files import bundled
-from mekd_plugin.harness import SUITES, find_suite
+from mekd_plugin.harness import available_suites, find_suite
 from mekd_plugin.harness.meter import Counted
 from mekd_plugin.training.checkpoint import save_weights
 
@@ -159,9 +159,9 @@ DOORS = {
     "kd_lib": "its base class BaseClass",
     "repdistiller": "none: a launcher that puts our loss where its script looks for one",
 }
-assert set(DOORS) >= set(SUITES)
-for name in SUITES:
-    print(f"{name:13}{DOORS[name]}")
+assert set(DOORS) <= set(available_suites())
+for name, door in DOORS.items():
+    print(f"{name:13}{door}")
 
 # %% [markdown]
 # And if yours is not among them: `mekd.register(into=...)` fills any dictionary, or calls any decorator, with one entry

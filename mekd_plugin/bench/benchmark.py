@@ -11,13 +11,17 @@ from typing import Any
 
 import torch
 
-from mekd_plugin.bench.executors.local import Job, Runner, teacher_jobs
-from mekd_plugin.bench.grid import BenchConfig, RunSpec, expand, kind_of_teacher
+from mekd_plugin.bench.executors.executor import Event, Executor, Job, execute, same_teacher, teacher_jobs
+from mekd_plugin.bench.executors.in_process import InProcessExecutor
+from mekd_plugin.bench.executors.local import LocalExecutor
+from mekd_plugin.bench.grid import BenchConfig, Cell, RunSpec, cells, expand, kind_of_teacher
+from mekd_plugin.bench.grid_check import check_grid
 from mekd_plugin.bench.pricing import price_of
 from mekd_plugin.bench.report import write_report
 from mekd_plugin.bench.statistics import summarize
 from mekd_plugin.bench.store import Store
-from mekd_plugin.bench.worker import Place, edge_of, load_data, recipe_of
+from mekd_plugin.bench.worker import Method, Place, blank_record, edge_of, load_data, pool_of, recipe_of
+from mekd_plugin.blackbox.whitebox import WhiteBox
 from mekd_plugin.errors import InputError, MekdError
 from mekd_plugin.networks import build
 from mekd_plugin.records import Results, RunRecord, describe_environment
@@ -53,45 +57,82 @@ class Benchmark:
     Args:
         config: the settings.
         out: directory of the results.
+        methods: classes or instances to compare as well, by the names that tables will call them. They run in this
+            process, and everything else with them, since no other process could import them.
 
     Raises:
-        InputError: the device is not there.
+        InputError: a device is not there, or a name is taken.
     """
 
-    def __init__(self, config: BenchConfig, out: Path) -> None:
-        self.config, self.out = config, out
-        device = Processes.join(config.device).device
-        self.specs = expand(config, device=device.type)
-        self.place = Place(str(out), str(device), config.data_root, config.download)
-        self.jobs = config.jobs or (max(1, _cores() // config.threads) if device.type == "cpu" else 1)
+    def __init__(self, config: BenchConfig, out: Path, methods: Mapping[str, Method] | None = None) -> None:
+        self.config, self.out, self.methods = config, out, dict(methods or {})
+        names = config.device.split(",")
+        self.devices = [str(Processes.join(name.strip()).device) for name in names]
+        kinds = {name.partition(":")[0] for name in self.devices}
+        if len(kinds) != 1:
+            raise InputError(f"device={config.device}: expected devices of one kind, since others round differently")
+        columns = cells(config)
+        if taken := {cell.label for cell in columns} & set(self.methods):
+            raise InputError(f"{', '.join(sorted(taken))}: a method or variant of the grid has that name already")
+        columns += [Cell(name, name, {}) for name in self.methods]
+        kind = kinds.pop()
+        self.specs = expand(config, device=kind, columns=columns)
+        self.place = Place(str(out), self.devices[0], config.data_root, config.download)
+        side_by_side = max(1, _cores() // config.threads) if kind == "cpu" else len(self.devices)
+        self.jobs = 1 if self.methods else config.jobs or side_by_side
+
+    def check(self) -> dict[str, str]:
+        """Look at the whole grid before anything is trained or asked.
+
+        Returns:
+            The keys of the runs that a rule takes out, each with the reason.
+
+        Raises:
+            MekdError: something that no run could use.
+        """
+        return check_grid(self.specs, self.place, self.methods)
 
     def plan(self, *, observe: Callable[[RunSpec], None] = lambda spec: None) -> list[Planned]:
         """Rehearse each setting for a few steps; the teacher is neither trained nor asked, nothing is written."""
+        ruled_out = self.check()
         groups: dict[str, list[RunSpec]] = {}
         for spec in self.specs:
-            groups.setdefault(replace(spec, seed=0).key, []).append(spec)
+            if spec.key not in ruled_out:
+                groups.setdefault(replace(spec, seed=0).key, []).append(spec)
         planned = []
+        threads = torch.get_num_threads()
         torch.set_num_threads(self.config.threads)
         for specs in groups.values():
             spec = specs[0]
             observe(spec)
             data = load_data(spec, self.place)
+            student = build(spec.student, data.num_classes, data.image_shape, seed=spec.seed)
+            settings: dict[str, Any] = {"budget": spec.query_budget}
+            asked: Any = _nobody
+            if spec.white_box:
+                # Of the right kind and shape; what it answers does not matter to a plan.
+                stand_in = build(spec.student, data.num_classes, data.image_shape, seed=spec.seed)
+                asked = WhiteBox(stand_in, spec.responses, data.num_classes, **settings)
+                settings = {}
+            else:
+                settings |= {"responses": spec.responses}
             foreseen = plan(
-                build(spec.student, data.num_classes, data.image_shape, seed=spec.seed),
-                _nobody,
+                student,
+                asked,
                 edge_of(spec, data).images,
-                spec.method,
-                responses=spec.responses,
+                self.methods.get(spec.method, spec.method),
                 num_classes=data.num_classes,
-                budget=spec.query_budget,
                 preset=spec.preset,
                 recipe=recipe_of(spec),
                 seed=spec.seed,
                 device=self.place.device,
+                pool=pool_of(spec, self.place),
                 price_per_1000=self.config.price_per_1000,
+                **settings,
                 **spec.hyperparameters,
             )
             planned.append(Planned(spec, len(specs), foreseen))
+        torch.set_num_threads(threads)
         return planned
 
     def evaluation_queries(self) -> dict[str, int]:
@@ -102,11 +143,12 @@ class Benchmark:
                 asked[spec.teacher] = len(load_data(spec, self.place).test_images)
         return asked
 
-    def execute(self, *, resume: bool, observe: Callable[[str, Job | None, str | None], None]) -> Results:
+    def execute(self, *, resume: bool, observe: Event) -> Results:
         """Do what is not done yet, and write the report.
 
         Raises:
-            InputError: ``out`` cannot be written, or holds results and ``resume`` is false.
+            InputError: ``out`` cannot be written, or holds results and ``resume`` is false; or a setting that no run
+                could use.
             KeyboardInterrupt: after the workers were stopped in a state to go on from.
         """
         store = Store(self.out, resume=resume)
@@ -114,26 +156,40 @@ class Benchmark:
         known = _known_results(self.out, self.settings())
         if not pending and known is not None:
             return known
-        load_data(self.specs[0], self.place)  # missing data should be said at once, and once
-        runner = Runner(store, self.place, self.jobs, observe)
-        prepared = teacher_jobs(pending)
-        failed = runner.execute(prepared)
-        ready = []
+        ruled_out = self.check()
         for spec in pending:
-            reason = next((failed[job] for job in failed if _same_teacher(job.spec, spec)), None)
-            if reason is None:
-                ready.append(Job("run", spec))
-            else:
-                runner.fail(spec, f"the teacher could not be prepared: {reason}")
-                observe("end", Job("run", spec), reason)
-        runner.execute(ready)
+            if spec.key in ruled_out:
+                blank = blank_record(spec, self.methods, status="not applicable", error=ruled_out[spec.key])
+                store.write(blank)
+        pending = [spec for spec in pending if spec.key not in ruled_out]
+        executor = self._executor(store)
+        try:
+            failed = execute(executor, teacher_jobs(pending), observe)
+            ready = []
+            for spec in pending:
+                reason = next((failed[job] for job in failed if same_teacher(job.spec, spec)), None)
+                if reason is None:
+                    ready.append(Job("run", spec))
+                else:
+                    reason = f"the teacher could not be prepared: {reason}"
+                    store.write(blank_record(spec, self.methods, error=reason))
+                    observe("end", Job("run", spec), reason)
+            execute(executor, ready, observe)
+        finally:
+            executor.stop()
         results = self._results(store)
         write_report(store, results)
         return results
 
+    def _executor(self, store: Store) -> Executor:
+        if self.methods:
+            return InProcessExecutor(self.place, self.methods)
+        return LocalExecutor(store, self.place, self.jobs, self.devices)
+
     def settings(self) -> dict[str, Any]:
         """The settings as they stand in the results, with the recipe that the preset and they amount to."""
-        return {**self.config.to_json(), "recipe": asdict(recipe_of(self.specs[0]))}
+        own = {"own_methods": sorted(self.methods)} if self.methods else {}
+        return {**self.config.to_json(), **own, "recipe": asdict(recipe_of(self.specs[0]))}
 
     def strangers(self) -> int:
         """Recorded runs in ``out`` that belong to other settings, and are left out of the results."""
@@ -157,10 +213,6 @@ def _cores() -> int:
 
 def _nobody(images: torch.Tensor) -> torch.Tensor:
     raise MekdError("a plan asked the teacher")
-
-
-def _same_teacher(one: RunSpec, other: RunSpec) -> bool:
-    return len(teacher_jobs([one, other])) == 1
 
 
 def _known_results(out: Path, settings: Mapping[str, Any]) -> Results | None:

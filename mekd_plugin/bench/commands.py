@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from mekd_plugin.bench.benchmark import Benchmark, Planned, failures
 from mekd_plugin.bench.display import Display
 from mekd_plugin.bench.grid import BenchConfig, kind_of_teacher
 from mekd_plugin.bench.pricing import format_price, price_of
-from mekd_plugin.bench.store import Store
+from mekd_plugin.bench.store import Store, write_record
 from mekd_plugin.bench.table import FAIR_PLAY, interval_note, panels, terminal
 from mekd_plugin.bench.teachers import LabelledImages, load_teacher, trained_teacher
-from mekd_plugin.bench.worker import edge_of, load_data, recipe_of
+from mekd_plugin.bench.worker import blank_record, edge_of, load_data, pool_of, recipe_of, record_of
 from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.blackbox.whitebox import WhiteBox
 from mekd_plugin.data.datasets import load
 from mekd_plugin.errors import InputError
 from mekd_plugin.files import writable_directory
@@ -40,10 +42,11 @@ def bench(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, consol
     benchmark = Benchmark(config, out)
     if dry_run:
         with console.status("rehearsing a few steps of each setting") as status:
-            planned = benchmark.plan(observe=lambda spec: status.update(f"rehearsing {spec.method}"))
+            planned = benchmark.plan(observe=lambda spec: status.update(f"rehearsing {spec.label}"))
         _print_plan(planned, config, benchmark.jobs, benchmark.evaluation_queries(), console)
         return 0
     store = Store(out, resume=resume)
+    benchmark.check()
     pending = sum(not store.finished(spec.key) for spec in benchmark.specs)
     console.print(
         f"{len(benchmark.specs)} runs, {pending} of them to be done, {benchmark.jobs} side by side on "
@@ -75,21 +78,25 @@ def distill(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, onnx
     torch.set_num_threads(spec.threads)
     data = load_data(spec, place)
     asked = load_teacher(spec.teacher, num_classes=data.num_classes, image_shape=data.image_shape)
-    spec.keep(out, place.data_root)
+    if not (out / "run.json").exists():  # that of a run which is there already is not overwritten
+        spec.keep(writable_directory(out), place.data_root)
+    boundary = WhiteBox if spec.white_box else BlackBox
+    edge = edge_of(spec, data).images
     result = distill_once(
         build(spec.student, data.num_classes, data.image_shape, seed=spec.seed),
-        BlackBox(
-            asked,
+        boundary(
+            asked,  # type: ignore[arg-type]  # a white box says itself that it wants a module
             spec.responses,
             data.num_classes,
             budget=spec.query_budget,
             device=place.device if isinstance(asked, nn.Module) else None,
         ),
-        edge_of(spec, data).images,
+        edge,
         spec.method,
         preset=spec.preset,
         recipe=recipe_of(spec),
         seed=spec.seed,
+        pool=pool_of(spec, place),
         directory=out,
         resume=resume,
         device=place.device,
@@ -97,11 +104,21 @@ def distill(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, onnx
         **spec.hyperparameters,
     )
     share = accuracy(result.student, data.test_images, data.test_labels)
+    record = record_of(
+        blank_record(spec),
+        result,
+        last={"accuracy": share},
+        teacher_accuracy=None,
+        real_images=len(edge),
+        test_images=len(data.test_images),
+    )
+    price = price_of(result.ledger.total, config.price_per_1000)
+    write_record(out / "record.json", replace(record, price=price))
     held_out = result.held_out_agreement
     lines = [
         f"test accuracy {100 * share:.2f} %"
         + ("" if held_out is None else f"; agreement with the teacher on held-out answers {100 * held_out:.2f} %"),
-        f"{result.ledger}; price {format_price(price_of(result.ledger.total, config.price_per_1000))}",
+        f"{result.ledger}; price {format_price(price)}",
         *(f"warning: {warning}" for warning in result.report.get("warnings", [])),
         f"student: {out / 'student.safetensors'}",
     ]
@@ -161,7 +178,7 @@ def _print_plan(
     for entry in planned:
         stages = ", ".join(f"{stage} {count:,}" for stage, count in entry.plan.queries.items()) or "none"
         spec = entry.spec
-        name = f"{spec.method} on {spec.dataset}, {spec.responses}"
+        name = f"{spec.label} on {spec.dataset}, {spec.responses}"
         price = format_price(price_of(entry.queries, config.price_per_1000))
         table.add_row(name, stages, str(entry.seeds), f"{entry.queries:,}", price, f"{entry.plan.seconds:,.0f}")
     queries = sum(entry.queries for entry in planned)

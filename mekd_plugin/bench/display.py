@@ -13,7 +13,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from mekd_plugin.bench.executors.local import Job, latest_metrics
+from mekd_plugin.bench.executors.executor import Job
+from mekd_plugin.bench.executors.local import latest_metrics
 
 __all__ = ["Display"]
 
@@ -50,7 +51,7 @@ class Display:
             self._live.stop()
 
     def observe(self, event: str, job: Job | None, error: str | None) -> None:
-        """What the runner calls."""
+        """What the loop over the jobs calls."""
         if job is not None and event == "start":
             self._began[job] = time.monotonic()
         if job is not None and event == "end":

@@ -61,7 +61,7 @@ class Sent(NamedTuple):
 def dots(records: Sequence[RunRecord]) -> list[Dots]:
     """Each method's runs."""
     found = []
-    for method, runs in _by_method(records).items():
+    for method, runs in _by_label(records).items():
         values = [run.student_accuracy for run in runs if run.student_accuracy is not None]
         if values:
             found.append(Dots(method, values, _interval(values, runs)))
@@ -71,7 +71,7 @@ def dots(records: Sequence[RunRecord]) -> list[Dots]:
 def curves(records: Sequence[RunRecord]) -> list[Curve]:
     """Each method's learning curve at the steps that all of its seeds have."""
     found = []
-    for method, runs in _by_method(records).items():
+    for method, runs in _by_label(records).items():
         points = [{point["step"]: point["accuracy"] for point in run.curve} for run in runs if run.curve]
         steps = sorted(set.intersection(*(set(run) for run in points))) if points else []
         if steps:
@@ -84,7 +84,7 @@ def curves(records: Sequence[RunRecord]) -> list[Curve]:
 def spending(records: Sequence[RunRecord]) -> list[Spending]:
     """Each method's accuracy against its queries; runs that asked nothing have no place on a logarithmic axis."""
     found = []
-    for method, runs in _by_method(records).items():
+    for method, runs in _by_label(records).items():
         points = []
         for budget in dict.fromkeys(run.budget for run in runs):
             group = [run for run in runs if run.budget == budget and run.student_accuracy is not None]
@@ -101,7 +101,7 @@ def spending(records: Sequence[RunRecord]) -> list[Spending]:
 def sent(records: Sequence[RunRecord], directory: Callable[[str], Path]) -> list[Sent]:
     """What each method's first seed sent, where it was kept in ``sent.npz`` of the run's directory."""
     found = []
-    for method, runs in _by_method(records).items():
+    for method, runs in _by_label(records).items():
         path = directory(runs[0].key) / "sent.npz"
         if path.exists():
             with np.load(path) as kept:
@@ -130,7 +130,7 @@ def draw_all(
     every = [record for record in every_budget if record.status == "finished"]
     teacher = next((record.teacher_accuracy for record in done if record.teacher_accuracy is not None), None)
     # Fixed by the methods, so that a method keeps its colour in every figure.
-    methods = list(_by_method(every))
+    methods = list(_by_label(every))
     look = dict(zip(methods, zip(colours(len(methods), theme), markers(len(methods)), strict=True), strict=True))
     drawings: dict[str, tuple[Sequence[object], Callable[..., Figure]]] = {
         "accuracy": (dots(done), partial(_draw_dots, teacher=teacher)),
@@ -286,8 +286,8 @@ def _interval(values: Sequence[float], runs: Sequence[RunRecord]) -> Interval:
     return mean_interval(values)
 
 
-def _by_method(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+def _by_label(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
-        groups.setdefault(record.method, []).append(record)
+        groups.setdefault(record.label or record.method, []).append(record)
     return groups

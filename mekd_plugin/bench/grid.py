@@ -5,24 +5,37 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import InitVar, asdict, dataclass, field, fields
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from mekd_plugin.checks import as_number, as_whole
 from mekd_plugin.errors import CheckpointError, InputError
 from mekd_plugin.files import writable_directory, write_atomically
 from mekd_plugin.registry import distillers, unknown_name
 from mekd_plugin.version import __version__
 
-__all__ = ["BenchConfig", "RunSpec", "expand", "kind_of_teacher", "setting"]
+__all__ = ["BenchConfig", "Cell", "RunSpec", "Variant", "cells", "expand", "kind_of_teacher", "setting"]
 
 
 def setting(default: Any, help: str, **metadata: Any) -> Any:  # noqa: A002 (the command line's own word)
     """A field of a configuration that is a flag of the command line and a key of its YAML file too."""
     return field(default=default, metadata={"help": help, **metadata})
+
+
+class Variant(NamedTuple):
+    """A method under a name of its own, with settings of its own: an ablation, or an old version beside a new one.
+
+    Attributes:
+        method: canonical name.
+        settings: hyperparameters, beside those that the grid gives the method.
+    """
+
+    method: str
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -51,31 +64,45 @@ class BenchConfig:
     preset: str = setting("quick", "quick (sized for a CPU) or paper: methods' hyperparameters and training recipe.")
     steps: int | None = setting(None, "Student steps; default: the preset's.")
     validation: float = setting(0.02, "Share of the answers that is held out to validate the student without labels.")
+    variants: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict,
+        metadata={"help": "Methods under names of their own: LABEL: {method: NAME, set: {HYPERPARAMETER: VALUE}}."},
+    )
+    pool_dataset: str | None = setting(None, "Images of another domain, for methods that ask about such.")
+    white_box: bool = setting(False, "Let methods that differentiate through the teacher do so: references, marked.")
     seeds: tuple[int, ...] = setting((0, 1, 2), "Each has its own edge images, generator and student.")
     hyperparameters: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict,
         metadata={"help": "Overrides: METHOD.NAME=VALUE, or recipe.NAME=VALUE for every student's training."},
     )
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...; several, as in cuda:0,cuda:1, take turns.")
     threads: int = setting(1, "CPU threads of a run; another number rounds differently.")
     jobs: int | None = setting(None, "Runs side by side; default: one a core on a CPU, one on a GPU.", place=True)
     price_per_1000: float | None = setting(1.5, "Price of 1,000 queries, for the table.", place=True)
 
-    def __post_init__(self) -> None:
+    own: InitVar[bool] = False
+
+    def __post_init__(self, own: bool) -> None:
         for name in ("dataset", "teacher", "student", "methods", "responses", "query_budget", "seeds"):
             values = getattr(self, name)
-            if not values:
+            if not values and (name != "methods" or not (self.variants or own)):
                 raise InputError(f"{name} is empty: expected at least one value")
             if len(set(values)) != len(values):
                 raise InputError(f"{name}={','.join(map(str, values))}: expected each value once")
-        for name, lowest in (("teacher_steps", 1), ("steps", 1), ("threads", 1), ("jobs", 1), ("price_per_1000", 0)):
-            value = getattr(self, name)
-            if value is not None and value < lowest:
-                raise InputError(f"{name}={value}: expected at least {lowest}")
+        for name in ("teacher_steps", "steps", "threads", "jobs", "image_size"):
+            if getattr(self, name) is not None:
+                as_whole(name, getattr(self, name), at_least=1)
+        if self.real_images is not None:
+            as_whole("real_images", self.real_images, at_least=2)
+        if self.real_fraction is not None:
+            as_number("real_fraction", self.real_fraction, above=0, at_most=1)
+        if self.price_per_1000 is not None:
+            as_number("price_per_1000", self.price_per_1000, at_least=0)
+        as_number("validation", self.validation, at_least=0, below=1)
         if min(self.query_budget) < 0:
             raise InputError(f"query_budget={min(self.query_budget)}: expected a number of images, or 0 for no limit")
-        if min(self.seeds) < 0:
-            raise InputError(f"seeds={min(self.seeds)}: expected numbers from 0")
+        for seed in self.seeds:
+            as_whole("seeds", seed, at_least=0, at_most=2**63 - 1)
         if self.real_fraction is not None and self.real_images is not None:
             raise InputError(
                 f"real_fraction={self.real_fraction} and real_images={self.real_images}: give one of the two"
@@ -84,15 +111,24 @@ class BenchConfig:
         canonical = [registry.canonical(name) for name in self.methods]
         if len(set(canonical)) != len(canonical):
             raise InputError(f"methods={','.join(self.methods)}: a method is there twice, under an alias")
-        for name in self.hyperparameters:
+        for name, values in self.hyperparameters.items():
             if name != "recipe":
                 registry.canonical(name)
+            if not isinstance(values, Mapping):
+                raise InputError(f"hyperparameters of {name}: {values!r}: expected names and values")
+            _check_names(name, values)
+        for label, variant in self.variants.items():
+            _variant(label, variant, taken=[*self.methods, *canonical])
         for kind in self.responses:
             _kind(kind)
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> BenchConfig:
+    def from_mapping(cls, values: Mapping[str, Any], *, own: bool = False) -> BenchConfig:
         """From a parsed YAML file, or the command line's values; dashes in keys are underscores.
+
+        Args:
+            values: by name.
+            own: whether methods that are objects stand beside those named here, which may then be none.
 
         Raises:
             UnknownName: a key is no setting. InputError: a value is of the wrong type.
@@ -104,7 +140,7 @@ class BenchConfig:
             if name not in known:
                 raise unknown_name("benchmark setting", key, known)
             converted[name] = _convert(name, str(known[name].type), value)
-        return cls(**converted)
+        return cls(**converted, own=own)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, as it stands in ``results.json``."""
@@ -116,9 +152,10 @@ class BenchConfig:
 class RunSpec:
     """Everything that decides one run's numbers; two equal ones are the same run.
 
-    Attributes are those of :class:`BenchConfig`, one value each; ``method`` is canonical, ``responses`` a kind,
-    ``device`` a kind of device (``"cpu"``, ``"cuda"``), ``teacher_steps`` None for a teacher not trained here, and
-    ``teacher_digest`` a hash of the content of a teacher's file, None where it is none.
+    Attributes are those of :class:`BenchConfig`, one value each; ``method`` is canonical, ``label`` what tables call
+    the run (the method, or a variant of it), ``responses`` a kind, ``device`` a kind of device (``"cpu"``,
+    ``"cuda"``), ``teacher_steps`` None for a teacher not trained here, and ``teacher_digest`` a hash of the content of
+    a teacher's file, None where it is none.
     """
 
     dataset: str
@@ -141,6 +178,9 @@ class RunSpec:
     recipe: Mapping[str, Any]
     device: str
     threads: int
+    label: str = ""
+    pool_dataset: str | None = None
+    white_box: bool = False
     version: str = __version__
     torch: str = field(default_factory=lambda: version("torch"))
 
@@ -169,37 +209,34 @@ class RunSpec:
     def key(self) -> str:
         """Name of the run's directory: readable, and a hash of every setting."""
         canonical = json.dumps(asdict(self), sort_keys=True)
-        readable = re.sub(r"[^a-zA-Z0-9_]+", "-", f"{self.method}-{self.dataset}-seed{self.seed}")[:60]
+        readable = re.sub(r"[^a-zA-Z0-9_]+", "-", f"{self.label}-{self.dataset}-seed{self.seed}")[:60]
         return f"{readable}-{hashlib.sha256(canonical.encode()).hexdigest()[:10]}"
 
-    def signature(self, recipe: Mapping[str, Any] | None = None) -> str:
-        """One line with every setting; defaults that were not touched stand for themselves in the version.
+    def signature(self) -> str:
+        """One line of a run that did not end: its settings as they were given; that of a finished run comes from it."""
+        settings = {name: value for name, value in asdict(self).items() if value not in (None, {}, False)}
+        return " ".join(f"{name}={value}" for name, value in settings.items())
 
-        Args:
-            recipe: the whole of it, where it is known, in the place of the changes to the preset's.
-        """
-        edge = f"{self.real_images} images" if self.real_images is not None else f"{self.real_fraction:g}"
-        training = dict(recipe) if recipe is not None else {"steps": self.steps or "preset", **self.recipe}
-        settings = {
-            "data": self.dataset if self.image_size is None else f"{self.dataset} at {self.image_size}",
-            "edge": edge + (" disjoint" if self.disjoint else ""),
-            "teacher": self.teacher
-            + (f" {self.teacher_steps} steps" if self.teacher_steps is not None else "")
-            + (f" {self.teacher_digest}" if self.teacher_digest is not None else ""),
-            "student": self.student,
-            "responses": self.responses,
-            "budget": self.query_budget if self.query_budget is not None else "none",
-            "preset": self.preset,
-            **dict(sorted(self.hyperparameters.items())),
-            **training,
-            "validation": self.validation,
-            "seed": self.seed,
-            "device": self.device,
-            "threads": self.threads,
-            "torch": self.torch,
-            "version": self.version,
-        }
-        return "|".join([self.method, *(f"{name}:{value}" for name, value in settings.items())])
+
+class Cell(NamedTuple):
+    """A column of the grid: what tables call it, the method, and its hyperparameters."""
+
+    label: str
+    method: str
+    hyperparameters: Mapping[str, Any]
+
+
+def cells(config: BenchConfig) -> list[Cell]:
+    """The methods of a grid, then its variants."""
+    registry = distillers()
+    given = {name: values for name, values in config.hyperparameters.items() if name != "recipe"}
+    overrides = {registry.canonical(name): dict(values) for name, values in given.items()}
+    names = [registry.canonical(name) for name in config.methods]
+    plain = [Cell(name, name, overrides.get(name, {})) for name in names]
+    named = [(label, _variant(label, values, taken=())) for label, values in config.variants.items()]
+    return plain + [
+        Cell(label, found.method, {**overrides.get(found.method, {}), **found.settings}) for label, found in named
+    ]
 
 
 def kind_of_teacher(name: str) -> Literal["onnx", "file", "function", "network"]:
@@ -211,18 +248,15 @@ def kind_of_teacher(name: str) -> Literal["onnx", "file", "function", "network"]
     return "function" if ":" in name and not name.startswith("torchvision:") else "network"
 
 
-def expand(config: BenchConfig, *, device: str) -> list[RunSpec]:
+def expand(config: BenchConfig, *, device: str, columns: Sequence[Cell] | None = None) -> list[RunSpec]:
     """The runs of a grid. Seeds vary fastest, so that neighbours in the queue do not prepare the same thing.
 
     Args:
         config: the settings.
         device: the kind of device that ``config.device`` stands for on this machine.
+        columns: methods and variants; None takes those of ``config``.
     """
-    registry = distillers()
-    overrides = {
-        name if name == "recipe" else registry.canonical(name): dict(values)
-        for name, values in config.hyperparameters.items()
-    }
+    recipe = dict(config.hyperparameters.get("recipe", {}))
     fraction = 0.1 if config.real_fraction is None and config.real_images is None else config.real_fraction
     axes = product(
         config.dataset,
@@ -230,7 +264,7 @@ def expand(config: BenchConfig, *, device: str) -> list[RunSpec]:
         config.responses,
         config.student,
         config.query_budget,
-        config.methods,
+        cells(config) if columns is None else columns,
         config.seeds,
     )
     return [
@@ -241,7 +275,7 @@ def expand(config: BenchConfig, *, device: str) -> list[RunSpec]:
             teacher_steps=config.teacher_steps if kind_of_teacher(teacher) == "network" else None,
             teacher_digest=_digest(teacher),
             student=student,
-            method=registry.canonical(method),
+            method=cell.method,
             responses=_kind(responses),
             real_fraction=fraction,
             real_images=config.real_images,
@@ -251,13 +285,43 @@ def expand(config: BenchConfig, *, device: str) -> list[RunSpec]:
             steps=config.steps,
             validation=config.validation,
             seed=seed,
-            hyperparameters=overrides.get(registry.canonical(method), {}),
-            recipe=overrides.get("recipe", {}),
+            hyperparameters=cell.hyperparameters,
+            recipe=recipe,
             device=device,
             threads=config.threads,
+            label=cell.label,
+            pool_dataset=config.pool_dataset,
+            white_box=config.white_box,
         )
-        for dataset, teacher, responses, student, budget, method, seed in axes
+        for dataset, teacher, responses, student, budget, cell, seed in axes
     ]
+
+
+def _variant(label: str, values: Any, taken: Iterable[str]) -> Variant:
+    """A variant as the YAML file says it.
+
+    Raises:
+        InputError: it is not of that form, or its label is taken. UnknownName: no such method.
+    """
+    form = "{method: NAME, set: {HYPERPARAMETER: VALUE}}"
+    if not isinstance(values, Mapping) or not isinstance(values.get("set", {}), Mapping):
+        raise InputError(f"variants: {label}: {values!r}: expected {form}")
+    if unknown := set(values) - {"method", "set"}:
+        raise InputError(f"variants: {label}: {', '.join(sorted(map(str, unknown)))}: expected {form}")
+    if "method" not in values:
+        raise InputError(f"variants: {label}: of which method? expected {form}")
+    if label in taken:
+        raise InputError(f"variants: {label}: a method of the grid has that name: call the variant something else")
+    _check_names(label, values.get("set", {}))
+    return Variant(distillers().canonical(str(values["method"])), dict(values.get("set", {})))
+
+
+def _check_names(owner: str, values: Mapping[str, Any]) -> None:
+    """Refuse as hyperparameters what every run gets from the grid."""
+    if taken := sorted({"num_classes", "image_shape", "seed"} & values.keys()):
+        raise InputError(
+            f"{', '.join(f'{owner}.{name}' for name in taken)}: the grid sets it for every method; see --seeds"
+        )
 
 
 def _digest(teacher: str) -> str | None:
@@ -284,15 +348,32 @@ def _convert(name: str, annotation: str, value: Any) -> Any:
             raise InputError(f"{name}={value!r}: expected names and values, such as {{mekd: {{style_dim: 0}}}}")
         return value
     kind = next((kind for kind in (int, float, bool) if re.search(rf"\b{kind.__name__}\b", annotation)), str)
+    convert: Callable[[Any], Any] = {
+        int: lambda item: as_whole(name, item),
+        float: lambda item: as_number(name, item),
+        bool: _truth,
+        str: _text,
+    }[kind]
     try:
         if annotation.startswith("tuple"):
             items: Iterable[Any] = value.split(",") if isinstance(value, str) else value
             items = items if isinstance(items, list | tuple) else [items]
-            return tuple(kind(item.strip() if isinstance(item, str) else item) for item in items)
-        if kind is not bool:
-            return kind(value)
-        if isinstance(value, bool):
-            return value
-    except (TypeError, ValueError):
-        pass
-    raise InputError(f"{name}={value!r}: expected {annotation.replace('tuple[', 'a list of ').replace(', ...]', '')}")
+            return tuple(convert(item.strip() if isinstance(item, str) else item) for item in items)
+        return convert(value)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        expected = annotation.replace("tuple[", "a list of ").replace(", ...]", "")
+        raise InputError(f"{name}={value!r}: expected {expected}") from error
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(value)
+    return value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError(value)
+    return str(value)

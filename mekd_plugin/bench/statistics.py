@@ -63,14 +63,14 @@ def wilson_interval(share: float, trials: int, *, confidence: float = 0.95) -> I
 
 
 def summarize(records: Iterable[RunRecord]) -> list[dict[str, Any]]:
-    """One row for each method and setting, over its seeds, in order of first appearance.
+    """One row for each label and setting, over its seeds, in order of first appearance.
 
-    Accuracies and agreements are intervals as dicts; failed runs are counted, with their reasons, and left out of the
-    numbers.
+    Accuracies and agreements are intervals as dicts; runs that failed, or that a rule takes out, are counted, with
+    their reasons, and left out of the numbers.
     """
     groups: dict[tuple[Any, ...], list[RunRecord]] = {}
     for record in records:
-        identity = (record.dataset, record.teacher, record.student, record.responses, record.budget, record.method)
+        identity = (record.dataset, record.teacher, record.student, record.responses, record.budget, _label(record))
         groups.setdefault(identity, []).append(record)
     return [_row(group) for group in groups.values()]
 
@@ -78,7 +78,8 @@ def summarize(records: Iterable[RunRecord]) -> list[dict[str, Any]]:
 def _row(group: list[RunRecord]) -> dict[str, Any]:
     first = group[0]
     done = [record for record in group if record.status == "finished"]
-    errors = {record.error or "unknown" for record in group if record.status == "failed"}
+    failed = [record for record in group if record.status == "failed"]
+    ruled_out = [record for record in group if record.status == "not applicable"]
     return {
         "dataset": first.dataset,
         "teacher": first.teacher,
@@ -86,9 +87,11 @@ def _row(group: list[RunRecord]) -> dict[str, Any]:
         "responses": first.responses,
         "budget": first.budget,
         "method": first.method,
+        "label": _label(first),
         "finished": len(done),
-        "failed": len(group) - len(done),
-        "errors": sorted(errors),
+        "failed": len(failed),
+        "not_applicable": len(ruled_out),
+        "errors": sorted({record.error or "unknown" for record in [*failed, *ruled_out]}),
         "real_images": _mean(record.real_images for record in done),
         "pool": first.pool,
         "leaves_edge": first.leaves_edge,
@@ -98,12 +101,17 @@ def _row(group: list[RunRecord]) -> dict[str, Any]:
         "best_test_accuracy": _share(done, "best_test_accuracy"),
         "agreement": _share(done, "agreement"),
         "queries": _mean(record.queries.total for record in done),
+        "evaluation_queries": _mean(record.queries.evaluation for record in done),
         "distinct": _mean(record.queries.distinct for record in done),
         "price": _mean(record.price for record in done),
         "seconds": _mean(record.seconds.prepare + record.seconds.distill for record in done),
         "peak_memory_mb": max((record.peak_memory_mb or 0.0 for record in done), default=None),
         "warnings": sorted({warning for record in done for warning in record.warnings}),
     }
+
+
+def _label(record: RunRecord) -> str:
+    return record.label or record.method
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

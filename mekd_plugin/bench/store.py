@@ -13,7 +13,7 @@ from mekd_plugin.errors import InputError
 from mekd_plugin.files import writable_directory, write_atomically
 from mekd_plugin.records import Results, RunRecord
 
-__all__ = ["Store"]
+__all__ = ["Store", "write_record"]
 
 
 class Store:
@@ -44,11 +44,12 @@ class Store:
         return self.runs / key
 
     def read(self, key: str) -> RunRecord | None:
-        """A run's record; None where there is none yet, or none that can be read, so that the run is done again."""
+        """A run's record; None where there is none yet, or none that can be believed, so that the run is done again."""
         try:
-            return RunRecord.from_json(json.loads((self.directory(key) / "record.json").read_text()))
+            record = RunRecord.from_json(json.loads((self.directory(key) / "record.json").read_text()))
         except (OSError, ValueError):
             return None
+        return record if record.key == key else None  # another run's, in the wrong place
 
     def finished(self, key: str) -> bool:
         """Whether the run needs nothing more; a failed one is tried again."""
@@ -57,8 +58,7 @@ class Store:
 
     def write(self, record: RunRecord) -> None:
         """Keep a record."""
-        folder = writable_directory(self.directory(record.key))
-        write_atomically(folder / "record.json", _encode(record.to_json()))
+        write_record(writable_directory(self.directory(record.key)) / "record.json", record)
 
     @contextmanager
     def claim(self, key: str) -> Iterator[None]:
@@ -78,6 +78,11 @@ class Store:
         return path
 
 
+def write_record(path: Path, record: RunRecord) -> None:
+    """Write a run's record, whole."""
+    write_atomically(path, _encode(record.to_json()))
+
+
 def _encode(content: object) -> bytes:
-    # Not a number is no JSON: it would be written as such and read by nobody else.
+    # JSON has no NaN: it would be written as such and read by nobody else.
     return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()

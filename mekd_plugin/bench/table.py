@@ -165,10 +165,14 @@ def _title(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    total = row["finished"] + row["failed"]
+    total = row["finished"] + row["failed"] + row["not_applicable"]
     return [
-        row["method"] + (" (white box: a reference)" if row["white_box"] else ""),
-        format_interval(row["student_accuracy"]) if row["finished"] else "failed",
+        row["label"] + (" (white box: a reference)" if row["white_box"] else ""),
+        format_interval(row["student_accuracy"])
+        if row["finished"]
+        else "failed"
+        if row["failed"]
+        else "not applicable",
         format_interval(row["best_test_accuracy"]),
         format_interval(row["agreement"]),
         "-" if row["queries"] is None else f"{row['queries']:,.0f}",
@@ -176,10 +180,20 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         row["leaves_edge"] or "-",
         row["pool"] or "-",
         "-" if row["seconds"] is None else f"{row['seconds']:,.0f}",
-        f"{row['finished']}" if not row["failed"] else f"{row['finished']} of {total}",
+        f"{row['finished']}" if row["finished"] == total else f"{row['finished']} of {total}",
     ]
 
 
+def _outcome(row: Mapping[str, Any]) -> str:
+    if row["finished"]:
+        return format_interval(row["student_accuracy"])
+    return "failed" if row["failed"] else "not applicable"
+
+
 def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    failures = [f"{row['method']}: {row['failed']} failed: {'; '.join(row['errors'])}" for row in rows if row["failed"]]
-    return failures + [f"{row['method']}: {warning}" for row in rows for warning in row["warnings"]]
+    out = []
+    for row in rows:
+        counts = {"failed": row["failed"], "not applicable": row["not_applicable"]}
+        if said := ", ".join(f"{count} {word}" for word, count in counts.items() if count):
+            out.append(f"{row['label']}: {said}: {'; '.join(row['errors'])}")
+    return out + [f"{row['label']}: {warning}" for row in rows for warning in row["warnings"]]

@@ -1,7 +1,7 @@
-"""One run, in a process of its own: data, teacher, student, distillation, record.
+"""What a job of the grid is: data, teacher, student, distillation, record; :func:`do` does one, wherever it runs.
 
-Started by the runner as ``python -m mekd_plugin.bench.worker`` with a job on its standard input, which stays open: when
-it closes, the runner is gone, and so is the worker.
+``python -m mekd_plugin.bench.worker`` reads a job from its standard input, which stays open: when it closes, the
+benchmark that started it is gone, and so is the worker.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from mekd_plugin import registry
+from mekd_plugin.bench.executors.executor import Job
 from mekd_plugin.bench.grid import RunSpec
 from mekd_plugin.bench.sent import SentImages
 from mekd_plugin.bench.store import Store
@@ -30,15 +31,32 @@ from mekd_plugin.bench.teachers import (
     trained_teacher,
 )
 from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.blackbox.whitebox import WhiteBox
 from mekd_plugin.data.datasets import ImageData, load
 from mekd_plugin.data.splits import EdgeSplit, edge_images
+from mekd_plugin.distiller import Distiller
 from mekd_plugin.networks import build
 from mekd_plugin.prediction import predict
 from mekd_plugin.records import Queries, RunRecord, Seconds
 from mekd_plugin.training.recipe import Recipe
 from mekd_plugin.training.run import Distillation, distill
 
-__all__ = ["Place", "blank_record", "edge_of", "load_data", "perform", "prepare_teacher", "recipe_of"]
+__all__ = [
+    "Method",
+    "Place",
+    "blank_record",
+    "do",
+    "edge_of",
+    "load_data",
+    "perform",
+    "pool_of",
+    "prepare_teacher",
+    "recipe_of",
+    "record_of",
+]
+
+Method = type[Distiller] | Distiller
+"""A method that is an object, in the place of a registered one's name."""
 
 _CURVE_POINTS = 10
 _SNAPSHOTS = 8
@@ -61,11 +79,13 @@ class Place:
     download: bool = False
 
 
-def blank_record(spec: RunSpec, **changes: Any) -> RunRecord:
+def blank_record(spec: RunSpec, methods: Mapping[str, Method] | None = None, **changes: Any) -> RunRecord:
     """A record with the run's settings, and nothing measured yet."""
-    needs = registry.distillers().get(spec.method).needs
+    method = (methods or {}).get(spec.method)
+    needs = registry.distillers().get(spec.method).needs if method is None else method.needs
     return RunRecord(
         method=spec.method,
+        label=spec.label,
         seed=spec.seed,
         dataset=spec.dataset,
         teacher=spec.teacher,
@@ -96,6 +116,13 @@ def edge_of(spec: RunSpec, data: ImageData) -> EdgeSplit:
         seed=spec.seed,
         disjoint=spec.disjoint,
     )
+
+
+def pool_of(spec: RunSpec, place: Place) -> Tensor | None:
+    """Images of another domain, as many as the edge's data set has, for methods that ask about such; None without."""
+    if spec.pool_dataset is None:
+        return None
+    return load(spec.pool_dataset, place.data_root, place.download, spec.image_size).train_images
 
 
 def recipe_of(spec: RunSpec) -> Recipe:
@@ -132,7 +159,7 @@ def prepare_teacher(
     return teacher, answers
 
 
-def perform(spec: RunSpec, place: Place) -> RunRecord:
+def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = None) -> RunRecord:
     """Do one run, or go on with it, and return its record."""
     data = load_data(spec, place)
     split = edge_of(spec, data)
@@ -142,7 +169,9 @@ def perform(spec: RunSpec, place: Place) -> RunRecord:
     recipe = recipe_of(spec)
     spec.keep(directory, place.data_root)
     watcher = SentImages(directory / "sent.npz", data.num_classes)
-    black_box = BlackBox(watcher.wrap(teacher), spec.responses, data.num_classes, budget=spec.query_budget)
+    boundary = WhiteBox if spec.white_box else BlackBox
+    asked: Any = teacher if spec.white_box else watcher.wrap(teacher)
+    black_box = boundary(asked, spec.responses, data.num_classes, budget=spec.query_budget)
 
     def evaluate(student: nn.Module) -> dict[str, float]:
         guesses = predict(student, data.test_images).argmax(dim=1)
@@ -155,10 +184,11 @@ def perform(spec: RunSpec, place: Place) -> RunRecord:
         build(spec.student, data.num_classes, data.image_shape, seed=spec.seed),
         black_box,
         split.images,
-        spec.method,
+        (methods or {}).get(spec.method, spec.method),
         preset=spec.preset,
         recipe=recipe,
         seed=spec.seed,
+        pool=pool_of(spec, place),
         directory=directory,
         resume=True,
         device=place.device,
@@ -171,67 +201,108 @@ def perform(spec: RunSpec, place: Place) -> RunRecord:
         **spec.hyperparameters,
     )
     watcher.write()
-    teacher_accuracy = float((answers == data.test_labels).float().mean())
-    return _record(spec, result, recipe, evaluate(result.student), teacher_accuracy, len(split.images), data)
+    return record_of(
+        blank_record(spec, methods),
+        result,
+        last=evaluate(result.student),
+        teacher_accuracy=float((answers == data.test_labels).float().mean()),
+        real_images=len(split.images),
+        test_images=len(data.test_images),
+    )
 
 
-def _record(
-    spec: RunSpec,
+def record_of(
+    blank: RunRecord,
     result: Distillation,
-    recipe: Recipe,
+    *,
     last: dict[str, float],
-    teacher_accuracy: float,
+    teacher_accuracy: float | None,
     real_images: int,
-    data: ImageData,
+    test_images: int,
 ) -> RunRecord:
+    """The record of a finished run.
+
+    Args:
+        blank: its settings.
+        result: of the distillation.
+        last: ``{"accuracy", "agreement"}`` of the student on the test set; without ``"agreement"`` where the teacher
+            was not asked about it.
+        teacher_accuracy: on the test set; None where it was not asked.
+        real_images: that the edge held.
+        test_images: size of the test set.
+    """
     points = {entry["step"]: entry for entry in result.history if entry["stage"] == "evaluation"}
     points[result.steps] = {"step": result.steps, **last}
-    curve = [{name: points[step][name] for name in ("step", "accuracy", "agreement")} for step in sorted(points)]
+    names = ("step", *last)
+    curve = [{name: points[step][name] for name in names} for step in sorted(points)]
     return replace(
-        blank_record(spec, status="finished"),
-        signature=spec.signature(asdict(recipe)),
+        blank,
+        status="finished",
+        signature=result.signature,
         teacher_accuracy=teacher_accuracy,
         student_accuracy=last["accuracy"],
         best_test_accuracy=max(point["accuracy"] for point in curve),
-        agreement=last["agreement"],
+        agreement=last.get("agreement"),
         held_out_agreement=result.held_out_agreement,
         queries=Queries.from_json(result.ledger.as_record()),
         real_images=real_images,
+        generator=result.report.get("generator"),
         steps=result.steps,
         seconds=Seconds.from_json(result.seconds),
         peak_memory_mb=round(result.peak_memory_mb, 1),
-        test_images=len(data.test_images),
+        test_images=test_images,
         curve=curve,
         warnings=list(result.report.get("warnings", [])),
     )
 
 
-def _die_with_the_runner() -> None:
+def do(job: Job, place: Place, methods: Mapping[str, Method] | None = None) -> str | None:
+    """Do a job in this process, and write its record; every executor calls this, wherever it runs.
+
+    Args:
+        job: a run, or a teacher to prepare.
+        place: where it works.
+        methods: classes and instances by the names that stand for them in the grid, in the place of registered ones.
+
+    Returns:
+        Why a run failed, which its record says too; None where it did not.
+
+    Raises:
+        Exception: a teacher could not be prepared.
+    """
+    spec = job.spec
+    threads = torch.get_num_threads()
+    torch.set_num_threads(spec.threads)
+    store = Store(Path(place.out), resume=True)
+    try:
+        if job.task == "teacher":
+            data = load_data(spec, place)
+            prepare_teacher(spec, place, data, edge_of(spec, data))
+            return None
+        with store.claim(spec.key):
+            if store.finished(spec.key):
+                return None
+            try:
+                record = perform(spec, place, methods)
+            except Exception as error:
+                traceback.print_exc()
+                record = blank_record(spec, methods, error=f"{type(error).__name__}: {error}")
+            store.write(record)
+            return record.error
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _die_with_the_benchmark() -> None:
     sys.stdin.read()
     os._exit(1)
 
 
 def main() -> int:
-    """Read the job, do it, write the record."""
+    """Read the job from standard input, and do it."""
     job = json.loads(sys.stdin.readline())
-    threading.Thread(target=_die_with_the_runner, daemon=True).start()
-    spec, place = RunSpec(**job["spec"]), Place(**job["place"])
-    torch.set_num_threads(spec.threads)
-    store = Store(Path(place.out), resume=True)
-    if job["task"] == "teacher":
-        data = load_data(spec, place)
-        prepare_teacher(spec, place, data, edge_of(spec, data))
-        return 0
-    with store.claim(spec.key):
-        if store.finished(spec.key):
-            return 0
-        try:
-            record = perform(spec, place)
-        except Exception as error:
-            traceback.print_exc()
-            record = blank_record(spec, error=f"{type(error).__name__}: {error}")
-        store.write(record)
-    return 0 if record.status == "finished" else 1
+    threading.Thread(target=_die_with_the_benchmark, daemon=True).start()
+    return 0 if do(Job(job["task"], RunSpec(**job["spec"])), Place(**job["place"])) is None else 1
 
 
 if __name__ == "__main__":
@@ -239,7 +310,7 @@ if __name__ == "__main__":
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as error:  # the runner reads the last line of the log
+    except Exception as error:  # the benchmark reads the last line of the log
         traceback.print_exc()
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(1)

@@ -10,6 +10,7 @@ from mekd_plugin.blackbox.bank import Bank, FreshQueries
 from mekd_plugin.blackbox.journal import Journal
 from mekd_plugin.blackbox.ledger import Ledger, Peers
 from mekd_plugin.blackbox.meter import TeacherModule, meter
+from mekd_plugin.blackbox.patience import RateLimit, Retry
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
 
@@ -20,6 +21,8 @@ __all__ = [
     "Journal",
     "Ledger",
     "Peers",
+    "RateLimit",
+    "Retry",
     "TeacherModule",
     "WhiteBox",
     "meter",

@@ -1,86 +1,91 @@
-"""What may be sent to a teacher, and what may come back: checks at the boundary, both ways."""
+"""What may come back from a teacher: one finite answer an image, of the kind that was declared."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mekd_plugin.blackbox.arguments import whole_number
 from mekd_plugin.errors import InputError, TeacherAnswerError
 from mekd_plugin.responses import Kind, Response
 
-__all__ = ["as_tensor", "check_images", "check_response", "quantize_images"]
+__all__ = ["Precision", "as_tensor", "check_response"]
 
-_RANGE_TOLERANCE = 1e-4  # part of the width of the value range: what resampling in float32 may add
 _SUM_TOLERANCE = 1e-3
 
 
-def check_images(images: Tensor, value_range: tuple[float, float] | None) -> None:
-    """Refuse what no image classifier could be asked about.
+@dataclass(frozen=True)
+class Precision:
+    """How much of its probabilities a teacher tells; checked by what it answers.
 
-    Args:
-        images: ``(N, channels, height, width)``, floating point, N at least 1.
-        value_range: smallest and largest value allowed; None does not look.
+    Attributes:
+        rounding: decimals that they are rounded or cut to; None where they are not.
+        top_k: how many of the largest it tells, with 0 for all others; None where it tells all.
 
     Raises:
-        InputError: not such a tensor, not finite, or outside the range.
+        InputError: no such number, or declared of a teacher that answers no probabilities.
     """
-    if not isinstance(images, Tensor):
-        raise InputError(f"images of type {type(images).__name__}: expected a tensor (N, channels, height, width)")
-    if images.dim() != 4:
-        raise InputError(
-            f"images of shape {tuple(images.shape)}: expected (N, channels, height, width); "
-            "a single image needs a batch dimension, images[None]"
-        )
-    if not images.is_floating_point():
-        raise InputError(
-            f"images of dtype {images.dtype}: expected floating point values in the teacher's value_range; "
-            "bytes become that by images.float() / 127.5 - 1"
-        )
-    if images.numel() == 0:
-        raise InputError(f"images of shape {tuple(images.shape)} hold no value: expected at least one image")
-    smallest, largest = (value.item() for value in images.detach().aminmax())
-    if not (np.isfinite(smallest) and np.isfinite(largest)):
-        raise InputError("the images hold NaN or infinite values: find where they come from before asking about them")
-    if value_range is not None:
-        low, high = value_range
-        tolerance = _RANGE_TOLERANCE * (high - low)
-        if smallest < low - tolerance or largest > high + tolerance:
-            raise InputError(
-                f"images with values from {smallest:.4g} to {largest:.4g}: expected {low:g} to {high:g}; rescale them, "
-                "or declare what the teacher takes, value_range=(low, high)"
-            )
 
+    kind: Kind
+    rounding: int | None = None
+    top_k: int | None = None
 
-def quantize_images(images: Tensor, value_range: tuple[float, float]) -> Tensor:
-    """``images`` rounded to the 256 levels of ``value_range``: what is left of them after an 8-bit upload."""
-    low, high = value_range
-    step = (high - low) / 255
-    return ((images - low) / step).round().clamp(0, 255) * step + low
+    def __post_init__(self) -> None:
+        for name, value in (("rounding", self.rounding), ("top_k", self.top_k)):
+            if value is None:
+                continue
+            whole_number(name, value, 1, "of decimals from 1" if name == "rounding" else "of classes from 1")
+            if self.kind != "probabilities":
+                raise InputError(f"{name}={value} with responses={self.kind!r}: it is about probabilities only")
+
+    @property
+    def partial(self) -> bool:
+        """Whether something is left out."""
+        return self.rounding is not None or self.top_k is not None
+
+    def tolerance(self, dtype: torch.dtype, told: int) -> float:
+        """How far the sum of ``told`` probabilities, computed in ``dtype``, may be from 1."""
+        step = 0.0 if self.rounding is None else told * 10.0**-self.rounding
+        return max(_SUM_TOLERANCE, torch.finfo(dtype).eps) + step
 
 
 def as_tensor(answer: Any, count: int, batch: int) -> Tensor:
     """A teacher's answer to ``count`` images as a tensor of its own, without gradient history.
 
+    Lists of numbers, as JSON has them, become float64 scores ``(N, C)`` or labels ``(N,)``.
+
     Raises:
-        TeacherAnswerError: neither tensor nor array, or not one answer an image; ``batch`` is named.
+        TeacherAnswerError: neither tensor, array nor lists, or not one answer an image; ``batch`` is named.
     """
+    if isinstance(answer, list):
+        answer = _from_lists(answer, batch)
     if isinstance(answer, np.ndarray | np.generic):
         try:
             answer = torch.as_tensor(answer)
         except TypeError as error:
             raise _nonsense(batch, f"an array of dtype {answer.dtype}", "numbers") from error
     if not isinstance(answer, Tensor):
-        raise _nonsense(batch, f"a {type(answer).__name__}", "one tensor or NumPy array (answer= takes it out of more)")
+        expected = "one tensor or NumPy array, or lists of numbers (answer= takes it out of more)"
+        raise _nonsense(batch, f"a {type(answer).__name__}", expected)
     if answer.dim() == 0 or len(answer) != count:
         raise _nonsense(batch, f"shape {tuple(answer.shape)}", f"one answer for each of {count} images")
     # The clone is no inference tensor and shares no memory with anything of the teacher.
     return answer.detach().clone()
 
 
-def check_response(answer: Tensor, kind: Kind, num_classes: int | None, batch: int) -> Response:
+def check_response(
+    answer: Tensor,
+    kind: Kind,
+    num_classes: int | None,
+    batch: int,
+    *,
+    precision: Precision | None = None,
+    computed_in: torch.dtype = torch.float32,
+) -> Response:
     """A teacher's answer as the response it was declared to be.
 
     Args:
@@ -89,6 +94,8 @@ def check_response(answer: Tensor, kind: Kind, num_classes: int | None, batch: i
         kind: what was declared.
         num_classes: C; None to learn it from the scores.
         batch: number of the batch, for messages.
+        precision: of probabilities; what is left out of them is filled in, see ``BlackBox``.
+        computed_in: dtype that the teacher answered in, before it was converted.
 
     Raises:
         TeacherAnswerError: the answer is not that.
@@ -115,24 +122,61 @@ def check_response(answer: Tensor, kind: Kind, num_classes: int | None, batch: i
         row = int((~answer.isfinite()).any(dim=1).nonzero()[0])
         raise _nonsense(batch, f"NaN or infinite scores, first for its image {row}", "finite scores")
     if kind == "probabilities":
-        _check_probabilities(answer, batch)
+        answer = _check_probabilities(answer, batch, precision or Precision(kind), computed_in)
     values = answer.argmax(dim=1) if kind == "hard" else answer
     return Response(values, kind, answer.shape[1])
 
 
-def _check_probabilities(answer: Tensor, batch: int) -> None:
+def _from_lists(answer: list[Any], batch: int) -> np.ndarray:
+    leaf: Any = answer
+    while isinstance(leaf, list) and leaf:
+        leaf = leaf[0]
+    if isinstance(leaf, Tensor | np.ndarray):
+        expected = "one tensor or NumPy array, or lists of numbers (answer= takes it out of more)"
+        raise _nonsense(batch, f"a list of {type(leaf).__name__}s", expected)
+    try:
+        array = np.array(answer)
+    except ValueError as error:
+        raise _nonsense(batch, "lists of different lengths", "as many numbers for each image") from error
+    if array.dtype.kind not in "iuf":
+        raise _nonsense(batch, f"lists of {type(leaf).__name__}s", "lists of numbers")
+    return array.astype(np.float64) if array.ndim > 1 else array  # JSON writes a score of 1.0 as 1, too
+
+
+def _check_probabilities(answer: Tensor, batch: int, precision: Precision, dtype: torch.dtype) -> Tensor:
+    told = answer.shape[1] if precision.top_k is None else min(precision.top_k, answer.shape[1])
+    tolerance = precision.tolerance(dtype, told)
     smallest, largest = (value.item() for value in answer.aminmax())
-    if smallest < -_SUM_TOLERANCE or largest > 1 + _SUM_TOLERANCE:
+    if smallest < -_SUM_TOLERANCE or largest > 1 + tolerance:
         found = f"values from {smallest:.4g} to {largest:.4g}"
         raise _nonsense(batch, found, 'probabilities in [0, 1]; are they responses="logits"?')
-    error = (answer.sum(dim=1) - 1).abs()
-    if error.max() > _SUM_TOLERANCE:
+    if precision.top_k is not None:
+        most = int((answer != 0).sum(dim=1).max())
+        if most > precision.top_k:
+            expected = f"at most top_k={precision.top_k}, and 0 for all other classes"
+            raise _nonsense(batch, f"{most} probabilities for one image", expected)
+    sums = answer.sum(dim=1)
+    least = told / answer.shape[1]  # the k largest of C have k parts in C of the sum, or more
+    error = torch.maximum(sums - 1, least - sums)
+    if error.max() > tolerance:
         row = int(error.argmax())
         raise _nonsense(
             batch,
-            f"probabilities that sum to {answer[row].sum().item():.4g} for its image {row}",
-            "a sum of 1; one probability for each class, from a softmax and not a sigmoid",
+            f"probabilities that sum to {sums[row].item():.4g} for its image {row}",
+            f"a sum of 1 to within {tolerance:.2g}. A service that rounds is declared by rounding=decimals, one that "
+            "leaves small ones out by top_k=; a sum far from 1 comes from a sigmoid, or from scores that are "
+            'responses="logits"',
         )
+    return _filled_in(answer) if precision.partial else answer
+
+
+def _filled_in(answer: Tensor) -> Tensor:
+    """``answer`` with what is missing to 1 spread evenly over the classes answered as 0; rows sum to 1."""
+    answer = answer.clamp_min(0)
+    left_out = answer == 0
+    missing = (1 - answer.sum(dim=1, keepdim=True)).clamp_min(0)
+    answer = answer + left_out * (missing / left_out.sum(dim=1, keepdim=True).clamp_min(1))
+    return answer / answer.sum(dim=1, keepdim=True)
 
 
 def _nonsense(batch: int, found: str, expected: str) -> TeacherAnswerError:

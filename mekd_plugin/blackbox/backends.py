@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import glob
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,10 +16,26 @@ from torch import Tensor, nn
 from mekd_plugin.errors import CheckpointError, InputError, MissingDependency
 from mekd_plugin.modes import evaluating
 
-__all__ = ["Ask", "identity_of", "make_backend", "onnx_teacher"]
+__all__ = ["Ask", "Call", "Identity", "identity_of", "make_backend", "onnx_teacher", "place_of"]
 
-Ask = Callable[[Tensor], Any]
-"""A batch of images -> whatever the teacher answers, not checked yet."""
+Ask = Callable[..., Any]
+"""A batch of images, and how to hand them over where that is not plain -> whatever the teacher answers, unchecked."""
+
+Call = Callable[[Callable[..., Any], Tensor], Any]
+"""How to hand images over: ``call(teacher, images)``."""
+
+
+class Identity(NamedTuple):
+    """What tells a teacher from another.
+
+    Attributes:
+        describe: says it, of the teacher as it is now.
+        certain: whether it is about what the teacher computes, or was declared; else it is a function's name alone.
+    """
+
+    describe: Callable[[], str]
+    certain: bool
+
 
 _ONNX_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
@@ -41,7 +59,7 @@ def make_backend(
     """
     if answer is not None:
         ask = make_backend(teacher, device)
-        return lambda images: answer(ask(images))
+        return lambda images, call=_plainly: answer(ask(images, call))
     if isinstance(teacher, nn.Module):
         if device is not None:
             teacher.to(device)
@@ -54,21 +72,38 @@ def make_backend(
     return _function_backend(teacher, device)
 
 
-def identity_of(teacher: nn.Module | Ask) -> Callable[[], str]:
-    """What tells ``teacher`` from another: a hash of a module's weights, or the name of a function."""
-    if not isinstance(teacher, nn.Module):
-        name = getattr(teacher, "__qualname__", type(teacher).__name__)
-        return lambda: str(name)
+def identity_of(teacher: nn.Module | Ask, declared: str | None = None) -> Identity:
+    """What tells ``teacher`` from another: what was declared, a hash of weights or of an ONNX file, or a name.
 
-    def weights() -> str:
-        # Without names: a module that only wraps another is the same teacher.
-        digest = hashlib.sha256()
-        for value in teacher.state_dict().values():
-            if isinstance(value, Tensor):
-                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:12]
+    A module is known by its weights, and a method of one likewise. A callable may carry its own in its attribute
+    ``identity``, a string. Any other function has just its name: two functions of one name, or one function that asks
+    another service today, are the same by that.
 
-    return weights
+    Raises:
+        InputError: ``declared`` is no name.
+    """
+    if declared is not None:
+        if not isinstance(declared, str) or not declared.strip():
+            raise InputError(f"identity={declared!r}: expected a name for the teacher, such as its model's version")
+        return Identity(lambda: declared, True)
+    if isinstance(teacher, nn.Module):
+        return Identity(lambda: _hash_of_weights(teacher), True)
+    known = getattr(teacher, "identity", None)
+    if isinstance(known, str):
+        return Identity(lambda: known, True)
+    owner = getattr(teacher, "__self__", None)
+    name = _name_of(teacher)
+    if isinstance(owner, nn.Module):
+        return Identity(lambda: f"{name} {_hash_of_weights(owner)}", True)
+    return Identity(lambda: name, False)
+
+
+def place_of(teacher: nn.Module | Ask, declared: torch.device | None) -> tuple[torch.device, torch.dtype]:
+    """Device and precision that the teacher computes in, as far as they can be told."""
+    like = _like(teacher) if isinstance(teacher, nn.Module) else None
+    if like is not None:
+        return like.device, like.dtype
+    return declared or torch.device("cpu"), torch.float32
 
 
 def onnx_teacher(
@@ -116,25 +151,64 @@ def onnx_teacher(
         output = names[0]
     if output is None or output not in names:
         raise InputError(f"output={output!r}: {path} answers with {', '.join(names)}; name one of them")
-    return _onnx_function(session, inputs[0], output)
+    ask = _onnx_function(session, inputs[0], output)
+    setattr(ask, "identity", f"onnx {_hash_of_model(Path(path))} {output}")  # noqa: B010 -- functions have attributes
+    return ask
 
 
 def _module_backend(module: nn.Module) -> Ask:
-    def ask(images: Tensor) -> Any:
-        like = next((value for value in (*module.parameters(), *module.buffers()) if value.is_floating_point()), images)
+    def ask(images: Tensor, call: Call = _plainly) -> Any:
+        like = _like(module)
+        like = images if like is None else like
         sent = images.to(like.device, like.dtype if images.is_floating_point() else images.dtype)
         with evaluating(module), torch.inference_mode(), torch.autocast(like.device.type, enabled=False):
-            return module(sent)
+            return call(module, sent)
 
     return ask
 
 
 def _function_backend(function: Ask, device: torch.device | str | None) -> Ask:
-    def ask(images: Tensor) -> Any:
+    def ask(images: Tensor, call: Call = _plainly) -> Any:
         with torch.no_grad():
-            return function(images if device is None else images.to(device))
+            return call(function, images if device is None else images.to(device))
 
     return ask
+
+
+def _plainly(teacher: Callable[..., Any], images: Tensor) -> Any:
+    return teacher(images)
+
+
+def _like(module: nn.Module) -> Tensor | None:
+    """A tensor whose device and precision are the module's."""
+    return next((value for value in (*module.parameters(), *module.buffers()) if value.is_floating_point()), None)
+
+
+def _name_of(function: Any) -> str:
+    if isinstance(function, functools.partial):
+        return f"partial of {_name_of(function.func)}"
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _hash_of_weights(module: nn.Module) -> str:
+    # Without names: a module that only wraps another is the same teacher.
+    digest = hashlib.sha256()
+    for value in module.state_dict().values():
+        if isinstance(value, Tensor):
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _hash_of_model(path: Path) -> str:
+    """Of the file, and of those beside it that carry its name and hold its weights, as exporters write them."""
+    digest = hashlib.sha256()
+    beside = {*path.parent.glob(f"{glob.escape(path.name)}?*"), *path.parent.glob(f"{glob.escape(path.stem)}*data")}
+    for part in (path, *sorted(beside - {path})):
+        if part.is_file():
+            with part.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:12]
 
 
 def _onnx_function(session: Any, entry: Any, output: str) -> Callable[[Tensor], Tensor]:
@@ -145,7 +219,8 @@ def _onnx_function(session: Any, entry: Any, output: str) -> Callable[[Tensor], 
         wanted = [size if isinstance(size, int) else found for size, found in zip(shape, images.shape[1:], strict=True)]
         if list(images.shape[1:]) != wanted:
             raise InputError(f"images of {tuple(images.shape[1:])}: the ONNX model takes {tuple(wanted)}; resize them")
-        array = images.detach().cpu().numpy().astype(dtype)
+        images = images.detach().cpu()
+        array = (images.float() if images.dtype == torch.bfloat16 else images).numpy().astype(dtype)
         size = fixed if isinstance(fixed, int) else len(array)
         answers = []
         for start in range(0, len(array), size):

@@ -3,8 +3,9 @@
 A run that was interrupted is replayed from its last checkpoint. The questions it asks again are answered from here, as
 long as they are the same questions; from the end of the journal on the teacher is asked.
 
-The file: a head (magic, an identity, the number of its first question), then records of *length, checksum, body*; a
-body is a safetensors block of the answers and the questions' fingerprints. A record torn by a kill is cut on opening.
+The file: a head (whose answers they are, the number of its first question, what was asked before it), then records of
+*length, checksum, body*; a body is a safetensors block of the answers and the questions' fingerprints. Heads and bodies
+carry checksums. A record torn by a kill is cut on opening.
 """
 
 from __future__ import annotations
@@ -13,22 +14,28 @@ import json
 import struct
 import uuid
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from mekd_plugin.blackbox.spending import Question
 from mekd_plugin.errors import CheckpointError, ReplayDiverged
 from mekd_plugin.files import AppendedFile, writable_directory, write_atomically
 from mekd_plugin.responses import Kind, Response
 
-__all__ = ["Journal"]
+__all__ = ["Forgotten", "Journal"]
 
-_HEAD = struct.Struct("<8s16sQ")  # magic, identity, number of the first question
-_RECORD = struct.Struct("<QIIQ")  # length and checksum of the body, images in it, number of the question in the ledger
-_MAGIC = b"mekdjrn1"
+_START = struct.Struct("<8sII")  # magic; length and checksum of the head, which is JSON
+_RECORD = struct.Struct(
+    "<QIIQBI"
+)  # length and checksum of the body, images, question's number, evaluation; own checksum
+_MAGIC = b"mekdjrn2"
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,19 @@ class _Entry:
     length: int
     images: int
     serial: int
+    evaluation: bool
+
+
+class Forgotten(NamedTuple):
+    """What was asked before the journal's first question.
+
+    Attributes:
+        serial: number in the ledger of the last question with images; 0 for none.
+        questions: images whose answers were kept, by stage.
+    """
+
+    serial: int = 0
+    questions: tuple[Question, ...] = ()
 
 
 class Journal:
@@ -44,26 +64,32 @@ class Journal:
 
     Args:
         path: of the file, opened if it exists, else made.
+        teacher: identity of the one that answers; None leaves it open.
 
     Raises:
         InputError: the file cannot be written.
-        CheckpointError: it is damaged elsewhere than at its end, or not a journal.
+        CheckpointError: it is damaged elsewhere than at its end, not a journal, or of another teacher.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, teacher: str | None = None) -> None:
         self._path = writable_directory(Path(path).parent) / Path(path).name
         self._entries: list[_Entry] = []
-        if not self._path.exists() or self._path.stat().st_size < _HEAD.size:
-            write_atomically(self._path, _HEAD.pack(_MAGIC, uuid.uuid4().bytes, 0))
+        if not self._path.exists() or self._path.stat().st_size < _START.size:
+            write_atomically(self._path, _head(uuid.uuid4().hex, 0, Forgotten(), teacher))
         content = self._path.read_bytes()
-        magic, identity, first = _HEAD.unpack_from(content)
-        if magic != _MAGIC:
-            raise CheckpointError(f"{self._path} is not a journal that this version can read: move it away")
-        self.identity: str = identity.hex()
-        self._first: int = first
+        head, self._start = self._read_head(content)
+        self.identity: str = head["identity"]
+        self._teacher: str | None = head["teacher"]
+        self._first: int = head["first"]
+        self._forgotten = Forgotten(head["serial"], tuple(Question(*question) for question in head["asked"]))
+        if teacher is not None and self._teacher not in (None, teacher):
+            raise CheckpointError(
+                f"{self._path} holds answers of the teacher {self._teacher}, and {teacher} is asked now: resume with "
+                "the same teacher, or start a new run in another directory"
+            )
         self._length = self._index(content)
         self._file = AppendedFile(self._path, self._length)
-        self._position: int = first
+        self._position: int = self._first
 
     @property
     def position(self) -> int:
@@ -76,14 +102,36 @@ class Journal:
         return self._first + len(self._entries)
 
     @property
+    def first(self) -> int:
+        """Number of the first question that the journal still holds; 0 before any checkpoint."""
+        return self._first
+
+    @property
     def images_ahead(self) -> int:
         """Images whose answers are kept from the present position on."""
         return sum(entry.images for entry in self._entries[max(0, self._position - self._first) :])
 
     @property
     def last_serial(self) -> int | None:
-        """Number in the ledger of the last question whose answer was kept; None where none is, or it had no image."""
-        return (self._entries[-1].serial or None) if self._entries else None
+        """Number in the ledger of the last question with images whose answer was kept; None where there was none."""
+        numbered = [entry.serial for entry in self._entries if entry.serial]
+        return (numbered[-1] if numbered else self._forgotten.serial) or None
+
+    @property
+    def forgotten(self) -> Forgotten:
+        """What was asked before the first question whose answers are still kept."""
+        return self._forgotten
+
+    def questions_after(self, serial: int) -> Iterator[tuple[int, Question, np.ndarray]]:
+        """The questions with a higher number in the ledger: it, the question, its images' fingerprints."""
+        for entry in self._entries:
+            if entry.serial > serial:
+                tensors, about = self._read(entry)
+                yield (
+                    entry.serial,
+                    Question(about["stage"], entry.images, entry.evaluation),
+                    tensors["fingerprints"].numpy(),
+                )
 
     def rewind(self, position: int) -> None:
         """Make ``position`` the number of the next question: where a checkpoint stood.
@@ -119,15 +167,17 @@ class Journal:
         self._position += 1
         return Response(tensors["values"], kind, int(about["num_classes"]))
 
-    def append(self, response: Response, fingerprints: Tensor, stage: str, serial: int) -> None:
+    def append(
+        self, response: Response, fingerprints: Tensor, stage: str, serial: int, *, evaluation: bool = False
+    ) -> None:
         """Keep the answers to the question at the end of the journal; on the disk when this returns."""
         body = save(
             {"values": response.values.detach().cpu().contiguous(), "fingerprints": fingerprints.contiguous()},
             metadata={"kind": response.kind, "num_classes": str(response.num_classes), "stage": stage},
         )
-        head = _RECORD.pack(len(body), zlib.crc32(body), len(response), serial)
-        self._file.append(head + body)
-        self._entries.append(_Entry(self._length + _RECORD.size, len(body), len(response), serial))
+        head = _RECORD.pack(len(body), zlib.crc32(body), len(response), serial, evaluation, 0)[:-4]
+        self._file.append(head + struct.pack("<I", zlib.crc32(head)) + body)
+        self._entries.append(_Entry(self._length + _RECORD.size, len(body), len(response), serial, evaluation))
         self._length += _RECORD.size + len(body)
         self._position += 1
 
@@ -146,13 +196,18 @@ class Journal:
         with self._path.open("rb") as file:
             file.seek(start)
             rest = file.read(self._length - start)
-        write_atomically(self._path, _HEAD.pack(_MAGIC, bytes.fromhex(self.identity), position) + rest)
+        forgotten = self._with(dropped)
+        head = _head(self.identity, position, forgotten, self._teacher)
+        write_atomically(self._path, head + rest)
         self._file.close()
-        moved = start - _HEAD.size
+        moved = start - len(head)
         kept = self._entries[len(dropped) :]
-        self._entries = [_Entry(entry.offset - moved, entry.length, entry.images, entry.serial) for entry in kept]
-        self._first, self._length = position, _HEAD.size + len(rest)
+        self._entries = [replace(entry, offset=entry.offset - moved) for entry in kept]
+        self._first, self._forgotten, self._start, self._length = position, forgotten, len(head), len(head) + len(rest)
         self._file = AppendedFile(self._path, self._length)
+
+    def __str__(self) -> str:
+        return f"the answers to {self.end - self._first} batches since the last checkpoint, in {self._path}"
 
     def close(self) -> None:
         """Let go of the file."""
@@ -165,22 +220,46 @@ class Journal:
             "first life, or start a new run"
         )
 
+    def _with(self, dropped: list[_Entry]) -> Forgotten:
+        """What is forgotten, and ``dropped`` beside it."""
+        counts = {(question.stage, question.evaluation): question.images for question in self._forgotten.questions}
+        for entry in dropped:
+            if entry.images:
+                key = (self._read(entry)[1]["stage"], entry.evaluation)
+                counts[key] = counts.get(key, 0) + entry.images
+        serial = max([self._forgotten.serial, *(entry.serial for entry in dropped)])
+        return Forgotten(serial, tuple(Question(stage, count, apart) for (stage, apart), count in counts.items()))
+
+    def _read_head(self, content: bytes) -> tuple[dict[str, Any], int]:
+        """The head, and its length in the file."""
+        magic, length, checksum = _START.unpack_from(content)
+        if magic != _MAGIC:
+            raise CheckpointError(
+                f"{self._path} is not a journal that this version can read: go on with the version that wrote it, or "
+                "start a new run in another directory"
+            )
+        text = content[_START.size : _START.size + length]
+        if zlib.crc32(text) != checksum:
+            raise CheckpointError(f"{self._path} is damaged in its head: {_REMEDY}")
+        return json.loads(text), _START.size + length
+
     def _index(self, content: bytes) -> int:
         """Find the records; returns the bytes of the file up to the end of the last whole one."""
-        offset = _HEAD.size
+        offset = self._start
         while offset + _RECORD.size <= len(content):
-            length, checksum, images, serial = _RECORD.unpack_from(content, offset)
+            length, checksum, images, serial, evaluation, of_head = _RECORD.unpack_from(content, offset)
             start, stop = offset + _RECORD.size, offset + _RECORD.size + length
+            if zlib.crc32(content[offset : start - 4]) != of_head:
+                if not any(content[offset:]):
+                    break  # a file system that lost its power leaves zeros
+                raise CheckpointError(f"{self._path} is damaged at question {self.end}: {_REMEDY}")
             if stop > len(content):
                 break
             if zlib.crc32(content[start:stop]) != checksum:
                 if stop == len(content):
                     break
-                raise CheckpointError(
-                    f"{self._path} is damaged at question {self.end}: the answers behind it cannot be trusted; restore "
-                    "the file, or start a new run in another directory"
-                )
-            self._entries.append(_Entry(start, length, images, serial))
+                raise CheckpointError(f"{self._path} is damaged at question {self.end}: {_REMEDY}")
+            self._entries.append(_Entry(start, length, images, serial, bool(evaluation)))
             offset = stop
         return offset
 
@@ -190,6 +269,15 @@ class Journal:
             body = file.read(entry.length)
         (size,) = struct.unpack_from("<Q", body)
         return load(body), _metadata(body[8 : 8 + size])
+
+
+_REMEDY = "the answers behind it cannot be trusted; restore the file, or start a new run in another directory"
+
+
+def _head(identity: str, first: int, forgotten: Forgotten, teacher: str | None) -> bytes:
+    head = {"identity": identity, "first": first, "serial": forgotten.serial, "asked": forgotten.questions}
+    text = json.dumps({**head, "teacher": teacher}).encode()
+    return _START.pack(_MAGIC, len(text), zlib.crc32(text)) + text
 
 
 def _metadata(header: bytes) -> dict[str, str]:

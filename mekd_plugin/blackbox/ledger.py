@@ -2,13 +2,17 @@
 
 What is about to be asked is written down before it is asked, so a process that is killed never under-counts. A batch
 whose answer was lost between asking and keeping is *uncertain*: it is counted, and will be asked, and counted, again.
+One that the service refused before any work is taken back. Threads take turns; a forked process is turned away.
 """
 
 from __future__ import annotations
 
-import base64
+import os
 import re
-from collections.abc import Callable
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +21,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mekd_plugin.blackbox.spending import EARLIER, FIRST_LINE, Spending, line, read_ledger
+from mekd_plugin.blackbox.arguments import whole_number
+from mekd_plugin.blackbox.journal import Journal
+from mekd_plugin.blackbox.spending import (
+    EARLIER,
+    FIRST_LINE,
+    LOST,
+    NO_IMAGES,
+    Question,
+    Spending,
+    Tail,
+    line,
+    question_line,
+    read_ledger,
+)
 from mekd_plugin.errors import CheckpointError, InputError, QueryBudgetExceeded
 from mekd_plugin.files import AppendedFile, writable_directory
 
-__all__ = ["EARLIER", "Ledger", "Peers"]
+__all__ = ["EARLIER", "LOST", "Ledger", "Peers"]
 
 
 def _alone(tensor: Tensor) -> Tensor:
@@ -62,12 +79,14 @@ class Ledger:
     """
 
     def __init__(self, budget: int | None = None) -> None:
-        if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 0):
-            raise InputError(f"budget={budget!r}: expected a whole number of images from 0, or None for no limit")
+        if budget is not None:
+            budget = whole_number("budget", budget, 0, "of images from 0, or None for no limit")
         self._budget = budget
         self.processes = Peers()
         self._spending = Spending()
-        self._pending: tuple[int, str, int] | None = None
+        self._pending: tuple[int, Question] | None = None
+        self._lock = threading.RLock()
+        self._owner = os.getpid()
         self._serial = 0
         self._file: AppendedFile | None = None
         self._attached: set[Path] = set()
@@ -80,12 +99,17 @@ class Ledger:
     @property
     def total(self) -> int:
         """Images sent; an image sent twice counts twice."""
-        return sum(self._spending.sent.values())
+        return self._spending.total
+
+    @property
+    def evaluation(self) -> int:
+        """Images sent to find out how good a student is; outside ``total``, ``by_stage`` and the budget."""
+        return self._spending.evaluation
 
     @property
     def distinct(self) -> int:
-        """Different images sent."""
-        return len(self._spending.seen)
+        """Different images among ``total``."""
+        return self._spending.distinct
 
     @property
     def uncertain(self) -> int:
@@ -111,8 +135,33 @@ class Ledger:
         if self.budget is None:
             return None
         stages = list(self._spending.sent)
-        before = set(stages[: stages.index(stage)] if stage in stages else stages) | {EARLIER}
+        before = set(stages[: stages.index(stage)] if stage in stages else stages) | {EARLIER, LOST}
         return self.budget - sum(count for name, count in self._spending.sent.items() if name in before)
+
+    def check_process(self) -> None:
+        """Refuse to count in a process that is a fork of the ledger's own.
+
+        Raises:
+            InputError: it is one.
+        """
+        if os.getpid() != self._owner:
+            raise InputError(
+                f"a teacher is asked in process {os.getpid()}, and its ledger is process {self._owner}'s, which would "
+                "never know: ask in the process that made the black box. In a Dataset with num_workers, return the "
+                "images and ask about the batch in the training loop; in processes of a launcher, make the black box "
+                "in each of them"
+            )
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Within it no other thread asks: from the intention to the settled answer.
+
+        Raises:
+            InputError: in a process that is a fork of the ledger's own, where nothing would be counted.
+        """
+        self.check_process()
+        with self._lock:
+            yield
 
     def check_budget(self, count: int, stage: str) -> None:
         """Refuse ``count`` further images if they would pass the budget.
@@ -127,78 +176,115 @@ class Ledger:
                 "nothing was sent. Raise the budget, or ask about fewer images"
             )
 
-    def intend(self, fingerprints: Tensor, stage: str) -> int:
+    def intend(self, fingerprints: Tensor, stage: str, *, evaluation: bool = False) -> int:
         """Count images as sent, and write that down, before they are sent.
 
         Args:
             fingerprints: ``(n,)`` int64 on the CPU, one for each image this process will send.
             stage: what they are sent for.
+            evaluation: counted apart, whatever the budget.
 
         Returns:
             The number of this question in this process's file, from 1; 0 for one without images.
 
         Raises:
             QueryBudgetExceeded: they would pass the budget; then nothing is counted, and nothing may be sent.
-            InputError: the intention cannot be written down; likewise.
+            InputError: the intention cannot be written down, or this process is a fork of the ledger's; likewise.
         """
         if not isinstance(stage, str) or not stage:
             raise InputError(f"stage={stage!r}: expected the name of what the images are sent for")
-        everyone = self.processes.gather(fingerprints)
-        self.check_budget(len(everyone), stage)
-        if len(fingerprints):
-            self._write_intent(len(fingerprints), stage, fingerprints.numpy())
-        self._spending.send(stage, len(everyone), everyone.numpy())
-        serial = self._serial if len(fingerprints) else 0
-        self._pending = (serial, stage, len(everyone))
-        return serial
+        with self.in_turn():
+            everyone = self.processes.gather(fingerprints)
+            if not evaluation:
+                self.check_budget(len(everyone), stage)
+            if len(fingerprints):
+                self._write_intent(Question(stage, len(fingerprints), evaluation), fingerprints.numpy())
+            question = Question(stage, len(everyone), evaluation)
+            self._spending.send(question, everyone.numpy())
+            serial = self._serial if len(fingerprints) else 0
+            self._pending = (serial, question)
+            return serial
 
     def settle(self) -> None:
         """The images last intended were answered, and the answers kept."""
         if self._pending is None:
             return
-        serial, stage, count = self._pending
+        serial, question = self._pending
         if serial and self._file is not None:
             # Not synced: if the machine stops here, the batch is called uncertain, which errs on the honest side.
             self._file.append(line({"kept": serial}), sync=False)
-        self._spending.keep(stage, count)
+        self._spending.keep(question)
         self._pending = None
 
-    def attach(self, directory: str | Path | None, rank: int = 0, *, answered: int | None = None) -> None:
+    def take_back(self) -> None:
+        """The images last intended were refused by a service that says that it did no work: they count no more.
+
+        Other processes of the run go on counting them until they read the files again.
+        """
+        if self._pending is None:
+            return
+        serial, question = self._pending
+        if serial and self._file is not None:
+            self._file.append(line({"refused": serial}), sync=False)
+        self._spending.take_back(question)
+        self._pending = None
+
+    def attach(
+        self, directory: str | Path | None, rank: int = 0, *, journal: Journal | None = None, at_least: int = 0
+    ) -> bool:
         """Begin, or go on with, a run whose spending is kept in ``directory``.
 
         Every ``ledger-<rank>.jsonl`` there is read; this process appends to its own. What this ledger had counted
-        before is carried over as the stage ``"earlier runs"``: a budget is the teacher's, not the run's.
+        before is carried over as the stage ``"earlier runs"``: a budget is the teacher's, not the run's. What other
+        files know of and the ledger's does not is counted, with a warning: a file was cut, emptied or lost.
 
         Args:
             directory: where the run is kept; None for a run that is kept in memory only.
             rank: of this process.
-            answered: number of the last question whose answer was kept elsewhere, which settles it.
+            journal: this process's; its questions are counted under their own stages.
+            at_least: images that all processes had sent, as other files of the run say; what is missing counts as the
+                stage ``"lost from the ledger"``, and as uncertain.
+
+        Returns:
+            Whether the run goes on: something had been asked in the directory before.
 
         Raises:
             InputError: the directory cannot be written.
             CheckpointError: a file in it is damaged.
         """
+        self.check_process()
         self.detach()
         if directory is None:
             self._spending = self._spending.folded()
-            return
+            return False
         folder = writable_directory(Path(directory)).resolve()
         own = folder / f"ledger-{rank}.jsonl"
         own_spending = Spending()
-        length, self._serial, unkept = read_ledger(own, own_spending) if own.exists() else (0, 0, None)
-        self._file = AppendedFile(own, length)
-        if length == 0:
+        tail = read_ledger(own, own_spending) if own.exists() else Tail()
+        self._serial = tail.serial
+        self._file = AppendedFile(own, tail.length)
+        if tail.length == 0:
             self._file.append(line(FIRST_LINE))
-        if unkept is not None and unkept == answered:
-            self._file.append(line({"kept": unkept}))
-        self.processes.gather(torch.zeros(1))  # nobody reads before everybody has put its own file right ...
+        if journal is not None:
+            if tail.unkept is not None and tail.unkept == journal.last_serial:
+                self._file.append(line({"kept": tail.unkept}))
+            self._restore(own_spending, journal, own)
+        # Nobody reads before everybody has put its own file right ...
+        at_least = int(self.processes.gather(torch.tensor([at_least])).max())
         found = Spending()
         for path in sorted(folder.glob("ledger-*.jsonl"), key=_rank_of):
             read_ledger(path, found)
         self.processes.gather(torch.zeros(1))  # ... and nobody goes on before everybody has read
+        goes_on = bool(found.total or found.evaluation or at_least)
         known = found if folder in self._attached else Spending()
         self._carry_over(found, known, write=rank == 0)
         self._attached.add(folder)
+        if missing := max(0, at_least - self.total):
+            _warn_of_loss(own, self.total, at_least, f"they count as {LOST!r}, and as uncertain")
+            if rank == 0:
+                self._write_intent(Question(LOST, missing), NO_IMAGES)
+            self._spending.send(Question(LOST, missing), NO_IMAGES)
+        return goes_on
 
     def detach(self) -> None:
         """Let go of the directory; what was counted stays counted."""
@@ -207,40 +293,95 @@ class Ledger:
         self._file = self._pending = None
 
     def as_record(self) -> dict[str, Any]:
-        """``{"by_stage": {...}, "total": n, "distinct": n, "uncertain": n}``, for a run's record."""
+        """``{"by_stage": {...}, "total": n, "distinct": n, "uncertain": n, "evaluation": n}``, for a run's record."""
         return {
             "by_stage": self.by_stage,
             "total": self.total,
             "distinct": self.distinct,
             "uncertain": self.uncertain,
+            "evaluation": self.evaluation,
         }
 
     def __str__(self) -> str:
         limit = "" if self.budget is None else f" of {self.budget:,}"
         lost = f", {self.uncertain:,} uncertain" if self.uncertain else ""
-        return f"{self.total:,}{limit} images sent, {self.distinct:,} distinct{lost} ({self._spending})"
+        beside = f"; {self.evaluation:,} for evaluation beside them" if self.evaluation else ""
+        return f"{self.total:,}{limit} images sent, {self.distinct:,} distinct{lost} ({self._spending}){beside}"
 
-    def _write_intent(self, count: int, stage: str, fingerprints: np.ndarray, *, kept: bool = False) -> None:
-        self._serial += 1
+    __repr__ = __str__
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = threading.RLock()
+
+    def _write_intent(self, question: Question, fingerprints: np.ndarray, serial: int | None = None) -> None:
+        self._serial = self._serial + 1 if serial is None else serial
         if self._file is not None:
-            images = base64.b64encode(fingerprints.astype("<i8").tobytes()).decode()
-            self._file.append(line({"ask": count, "serial": self._serial, "stage": stage, "images": images}))
-            if kept:
-                self._file.append(line({"kept": self._serial}))
+            self._file.append(question_line(question, self._serial, fingerprints))
+
+    def _write_kept(self, question: Question, fingerprints: np.ndarray, serial: int | None = None) -> None:
+        self._write_intent(question, fingerprints, serial)
+        if self._file is not None:
+            self._file.append(line({"kept": self._serial}))
+
+    def _restore(self, own: Spending, journal: Journal, path: Path) -> None:
+        """Write down again what the journal holds answers to and the file ``path`` no longer announces."""
+        before, last = own.total + own.evaluation, journal.last_serial or 0
+        if self._serial >= last:
+            return
+        restored = 0
+        forgotten = journal.forgotten
+        if self._serial < forgotten.serial:
+            sent = {(stage, False): count for stage, count in own.sent.items()}
+            short = [
+                question._replace(images=question.images - sent.get((question.stage, question.evaluation), 0))
+                for question in forgotten.questions
+            ]
+            missing = [question for question in short if question.images > 0]
+            # Numbered up to the last: killed half-way, the next life still sees that some are missing.
+            for serial, question in enumerate(missing, start=forgotten.serial + 1 - len(missing)):
+                self._write_kept(question, NO_IMAGES, serial)
+                restored += question.images
+            self._serial = forgotten.serial
+        for serial, question, fingerprints in journal.questions_after(self._serial):
+            self._write_kept(question, fingerprints, serial)
+            restored += question.images
+        self._serial = max(self._serial, last)
+        _warn_of_loss(path, before, before + restored, "they count again under their stages")
 
     def _carry_over(self, found: Spending, known: Spending, *, write: bool) -> None:
         """Take over ``found``, and with it what this ledger had counted that ``known`` does not hold."""
         lost = max(0, self.uncertain - sum(known.unkept.values()))
-        kept = max(0, self.total - sum(known.sent.values()) - lost)
-        new = np.setdiff1d(self._spending.seen.numbers(), found.seen.numbers())
-        for count, is_kept in ((kept, True), (lost, False)):
-            if count and write:
-                self._write_intent(count, EARLIER, new, kept=is_kept)
-            if count:
-                found.send(EARLIER, count, new)
-            if is_kept:
-                found.keep(EARLIER, count)
+        kept = max(0, self.total - known.total - lost)
+        new = np.setdiff1d(self._spending.numbers(), found.numbers())
+        if kept:
+            question = Question(EARLIER, kept)
+            if write:
+                self._write_kept(question, new)
+            found.send(question, new)
+            found.keep(question)
+        if lost:
+            question = Question(EARLIER, lost)
+            if write:
+                self._write_intent(question, new)
+            found.send(question, new)
+        if evaluated := max(0, self.evaluation - known.evaluation):
+            question = Question(EARLIER, evaluated, evaluation=True)
+            if write:
+                self._write_kept(question, NO_IMAGES)
+            found.send(question, NO_IMAGES)
         self._spending = found
+
+
+def _warn_of_loss(path: Path, knew: int, known: int, how: str) -> None:
+    warnings.warn(
+        f"{path} knows of {knew:,} images and other files of the run of {known:,}: it was cut, emptied or lost. The "
+        f"{known - knew:,} are taken as sent; {how}",
+        stacklevel=4,
+    )
 
 
 def _rank_of(path: Path) -> int:

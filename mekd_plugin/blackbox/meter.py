@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, Self
@@ -11,14 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from mekd_plugin.blackbox.answers import as_tensor
-from mekd_plugin.blackbox.backends import Ask, make_backend
+from mekd_plugin.blackbox.backends import Ask, Call, make_backend, place_of
 from mekd_plugin.blackbox.image_hashes import image_hashes
+from mekd_plugin.blackbox.images import plain_tensor, refuse_tracing
 from mekd_plugin.blackbox.ledger import Ledger
-from mekd_plugin.errors import InputError, NeedsNotMet
+from mekd_plugin.blackbox.patience import teacher_errors
+from mekd_plugin.errors import InputError, NeedsNotMet, Refused
 
 __all__ = ["TeacherModule", "meter"]
 
 _STAGE = "module"
+
+Answer = Callable[[Tensor, Call, str], Tensor]
+"""Images, how to hand them over, and a stage -> answers."""
 
 
 class TeacherModule(nn.Module):
@@ -31,17 +37,38 @@ class TeacherModule(nn.Module):
         ledger: what was asked; ``print(module.ledger)`` says it in a line.
     """
 
-    def __init__(self, answer: Callable[[Tensor, str], Tensor], ledger: Ledger) -> None:
+    def __init__(self, answer: Answer, ledger: Ledger, where: Callable[[], tuple[torch.device, torch.dtype]]) -> None:
         super().__init__()
         self.ledger = ledger
         self._stage = _STAGE
         _ANSWERS[self] = answer
+        _PLACES[self] = where
+
+    @property
+    def device(self) -> torch.device:
+        """Where the teacher computes; its answers come back to where the images are."""
+        return _PLACES[self]()[0]
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """None. Scripts ask ``next(teacher.parameters())`` for its device: that one is empty, on it, in its dtype."""
+        return _NoParameters(*_PLACES[self]())
 
     @torch.compiler.disable  # a query is no part of a graph
-    def forward(self, images: Tensor) -> Tensor:
-        """The teacher's answers to ``images``, a plain tensor on their device."""
+    def forward(self, *given: Any, **named: Any) -> Tensor:
+        """The teacher's answers to the images, a plain tensor on their device.
+
+        Args:
+            given: the images come first among these;
+            named: or else first here, as in ``module(pixel_values=images)``. All others are handed on as they are.
+
+        Raises:
+            InputError: there is no tensor among them.
+            NeedsNotMet: while the code is traced or exported.
+        """
+        refuse_tracing()
+        images, call = _images_of(given, named)
         with torch.no_grad():
-            return _ANSWERS[self](images, self._stage)
+            return _ANSWERS[self](plain_tensor(images), call, self._stage)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -71,6 +98,19 @@ class TeacherModule(nn.Module):
         return str(self.ledger)
 
 
+class _NoParameters(Iterator[nn.Parameter]):
+    """Empty to whoever goes through it; only a bare ``next`` gets a parameter without a single number."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self._device, self._dtype = device, dtype
+
+    def __iter__(self) -> Iterator[nn.Parameter]:
+        return iter(())
+
+    def __next__(self) -> nn.Parameter:
+        return nn.Parameter(torch.empty(0, device=self._device, dtype=self._dtype), requires_grad=False)
+
+
 def meter(
     module: nn.Module | Ask, *, budget: int | None = None, answer: Callable[[Any], Any] | None = None
 ) -> TeacherModule:
@@ -78,8 +118,8 @@ def meter(
 
     That line is ``teacher = meter(teacher)``, and nothing else changes: the model's answers come back as they are,
     whatever their range, as long as they are one tensor with an entry for each image; images are neither checked nor
-    changed. A module runs in eval and inference mode; a function around one is called as it is, so put the model in it
-    into eval mode before.
+    changed, but for a class of their own, which is taken off. Arguments besides the images are handed on. A module runs
+    in eval and inference mode; a function around one is called as it is, so put the model in it into eval mode before.
 
     Args:
         module: the script's teacher, its weights loaded: the meter has none to load into.
@@ -94,13 +134,38 @@ def meter(
     """
     ask, ledger = make_backend(module, answer=answer), Ledger(budget)
 
-    def count_and_ask(images: Tensor, stage: str) -> Tensor:
-        number = ledger.intend(image_hashes(images), stage)
-        answered = as_tensor(ask(images.detach().clone()), len(images), number).to(images.device)
-        ledger.settle()
-        return answered
+    def count_and_ask(images: Tensor, call: Call, stage: str) -> Tensor:
+        with ledger.in_turn():
+            number = ledger.intend(image_hashes(images), stage)
+            where = f"batch {number} ({len(images):,} images for {stage!r}) was asked about"
+            try:
+                with teacher_errors(where, f"counted so far: {ledger}"):
+                    answered = as_tensor(ask(images.clone(), call), len(images), number).to(images.device)
+            except Refused:
+                ledger.take_back()
+                raise
+            ledger.settle()
+            return answered
 
-    return TeacherModule(count_and_ask, ledger)
+    return TeacherModule(count_and_ask, ledger, lambda: place_of(module, None))
 
 
-_ANSWERS: WeakKeyDictionary[TeacherModule, Callable[[Tensor, str], Tensor]] = WeakKeyDictionary()
+def _images_of(given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Tensor, Call]:
+    """The images among the arguments of a call, and the call with others in their place."""
+    places: list[tuple[int | str, Any]] = [*enumerate(given), *named.items()]
+    for place, value in places:
+        if isinstance(value, Tensor):
+            return value, functools.partial(_with_images, given, named, place)
+    raise InputError("a teacher was called without a tensor: expected the images, module(images)")
+
+
+def _with_images(
+    given: tuple[Any, ...], named: dict[str, Any], place: int | str, teacher: Callable[..., Any], images: Tensor
+) -> Any:
+    if isinstance(place, str):
+        return teacher(*given, **{**named, place: images})
+    return teacher(*given[:place], images, *given[place + 1 :], **named)
+
+
+_ANSWERS: WeakKeyDictionary[TeacherModule, Answer] = WeakKeyDictionary()
+_PLACES: WeakKeyDictionary[TeacherModule, Callable[[], tuple[torch.device, torch.dtype]]] = WeakKeyDictionary()

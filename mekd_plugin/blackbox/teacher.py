@@ -2,28 +2,33 @@
 
 Hiding a teacher inside one process is a guard against mistakes, not security: a method cannot come upon a gradient, a
 feature or a parameter through this object or its answers. Code that digs through private names of this module will find
-the model, and so will hooks that it registers for every module of the process, or torch's function modes.
+the model, and so will hooks that it registers for every module of the process, torch's function and dispatch modes, its
+profiler, and Python's own means of looking at all objects, frames and threads. Images go in as plain tensors, and
+tracing is refused.
 """
 
 from __future__ import annotations
 
-import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, NamedTuple, NoReturn, Self
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from mekd_plugin.blackbox.answers import as_tensor, check_images, check_response, quantize_images
-from mekd_plugin.blackbox.backends import Ask, identity_of, make_backend
+from mekd_plugin.blackbox.answers import Precision, as_tensor, check_response
+from mekd_plugin.blackbox.arguments import checked_device, checked_range, checked_seconds, whole_number
+from mekd_plugin.blackbox.backends import Ask, Call, Identity, identity_of, make_backend, place_of
 from mekd_plugin.blackbox.image_hashes import image_hashes
+from mekd_plugin.blackbox.images import check_images, gradient_image, plain_tensor, quantize_images, refuse_tracing
 from mekd_plugin.blackbox.journal import Journal
 from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.blackbox.meter import TeacherModule
-from mekd_plugin.errors import InputError
+from mekd_plugin.blackbox.patience import RateLimit, Retry, teacher_errors, within
+from mekd_plugin.errors import InputError, NeedsNotMet, Refused
 from mekd_plugin.responses import Kind, Response, resolve_kind
 
 __all__ = ["BlackBox"]
@@ -45,6 +50,19 @@ class BlackBox:
         answer: takes the scores or labels out of what the teacher returns, such as ``lambda out: out["logits"]``; None
             where it returns nothing else.
         ledger: of another black box, to share its budget; then ``budget`` stays out.
+        identity: name of the teacher, such as its model's version, which a resumed run is held to; None takes a hash of
+            a module's weights or of an ONNX file, and of a function its name, which tells little.
+        retry: asks again where a batch's answer did not come; each attempt counts, within the budget. None raises the
+            first error.
+        rate_limit: how many batches a second are sent at most; may be shared with other black boxes.
+        timeout: seconds after which a function's answer is no longer waited for; its images count as uncertain. Python
+            cannot end the call, which goes on in a thread that nobody listens to.
+        rounding: decimals that a service rounds its probabilities to (or cuts them at).
+        top_k: how many of the largest probabilities a service tells, with 0 for the others.
+
+    What ``rounding`` and ``top_k`` leave out, the rest to a sum of 1, is spread evenly over the classes answered as 0:
+    an answer is about all classes again, so every method and loss takes it, and nothing is claimed that was not said.
+    Left at 0 they would claim certainty, which a logarithm makes infinite.
 
     Raises:
         InputError: an argument is missing or cannot be used.
@@ -63,6 +81,12 @@ class BlackBox:
         device: torch.device | str | None = None,
         answer: Callable[[Any], Any] | None = None,
         ledger: Ledger | None = None,
+        identity: str | None = None,
+        retry: Retry | None = None,
+        rate_limit: RateLimit | None = None,
+        timeout: float | None = None,
+        rounding: int | None = None,
+        top_k: int | None = None,
     ) -> None:
         if isinstance(teacher, BlackBox):
             raise InputError("the teacher is a BlackBox already: use it as it is")
@@ -75,22 +99,35 @@ class BlackBox:
             raise InputError("num_classes= is missing: a function does not tell how many classes its answers are about")
         if ledger is not None and budget is not None:
             raise InputError(f"budget={budget} and ledger= are both given: a shared ledger brings its own budget")
-        if batch_size < 1:
-            raise InputError(f"batch_size={batch_size}: expected at least 1 image")
         if quantize not in (None, "uint8"):
             raise InputError(f'quantize={quantize!r}: expected "uint8" or None')
+        for name, given, kind in (("retry", retry, Retry), ("rate_limit", rate_limit, RateLimit)):
+            if given is not None and not isinstance(given, kind):
+                raise InputError(f"{name}={given!r}: expected a {kind.__name__}(...) or None")
         self._kind = resolve_kind(responses)
         self._num_classes: int | None = None
         if num_classes is not None:
             self.expect_classes(num_classes)
-        self._value_range = _checked_range(value_range)
-        self._batch_size, self._quantize = batch_size, quantize is not None
+        self._value_range = checked_range(value_range)
+        self._batch_size = whole_number("batch_size", batch_size, 1, "of images from 1")
+        self._quantize = quantize is not None
+        self._precision = Precision(self._kind, rounding, top_k)
+        self._retry, self._rate_limit = retry, rate_limit
         self._ledger = Ledger(budget) if ledger is None else ledger
         self._journal: Journal | None = None
         self._stage = "query"
         self._batches = 0
-        _BACKENDS[self] = make_backend(teacher, device, answer)
-        _IDENTITIES[self] = identity_of(teacher)
+        place = checked_device(device)
+        ask = make_backend(teacher, place, answer)
+        if timeout is not None:
+            if isinstance(teacher, nn.Module):
+                raise InputError(
+                    f"timeout={timeout} of a module: expected it of a function, which may wait for a service"
+                )
+            ask = within(checked_seconds("timeout", timeout), ask)
+        _HIDDEN[self] = _Hidden(
+            ask, identity_of(teacher, identity), lambda: place_of(teacher, place), isinstance(teacher, nn.Module)
+        )
 
     @property
     def responses(self) -> Kind:
@@ -115,8 +152,10 @@ class BlackBox:
 
     @property
     def identity(self) -> str:
-        """Tells this teacher from another: a hash of a module's weights as they are now, or a function's name."""
-        return _IDENTITIES[self]()
+        """Tells this teacher from another: as declared, a hash of a module's weights as they are now or of a file, or a
+        function's name.
+        """
+        return _HIDDEN[self].identity.describe()
 
     @property
     def ledger(self) -> Ledger:
@@ -134,8 +173,7 @@ class BlackBox:
         Raises:
             InputError: fewer than 2, or another number is declared or learnt already.
         """
-        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
-            raise InputError(f"num_classes={num_classes!r}: expected a whole number from 2")
+        num_classes = whole_number("num_classes", num_classes, 2, "from 2")
         if self._num_classes not in (None, num_classes):
             raise InputError(f"num_classes={num_classes}: this teacher answers about {self._num_classes} classes")
         self._num_classes = num_classes
@@ -157,9 +195,42 @@ class BlackBox:
             InputError: the images are not such.
             QueryBudgetExceeded: they would pass the budget; nothing was sent.
             TeacherAnswerError: the answer is no response of the declared kind.
+            TeacherUnavailable: no answer came, in time or at all; ``Refused`` where the service says that it did no
+                work, so that the images do not count. Other errors of the teacher come as they are, with a note.
+            NeedsNotMet: the code is being traced.
             ReplayDiverged: an interrupted run asks other questions than in its first life.
         """
         return self._query(images, self._stage if stage is None else stage, self._value_range)
+
+    def evaluate(self, images: Tensor, *, stage: str = "evaluation") -> Response:
+        """Ask about images to find out how good a student is, as :meth:`query` does.
+
+        They count as ``ledger.evaluation``, whatever the budget, and are kept in the journal like all others. The
+        errors are those of :meth:`query`, but for the budget.
+        """
+        return self._query(images, stage, self._value_range, evaluation=True)
+
+    def probe(self, image_shape: tuple[int, int, int]) -> None:
+        """Have a teacher that is not a module answer about one image, so that its answers are known to be of use.
+
+        The image is a smooth gradient, no real one; it counts for the stage ``"probe"``, once in a run. A module is not
+        asked: it can be checked without a question. Of several processes the first one asks.
+
+        Args:
+            image_shape: ``(channels, height, width)``.
+
+        Raises:
+            InputError: no such shape; and the errors of :meth:`query`.
+        """
+        if _HIDDEN[self].is_module:
+            return
+        image = gradient_image(image_shape, self._value_range)
+        if self._journal is not None and self._journal.first:
+            return  # asked before the last checkpoint
+        if self._ledger.processes.rank:
+            self.sit_out(stage="probe")
+        else:
+            self.query(image, stage="probe")
 
     def sit_out(self, *, stage: str) -> None:
         """Take part in a question of several processes with no image of one's own.
@@ -185,31 +256,45 @@ class BlackBox:
         value range is not enforced.
         """
 
-        def answer(images: Tensor, stage: str) -> Tensor:
-            response = self._query(images, stage, None)
+        def answer(images: Tensor, call: Call, stage: str) -> Tensor:
+            response = self._query(images, stage, None, call=call)
             if response.soft:
                 return response.values
             return nn.functional.one_hot(response.values, response.num_classes).to(_precise(images.dtype))
 
-        return TeacherModule(answer, self._ledger)
+        return TeacherModule(answer, self._ledger, _HIDDEN[self].place)
 
-    def keep(self, directory: str | Path | None, rank: int = 0) -> None:
+    def keep(self, directory: str | Path | None, rank: int = 0, *, at_least: int = 0) -> None:
         """Begin, or go on with, a run whose spending and answers are kept in ``directory``; None keeps it in memory.
 
         What was spent before counts as the stage ``"earlier runs"``. In a run of several processes set
         ``ledger.processes`` first; all of them call this together.
 
+        Args:
+            directory: of the run.
+            rank: of this process.
+            at_least: images that were sent by then, as the run's checkpoints and metrics say; where the ledger's file
+                knows of fewer it was damaged, and what is missing counts as ``"lost from the ledger"``, with a warning.
+
         Raises:
             InputError: the directory cannot be written.
-            CheckpointError: a file of the run in it is damaged.
+            CheckpointError: a file of the run in it is damaged, or its answers are another teacher's.
         """
         self.release()
         if directory is None:
             self._ledger.attach(None)
             return
-        journal = Journal(Path(directory) / f"journal-{rank}.bin")
-        self._ledger.attach(directory, rank, answered=journal.last_serial)
+        self._ledger.check_process()
+        identity = _HIDDEN[self].identity
+        journal = Journal(Path(directory) / f"journal-{rank}.bin", identity.describe())
+        found = self._ledger.attach(directory, rank, journal=journal, at_least=at_least)
         self._journal = journal
+        if found and not identity.certain and not self._ledger.processes.rank:
+            warnings.warn(
+                f"the run in {directory} goes on with a teacher known by its name alone, {identity.describe()}: that "
+                "does not tell whether it is the one that answered before. Say which model it is by identity=",
+                stacklevel=2,
+            )
 
     def release(self) -> None:
         """Let go of the directory; what was counted stays counted."""
@@ -218,48 +303,111 @@ class BlackBox:
         self._journal = None
         self._ledger.detach()
 
-    def _query(self, images: Tensor, stage: str, value_range: tuple[float, float] | None) -> Response:
+    def _query(
+        self,
+        images: Tensor,
+        stage: str,
+        value_range: tuple[float, float] | None,
+        *,
+        evaluation: bool = False,
+        call: Call | None = None,
+    ) -> Response:
+        refuse_tracing()
+        images = plain_tensor(images)
         check_images(images, value_range)
-        images = images.detach()
         sent = quantize_images(images, self._value_range) if self._quantize else images
-        return self._in_step(sent, image_hashes(sent), stage)
+        response: Response = self._in_step(sent, image_hashes(sent), stage, evaluation=evaluation, call=call)
+        return response
 
-    def _in_step(self, images: Tensor, fingerprints: Tensor, stage: str) -> Response:
+    @torch.compiler.disable  # a query is no part of a graph
+    def _in_step(
+        self,
+        images: Tensor,
+        fingerprints: Tensor,
+        stage: str,
+        *,
+        evaluation: bool = False,
+        call: Call | None = None,
+    ) -> Response:
         """The answers to ``images``, in questions of ``batch_size``; every process asks as many, some of them empty."""
-        ahead = 0 if self._journal is None else self._journal.images_ahead
-        everyone = self._ledger.processes.gather(torch.tensor([[len(images), min(ahead, len(images))]]))
-        asked, kept = everyone.sum(dim=0).tolist()
-        self._ledger.check_budget(asked - kept, stage)  # refused as a whole, before its first part is sent
-        starts = range(0, int(everyone[:, 0].max()), self._batch_size)
-        parts = [slice(start, start + self._batch_size) for start in starts]
-        values = [self._question(images[part], fingerprints[part], stage).values for part in parts]
-        return Response(torch.cat(values), self._kind, self.num_classes)
+        with self._ledger.in_turn():
+            ahead = 0 if self._journal is None else self._journal.images_ahead
+            everyone = self._ledger.processes.gather(torch.tensor([[len(images), min(ahead, len(images))]]))
+            asked, kept = everyone.sum(dim=0).tolist()
+            if not evaluation:  # refused as a whole, before its first part is sent
+                self._ledger.check_budget(asked - kept, stage)
+            starts = range(0, int(everyone[:, 0].max()), self._batch_size)
+            parts = [slice(start, start + self._batch_size) for start in starts]
 
-    def _question(self, images: Tensor, fingerprints: Tensor, stage: str) -> Response:
-        """Intend, ask, check, keep, settle; or the answers of an interrupted life."""
+            def answers(part: slice) -> Tensor:
+                return self._question(images[part], fingerprints[part], stage, evaluation, call).values
+
+            return Response(torch.cat([answers(part) for part in parts]), self._kind, self.num_classes)
+
+    def _question(
+        self, images: Tensor, fingerprints: Tensor, stage: str, evaluation: bool, call: Call | None
+    ) -> Response:
+        """The answers of an interrupted life; or those of as many attempts as are allowed."""
         kept = None if self._journal is None else self._journal.replay(fingerprints, stage, self._kind)
         if kept is not None:
-            self._ledger.intend(fingerprints[:0], stage)  # other processes may have to ask: all take part in counting
+            # Other processes may have to ask: all take part in counting.
+            self._ledger.intend(fingerprints[:0], stage, evaluation=evaluation)
             self._ledger.settle()
             self._num_classes = kept.num_classes
             return kept.to(images.device)
-        serial = self._ledger.intend(fingerprints, stage)
-        response = self._ask(images)
+        self._batches += 1
+
+        def attempt() -> Response:
+            return self._attempt(images, fingerprints, stage, evaluation, call)
+
+        if self._retry is None:
+            return attempt()
+        if self._ledger.processes.world > 1:
+            raise NeedsNotMet(
+                "retry= in a run of several processes, which count in step: an attempt of one alone would stop all of "
+                "them. Use one process, or leave retry= out and resume the run after an error"
+            )
+        return self._retry(attempt)
+
+    def _attempt(
+        self, images: Tensor, fingerprints: Tensor, stage: str, evaluation: bool, call: Call | None
+    ) -> Response:
+        """Intend, ask, check, keep, settle; what was refused is taken back instead."""
+        if self._rate_limit is not None and len(images):
+            self._rate_limit.wait(self._ledger.processes.world)
+        serial = self._ledger.intend(fingerprints, stage, evaluation=evaluation)
+        where = f"asking the teacher about batch {self._batches} ({len(images):,} images for {stage!r})"
+        kept = "no directory keeps the answers before it" if self._journal is None else f"kept: {self._journal}"
+        try:
+            with teacher_errors(where, f"{kept}; {self._ledger}"):
+                response = self._ask(images, call)
+        except Refused:
+            self._ledger.take_back()
+            raise
         if self._journal is not None:
-            self._journal.append(response, fingerprints, stage, serial)
+            self._journal.append(response, fingerprints, stage, serial, evaluation=evaluation)
         self._ledger.settle()
         return response
 
-    def _ask(self, images: Tensor) -> Response:
+    def _ask(self, images: Tensor, call: Call | None) -> Response:
         if not len(images):
             shape, dtype = ((0,), torch.int64) if self._kind == "hard" else ((0, self.num_classes), None)
             return Response(torch.empty(shape, dtype=dtype, device=images.device), self._kind, self.num_classes)
-        self._batches += 1
         # The teacher gets a copy: a layer that works in place must not reach the caller's images.
-        answer = as_tensor(_BACKENDS[self](images.clone()), len(images), self._batches).to(images.device)
+        ask = _HIDDEN[self].ask
+        answered = ask(images.clone()) if call is None else ask(images.clone(), call)
+        answer = as_tensor(answered, len(images), self._batches).to(images.device)
+        computed_in = answer.dtype if answer.is_floating_point() else torch.float32
         if answer.is_floating_point():
             answer = answer.to(_precise(images.dtype))
-        response = check_response(answer, self._kind, self._num_classes, self._batches)
+        response = check_response(
+            answer,
+            self._kind,
+            self._num_classes,
+            self._batches,
+            precision=self._precision,
+            computed_in=computed_in,
+        )
         self._num_classes = response.num_classes
         return response
 
@@ -277,19 +425,15 @@ class BlackBox:
         return f"BlackBox(responses={self._kind!r}, num_classes={classes}, {self._ledger})"
 
 
-_BACKENDS: WeakKeyDictionary[BlackBox, Ask] = WeakKeyDictionary()
+class _Hidden(NamedTuple):
+    ask: Ask
+    identity: Identity
+    place: Callable[[], tuple[torch.device, torch.dtype]]
+    is_module: bool
+
+
+_HIDDEN: WeakKeyDictionary[BlackBox, _Hidden] = WeakKeyDictionary()
 """The teachers, away from the objects that methods are handed."""
-_IDENTITIES: WeakKeyDictionary[BlackBox, Callable[[], str]] = WeakKeyDictionary()
-
-
-def _checked_range(value_range: tuple[float, float]) -> tuple[float, float]:
-    try:
-        low, high = (float(value) for value in value_range)
-    except (TypeError, ValueError):
-        low = high = math.nan
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise InputError(f"value_range={value_range!r}: expected two finite numbers (low, high), low below high")
-    return low, high
 
 
 def _precise(dtype: torch.dtype) -> torch.dtype:

@@ -1,27 +1,46 @@
-"""The benchmark suites that MEKD and the baselines run in, each by its own door: one file a suite.
+"""The benchmark suites that MEKD and the baselines run in, each by its own door: a folder a suite.
 
     mekd.register("mdistiller")            # then the suite's own commands and configs
     mekd.register(into=my_registry)        # a dictionary, or a decorator, of anybody's
 
-A suite is imported when it is registered, never before.
+Read ``suite.py`` first (what a suite is to us), then ``guests.py`` (how each takes a method in), then one suite's
+folder: its ``__init__.py`` is the suite and what we rely on in it, ``guest.py`` the method inside the suite,
+``data.py`` data sets, networks and settings in its words, ``launched.py`` what stands in while its script runs.
+``features.py``, ``row_loader.py``, ``meter.py`` and ``stand_ins.py`` are shared, and ``evidence/`` tries every suite
+on one problem.
+
+Suites come in by the entry-point group ``mekd.suites``, anybody's as ours; one is imported when it is asked for, never
+before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
 from functools import partial
-from importlib import import_module
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from mekd_plugin.errors import InputError
-from mekd_plugin.registry import available, unknown_name
+from mekd_plugin.registry import Registry, available
 
 if TYPE_CHECKING:
     from mekd_plugin.harness.suite import Suite
 
-__all__ = ["SUITES", "register", "find_suite"]
+__all__ = ["available_suites", "find_suite", "register", "suites"]
 
-SUITES = ("torchdistill", "mdistiller", "timm", "art", "kd_lib", "repdistiller")
+
+def suites() -> Registry:
+    """The suites of every installed package, as they stand now; imports none of them."""
+    return Registry(entry_points(group="mekd.suites"), what="suite")
+
+
+def available_suites() -> list[str]:
+    """Their names, sorted.
+
+    >>> "timm" in available_suites()
+    True
+    """
+    return [entry.name for entry in suites().entries()]
 
 
 def find_suite(name: str) -> Suite:
@@ -29,10 +48,19 @@ def find_suite(name: str) -> Suite:
 
     Raises:
         UnknownName: there is none of that name.
+        MekdError: two packages claim the name, or its target cannot be imported.
+        InputError: the target is not a suite of that name.
     """
-    if name not in SUITES:
-        raise unknown_name("suite", name, SUITES)
-    found: Suite = import_module(f"mekd_plugin.harness.{name}").SUITE
+    registry = suites()
+    entry, found = registry.entry(name), registry.load(name)
+
+    from mekd_plugin.harness.suite import Suite  # loads torch, which the names alone need not
+
+    if not isinstance(found, Suite) or found.name != name:
+        raise InputError(
+            f"suite {name!r} of {entry.owner}: {entry.target} is {found!r}, expected an instance of "
+            f"mekd_plugin.harness.suite.Suite whose name is {name!r}; correct the line in that package's entry points"
+        )
     return found
 
 
@@ -41,7 +69,7 @@ def register(
     *,
     into: MutableMapping[str, Any] | Callable[[Any], Any] | None = None,
 ) -> list[str]:
-    """Make our methods known to a suite, or to a registry of one's own.
+    """Make our methods known to a suite, or to a registry of one's own; prints what to do next in a suite.
 
     Args:
         name: of the suite.
@@ -63,11 +91,13 @@ def register(
     """
     if (name is None) == (into is None):
         raise InputError("register() takes the name of a suite, or into= a registry of your own: give one of the two")
-    if name is not None:
-        found = find_suite(name)
-        found.require()
-        return found.register()
-    return _register_into(into)
+    if name is None:
+        return _register_into(into)
+    found = find_suite(name)
+    found.require()
+    names = found.register()
+    print(f"[mekd] {name}: {found.next_step}", flush=True)
+    return names
 
 
 def _register_into(registry: Any) -> list[str]:

@@ -8,23 +8,24 @@ from pathlib import Path
 from rich.console import Console
 
 from mekd_plugin.harness import find_suite
-from mekd_plugin.harness.evidence import records as records
+from mekd_plugin.harness.evidence import records
 from mekd_plugin.harness.launch import launch as run_script
 
 __all__ = ["check", "launch", "page", "record"]
 
 
 def check(name: str, console: Console) -> None:
-    """Print the suite's version, what was registered, and which methods fit."""
+    """Print the suite's version, the names of our methods there, which methods fit, and what to do next."""
     found = find_suite(name)
     told = found.check()
     tried = "tried" if told.tested else f"never tried; we ran {', '.join(found.tested)}"
     console.print(f"{name} {told.version} ({tried})", highlight=False)
-    console.print(f"registered: {', '.join(told.registered)}", highlight=False, soft_wrap=True)
+    console.print(f"known there as: {', '.join(told.registered)}", highlight=False, soft_wrap=True)
     for method, words in told.fits.items():
         console.print(f"  {method}: {words}", highlight=False, soft_wrap=True)
     for method, words in told.refused.items():
         console.print(f"  {method}: refused, it {words}", highlight=False, soft_wrap=True)
+    console.print(f"next: {found.next_step}", highlight=False, soft_wrap=True, markup=False)
 
 
 def launch(name: str, command: Sequence[str], *, meter: bool) -> None:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import runpy
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
 
 from mekd_plugin.errors import InputError
 from mekd_plugin.harness.meter import Counted
 from mekd_plugin.harness.suite import Suite
 
-__all__ = ["launch", "without_gpu"]
+__all__ = ["launch"]
 
 
 def launch(suite: Suite, command: Sequence[str], *, meter: bool) -> Counted | None:
@@ -55,29 +51,10 @@ def launch(suite: Suite, command: Sequence[str], *, meter: bool) -> Counted | No
     return counted
 
 
-@contextmanager
-def without_gpu() -> Iterator[None]:
-    """For a suite that hard-codes ``.cuda()``: on a machine without one, tensors and modules stay where they are."""
-    if torch.cuda.is_available():
-        yield
-        return
-    print("[mekd] this suite asks for a GPU and there is none: .cuda() leaves everything on the CPU", flush=True)
-    kept = Tensor.cuda, nn.Module.cuda
-
-    def stay(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return self
-
-    Tensor.cuda = nn.Module.cuda = stay  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Tensor.cuda, nn.Module.cuda = kept  # type: ignore[method-assign]
-
-
 def _find(suite: Suite, script: str) -> Path:
     sources = suite.sources() if suite.home else None
     for path in (Path(script), *([sources / script] if sources else [])):
         if path.is_file():
             return path.resolve()
     where = f", nor in {sources} (${suite.home})" if sources else ""
-    raise InputError(f"{script} is no file here{where}: name the suite's own script")
+    raise InputError(f"{script} is not a file here{where}: name the suite's own script")

@@ -54,7 +54,7 @@ class Counted:
         teacher.register_forward_hook(saw, with_kwargs=True)
 
     def count(self, images: Tensor) -> None:
-        """Count images that went to a teacher which is no module."""
+        """Count images that went to a teacher that is not a module."""
         self.ledger.intend(image_hashes(images.detach()), self._stage)
         self.ledger.settle()
 

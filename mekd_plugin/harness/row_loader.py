@@ -24,7 +24,7 @@ class RowLoader:
 
     Args:
         hosted: the method.
-        student: in train mode at the start of each epoch, whatever mode the suite's evaluation left it in.
+        student: put into train mode at the start of each epoch, whatever mode the suite's evaluation left it in.
         batch_size: rows a step.
         steps: batches an epoch; None shows each row once.
         entries: of a batch: 2 for images and the teacher's labels, 3 for the rows' numbers as well.
@@ -58,7 +58,7 @@ class RowLoader:
         """Of the batch under way.
 
         Raises:
-            InputError: there is none.
+            InputError: no batch is under way.
         """
         if self._rows is None:
             raise InputError("no batch is under way: the suite has to iterate over these rows before it asks for them")
@@ -72,12 +72,12 @@ class RowLoader:
 class _Recalling(nn.Module):
     """The teacher's scores ``(N, C)`` of the batch under way."""
 
-    def __init__(self, lessons: RowLoader) -> None:
+    def __init__(self, loader: RowLoader) -> None:
         super().__init__()
-        self._lessons = lessons
+        self._loader = loader
 
     def forward(self, images: Tensor) -> Tensor:
-        return self._lessons.rows.answers().scores().to(images.device)
+        return self._loader.rows.answers().scores().to(images.device)
 
 
 def draw_edge_images(dataset: Any, *, real_images: int | None, real_fraction: float, seed: int) -> Tensor:
@@ -90,7 +90,7 @@ def draw_edge_images(dataset: Any, *, real_images: int | None, real_fraction: fl
         seed: of the choice, and of random transforms.
 
     Raises:
-        InputError: the data set does not hold as many, or fewer than 2 are wanted.
+        InputError: the data set does not hold that many, or fewer than 2 are wanted.
     """
     count = int(real_fraction * len(dataset)) if real_images is None else real_images
     if not 2 <= count <= len(dataset):
@@ -102,7 +102,7 @@ def draw_edge_images(dataset: Any, *, real_images: int | None, real_fraction: fl
 
 @contextmanager
 def _transforms_by(seed: int) -> Iterator[None]:
-    """Random transforms draw by ``seed`` within: a run that takes over answers must find the same images."""
+    """Random transforms draw by ``seed`` within: a run that takes over answers must see the same images."""
     state = random.getstate()
     random.seed(seed)
     with torch.random.fork_rng(devices=[]):

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar
+from types import ModuleType
+from typing import Any, ClassVar
 
 from mekd_plugin.distiller import Needs
-from mekd_plugin.errors import MissingDependency
-from mekd_plugin.harness.evidence.reference_problem import ReferenceProblem, Trial
+from mekd_plugin.errors import InputError, MissingDependency
 from mekd_plugin.harness.meter import Counted
 from mekd_plugin.registry import distillers
 
-__all__ = ["Check", "Suite", "how_it_runs"]
+__all__ = ["Check", "Suite", "how_it_runs", "put_beside"]
 
 _WARNED: set[str] = set()
 
@@ -31,7 +34,7 @@ class Check:
     Attributes:
         version: of the suite: a release, or the commit of its checkout.
         tested: whether we have run this version.
-        registered: what the suite knows of us now.
+        registered: the names under which our methods are known there now.
         fits: how each method runs there.
         refused: the methods that do not run there, with the reason.
     """
@@ -44,7 +47,7 @@ class Check:
 
 
 class Suite(ABC):
-    """One benchmark suite; a file in this folder subclasses it and calls the instance ``SUITE``.
+    """One benchmark suite; its adapter subclasses this, and an entry point in ``mekd.suites`` names the instance.
 
     Attributes:
         name: as on the command line.
@@ -53,6 +56,7 @@ class Suite(ABC):
         home: environment variable with the folder of its sources, where it is used from there.
         tested: versions, or commits, that we ran.
         install: the command that gets it.
+        next_step: what the user does when our methods are registered, in a line: a command, or an import.
         drives_stages: whether its own loop can train the stages before the student's; else ours does, first.
     """
 
@@ -62,6 +66,7 @@ class Suite(ABC):
     home: ClassVar[str] = ""
     tested: ClassVar[tuple[str, ...]]
     install: ClassVar[str]
+    next_step: ClassVar[str]
     drives_stages: ClassVar[bool] = False
 
     @abstractmethod
@@ -72,16 +77,12 @@ class Suite(ABC):
     def metered(self, counted: Counted) -> AbstractContextManager[None]:
         """Within it, whatever the suite's own methods ask their teacher is counted by ``counted``."""
 
-    @abstractmethod
-    def trial(self, method: str, world: ReferenceProblem, directory: Path) -> Trial:
-        """Train ``method`` through the suite's own loop, in ``directory``."""
-
     def launching(self) -> AbstractContextManager[None]:
         """What must hold while a script of the suite runs."""
         return nullcontext()
 
     def version(self) -> str | None:
-        """The release that is installed, or the commit of the sources; None where there is none."""
+        """The release that is installed, or the commit of the sources; None where the suite is missing."""
         if self.distribution:
             try:
                 return version(self.distribution)
@@ -91,7 +92,7 @@ class Suite(ABC):
         return None if folder is None else _commit(folder)
 
     def sources(self) -> Path | None:
-        """The folder of the suite's sources: the environment variable's, or of the package where it is installed."""
+        """The folder of the suite's sources: the environment variable's, or that of the installed package."""
         if self.home and os.environ.get(self.home):
             return Path(os.environ[self.home]).expanduser().resolve()
         spec = find_spec(self.package) if self.package else None
@@ -118,6 +119,27 @@ class Suite(ABC):
             )
         return found
 
+    def reach(self, module: str) -> ModuleType:
+        """A module of a suite that is used from its sources, imported.
+
+        Raises:
+            MissingDependency: the sources are not there, or something that they import is not installed.
+        """
+        self.require()
+        folder = str(self.sources())
+        if folder not in sys.path:
+            sys.path.append(folder)
+        try:
+            return import_module(module)
+        except ImportError as error:
+            raise MissingDependency(f"{self.name} in {folder} cannot be imported ({error}): {self.install}") from error
+
+    def methods(self) -> list[str]:
+        """The installed methods that can be guests in this suite."""
+        registry = distillers()
+        names = [entry.name for entry in registry.entries()]
+        return [name for name in names if how_it_runs(self, registry.get(name).needs)[0]]
+
     def check(self) -> Check:
         """Register, and say what fits."""
         found = self.require()
@@ -130,16 +152,40 @@ class Suite(ABC):
 
 
 def how_it_runs(suite: Suite, needs: Needs) -> tuple[bool, str]:
-    """Whether a method with ``needs`` runs in ``suite``, and in which way, or why not."""
+    """Whether a method with ``needs`` runs in ``suite``, and in which way, or why not.
+
+    :func:`mekd_plugin.host` refuses what is refused here, and a method whose student's stage asks in its own step
+    although its needs do not say so.
+    """
     if needs.gradients:
         return False, "differentiates through the teacher, which a black box refuses"
     if needs.queries == "rounds":
         return False, "works in rounds, each of which needs the student of the last one: run it with mekd.distill"
+    if needs.in_step:
+        return False, "asks inside the student's step, which a host's loop cannot carry: run it with mekd.distill"
     if needs.queries == "every step":
-        return True, "asks at every step, in the suite's loop"
+        return True, "asks at every step: the rows come with their answers (one that asks in its own step is refused)"
     if suite.drives_stages:
         return True, "every stage in the suite's loop, or the earlier ones in ours"
     return True, "the suite trains the student; earlier stages and questions come first, in our loop"
+
+
+def put_beside(owner: ModuleType, ours: Iterable[Any]) -> list[str]:
+    """Put classes of ours into a module of a suite that has no registry, each under its own name.
+
+    Returns:
+        The names, sorted.
+
+    Raises:
+        InputError: a name there is taken by somebody else.
+    """
+    named = {found.__name__: found for found in ours}
+    for name, found in named.items():
+        if getattr(owner, name, found) is not found:
+            raise InputError(f"{owner.__name__}.{name} is there already and not ours: rename one of the two")
+    for name, found in named.items():
+        setattr(owner, name, found)
+    return sorted(named)
 
 
 def _commit(folder: Path) -> str:

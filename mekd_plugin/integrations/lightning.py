@@ -1,4 +1,4 @@
-"""A hosted method as a ``LightningModule``; whoever imports this file wants Lightning, which it imports.
+"""A hosted method as a ``LightningModule``; importing this file imports Lightning.
 
 Run with lightning 2.6::
 

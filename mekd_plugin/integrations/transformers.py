@@ -1,4 +1,4 @@
-"""A hosted method in Hugging Face's ``Trainer``; whoever imports this file wants transformers, which it imports.
+"""A hosted method in Hugging Face's ``Trainer``; importing this file imports transformers.
 
 Run with transformers 5.23, for image classification models: ``model(pixel_values=images).logits``::
 
@@ -13,8 +13,8 @@ A teacher of theirs is ``BlackBox(Logits(teacher), "logits", ...)``.
 What this relies on: the ``Trainer`` takes batches from ``get_train_dataloader()``, calls
 ``compute_loss(model, inputs, return_outputs=, num_items_in_batch=)`` once a batch, in training and evaluation, divides
 by the number of accumulated batches where ``model_accepts_loss_kwargs`` is false, and calls ``on_save`` when
-``checkpoint-STEP`` is written. Its ``compute_loss_func`` would not do: it gets the model's output without the images,
-and a method may look at the student elsewhere.
+``checkpoint-STEP`` is written. Its ``compute_loss_func`` would not do, since it gets the model's output without the
+images, and a method may look at the student elsewhere.
 
 Seen in 5.23.0, with a plain ``Trainer`` too: resuming a ViT restores some of its weights only, and warns of missing
 keys; a ResNet and a ConvNext are restored whole.
@@ -129,7 +129,7 @@ class HostedTrainer(Trainer):
         """As the ``Trainer``'s, the method's players restored as well.
 
         Raises:
-            CheckpointError: the checkpoint is no :class:`HostedTrainer`'s.
+            CheckpointError: the checkpoint was not written by a :class:`HostedTrainer`.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir)) or True

@@ -54,7 +54,7 @@ class MEKD(Distiller):
     Args:
         mode: ``"bank"`` or ``"fresh"``.
         queries: generated images in the bank; None takes what the teacher's budget leaves (5,000 without a budget).
-        emulation: how the generator comes to be: the name of a file in ``emulations/``, or a class.
+        emulation: how the generator comes to be: a name of the entry-point group ``mekd.emulations``, or a class.
         emulation_settings: of the emulation, by name, such as ``{"steps": 2500}``; those left out are as
             ``emulation_preset`` has them. On the command line: ``--set mekd.emulation.steps=2500``.
         emulation_preset: ``"quick"``, ``"paper"`` or ``"tiny"``.

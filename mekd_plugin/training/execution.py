@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 import warnings
@@ -39,6 +40,7 @@ Evaluate = Callable[[nn.Module], dict[str, float]]
 _FEWEST_HELD_OUT = 20
 _REMAINS = ("ledger-*.jsonl", "journal-*.bin", "checkpoint.safetensors", "initial.safetensors", "stages/*", "banks/*")
 """What a run leaves; where such a file is and ``run.json`` is not, the directory is nobody's to start in."""
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass
@@ -241,10 +243,18 @@ class Run:
                 "another directory"
             )
 
+    def log(self, words: str, *values: object) -> None:
+        """One line for whoever listens to this package's log, on one process of several."""
+        if self.processes.main:
+            _LOGGER.info(words, *values)
+
     def train(self, index: int, stage: Training) -> None:
         """Train a stage in our own loop, or take over the outcome of another run, and keep it."""
         if not self.store.take_shared(stage):
+            self.log("stage %s begins", stage.name)
+            began = time.perf_counter()
             self.loop.run(stage, self.student, self.teacher)
+            self.log("stage %s ended after %.0f s", stage.name, time.perf_counter() - began)
             self.store.share(stage)
         self.store.finish(index, stage)
 
@@ -270,6 +280,7 @@ class Run:
             rank = self.processes.shard.rank
             name = stage.bank.name if rank == 0 else f"{stage.bank.name}-{rank}"
             stage.bank.keep(self.directory / "banks" / name)
+        self.log("stage %s begins: %s answers", stage.name, f"{stage.size:,}")
         with tqdm(
             total=stage.size,
             desc=stage.name,
@@ -285,6 +296,7 @@ class Run:
                 label=stage.label,
                 progress=lambda done, wanted: _advance(bar, done),
             )
+        self.log("stage %s ended: %s", stage.name, self.teacher.ledger)
         metrics = self.loop.metrics
         settled = self.loop.settled_metrics
         written = [entry["stage"] for entry in metrics.history[settled : settled + 1]]

@@ -192,6 +192,12 @@ class Hosted:
                 elif stage.trains_student or not self._run.store.take_finished(index, stage):
                     self._index, self._stage = index, stage
                     break
+        if self._stage.trains_student and not self._stage.by_losses:
+            raise NeedsNotMet(
+                f"{type(self.method).__name__} takes a step of its own in stage {self._stage.name!r}, which a host's "
+                "loop cannot carry: use mekd_plugin.distill, and declare Needs(in_step=True), so that this is said before "
+                "anything is asked"
+            )
         if self._stage.trains_student:
             processes, recipe = self._run.processes, self._run.recipe
             self.players.take(

@@ -68,8 +68,8 @@ def preflight(
         if not isinstance(logits, Tensor) or tuple(logits.shape) != (_IMAGES, num_classes):
             found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise InputError(
-                f"in training mode the student {name} returns {found}: expected logits ({_IMAGES}, {num_classes}) as in "
-                "evaluation mode; switch auxiliary outputs off (such as aux_logits=False)"
+                f"in training mode the student {name} returns {found}: expected logits ({_IMAGES}, {num_classes}) as "
+                "in evaluation mode; switch auxiliary outputs off (such as aux_logits=False)"
             )
         if not logits.requires_grad:
             raise InputError(

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from mekd_plugin.bench.benchmark import Benchmark
-from mekd_plugin.bench.executors.local import Job, latest_metrics, teacher_jobs
+from mekd_plugin.bench.executors.executor import Job, teacher_jobs
+from mekd_plugin.bench.executors.local import latest_metrics
 from mekd_plugin.bench.grid import BenchConfig
-from mekd_plugin.errors import InputError
+from mekd_plugin.errors import CheckpointError, InputError, NeedsNotMet, UnknownName
 
 SMALL = {
     "teacher": "lenet5",
@@ -60,7 +61,7 @@ def test_from_settings_to_report_and_nothing_twice(tmp_path) -> None:
         assert run.steps == 40 and run.real_images == 60 and run.test_images == 540
         assert run.student_accuracy == run.curve[-1]["accuracy"] and run.curve[-1]["step"] == 40
         assert run.best_test_accuracy == max(point["accuracy"] for point in run.curve)
-        assert "|steps:40|" in run.signature and "|batch_size:" in run.signature
+        assert " steps=40 " in run.signature and " batch_size=" in run.signature and run.label == run.method
         folder = tmp_path / "out" / "runs" / run.key
         assert len(list((folder / "snapshots").glob("step-*.safetensors"))) >= 6
         assert (folder / "sent.npz").exists() and (folder / "student.safetensors").exists()
@@ -76,20 +77,58 @@ def test_from_settings_to_report_and_nothing_twice(tmp_path) -> None:
 
 
 def test_a_failing_run_does_not_take_the_others_down(tmp_path) -> None:
-    config = BenchConfig.from_mapping({**SMALL, "query_budget": "300,1"})
+    """One of two: its teacher's answers stop being such after a while."""
+    config = BenchConfig.from_mapping({**SMALL, "methods": "kd,ml", "hyperparameters": {"ml": {"queries": 100_000}}})
     results = Benchmark(config, tmp_path).execute(resume=False, observe=nobody)
     good, bad = results.runs
     assert (good.status, good.error) == ("finished", None)
-    assert bad.status == "failed" and bad.error and "1" in bad.error
+    assert bad.status == "failed" and bad.error and "QueryBudgetExceeded" in bad.error
     assert bad.student_accuracy is None
     assert "0 of 1" in (tmp_path / "table.md").read_text()
 
 
-def test_a_teacher_that_fails_fails_its_runs_with_its_reason(tmp_path) -> None:
-    config = BenchConfig.from_mapping({**SMALL, "teacher": "no_such_module:ask"})
-    (run,) = Benchmark(config, tmp_path).execute(resume=False, observe=nobody).runs
-    assert run.status == "failed"
-    assert run.error and "the teacher could not be prepared: UnknownName: teacher 'no_such_module:ask'" in run.error
+def test_what_a_rule_takes_out_is_a_row_with_the_reason(tmp_path) -> None:
+    config = BenchConfig.from_mapping({**SMALL, "methods": "kd,ml", "responses": "hard", "query_budget": "300,1"})
+    results = Benchmark(config, tmp_path).execute(resume=False, observe=nobody)
+    told = {(run.label, run.budget): (run.status, run.error or "") for run in results.runs}
+    assert told["kd", 300][0] == "finished"
+    assert told["logit_mimicry", 300][0] == "not applicable" and "needs soft responses" in told["logit_mimicry", 300][1]
+    assert told["kd", 1][0] == "not applicable" and "a budget of 1 buys nothing" in told["kd", 1][1]
+    table = (tmp_path / "table.md").read_text()
+    assert "not applicable" in table and "needs soft responses" in table
+    assert not (tmp_path / "runs" / results.runs[1].key / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"teacher": "no_such_module:ask"}, UnknownName, "teacher 'no_such_module:ask'"),
+        ({"teacher": "gone.safetensors"}, CheckpointError, "no teacher at gone.safetensors"),
+        ({"teacher": "lenet6"}, UnknownName, "unknown network 'lenet6'"),
+        ({"student": "lenet6"}, UnknownName, "unknown network 'lenet6'"),
+        ({"hyperparameters": {"kd": {"tempereture": 3}}}, InputError, "tempereture.*did you mean 'temperature'"),
+        ({"variants": {"a": {"method": "kd", "set": {"temperature": 0}}}}, InputError, "temperature=0"),
+        ({"real_images": 5000}, InputError, "5000"),
+        ({"image_size": 18, "methods": "mekd"}, InputError, "multiples of 4"),
+        ({"methods": "ml", "responses": "hard"}, NeedsNotMet, "no run of this grid can be done: LogitMimicry needs"),
+    ],
+)
+def test_the_whole_grid_is_looked_at_first(tmp_path, settings, error, message) -> None:
+    benchmark = Benchmark(BenchConfig.from_mapping({**SMALL, **settings}), tmp_path / "out")
+    with pytest.raises(error, match=message):
+        benchmark.execute(resume=False, observe=lambda event, job, reason: pytest.fail("something was started"))
+    assert not list((tmp_path / "out").glob("teachers/*")) and not list((tmp_path / "out").glob("runs/*/*"))
+
+
+def test_variants_are_rows_of_their_own(tmp_path) -> None:
+    variants = {"kd_cold": {"method": "kd", "set": {"temperature": 1.0}}}
+    results = Benchmark(BenchConfig.from_mapping({**SMALL, "variants": variants}), tmp_path).execute(
+        resume=False, observe=nobody
+    )
+    plain, cold = results.runs
+    assert (plain.label, cold.label, cold.method) == ("kd", "kd_cold", "kd")
+    assert "temperature=1.0" in cold.signature and plain.student_accuracy != cold.student_accuracy
+    assert "| kd_cold |" in (tmp_path / "table.md").read_text() and "kd_cold" in (tmp_path / "report.html").read_text()
 
 
 def test_a_plan_asks_and_writes_nothing(tmp_path) -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from mekd_plugin.bench.grid import BenchConfig, expand, kind_of_teacher
 from mekd_plugin.errors import InputError, UnknownName
-from mekd_plugin.version import __version__
 
 
 def test_the_default_grid() -> None:
@@ -52,16 +51,9 @@ def test_a_key_is_a_file_name() -> None:
 
 
 def test_a_signature_is_one_line_with_every_setting() -> None:
-    config = BenchConfig(hyperparameters={"mekd": {"style_dim": 3}}, real_images=50, disjoint=True)
+    config = BenchConfig(hyperparameters={"mekd": {"image_weight": 3}}, real_images=50, disjoint=True)
     signature = expand(config, device="cpu")[0].signature()
-    for part in (
-        "mekd|data:digits|edge:50 images disjoint|teacher:resnet20 2000 steps|student:resnet8|responses:soft",
-        "|budget:5000|",
-        "|style_dim:3|",
-        "|seed:0|",
-        "|threads:1|",
-        f"|version:{__version__}",
-    ):
+    for part in ("method=mekd", "real_images=50", "disjoint=True", "query_budget=5000", "{'image_weight': 3}"):
         assert part in signature
     assert "\n" not in signature
 
@@ -82,11 +74,59 @@ def test_kinds(name, kind) -> None:
     assert kind_of_teacher(name) == kind
 
 
-def test_a_whole_recipe_in_the_signature() -> None:
-    spec = expand(BenchConfig(teacher=("a.onnx",), steps=7), device="cpu")[0]
-    assert "|teacher:a.onnx|" in spec.signature() and "|steps:7|" in spec.signature()
-    signature = spec.signature({"steps": 7, "batch_size": 64})
-    assert signature.count("|steps:7|") == 1 and "|batch_size:64|" in signature
+VARIANTS = {"mekd_no_image": {"method": "mekd", "set": {"image_weight": 0}}, "mekd_soft": {"method": "mekd"}}
+
+
+def test_a_method_stands_in_a_grid_several_times() -> None:
+    config = BenchConfig(methods=("mekd",), variants=VARIANTS, hyperparameters={"mekd": {"balance": True}}, seeds=(0,))
+    specs = expand(config, device="cpu")
+    assert [spec.label for spec in specs] == ["mekd", "mekd_no_image", "mekd_soft"]
+    assert {spec.method for spec in specs} == {"mekd"} and len({spec.key for spec in specs}) == 3
+    assert specs[1].hyperparameters == {"balance": True, "image_weight": 0}
+    assert specs[1].key.startswith("mekd_no_image-digits-seed0-")
+    only = BenchConfig.from_mapping({"methods": [], "variants": VARIANTS})
+    assert {spec.label for spec in expand(only, device="cpu")} == set(VARIANTS)
+
+
+@pytest.mark.parametrize(
+    ("variants", "error", "message"),
+    [
+        ({"kd": {"method": "mekd"}}, InputError, "variants: kd: a method of the grid has that name"),
+        ({"a": {"method": "mekt"}}, UnknownName, "unknown method 'mekt'"),
+        ({"a": {"set": {}}}, InputError, "variants: a: of which method"),
+        ({"a": {"method": "kd", "with": {}}}, InputError, "variants: a: with: expected {method: NAME"),
+        ({"a": 3}, InputError, "variants: a: 3: expected {method: NAME"),
+        ({"a": {"method": "kd", "set": 3}}, InputError, "variants: a: .*expected {method: NAME"),
+        (3, InputError, "variants=3: expected names and values"),
+    ],
+)
+def test_a_variant_that_cannot_be_is_named(variants, error, message) -> None:
+    with pytest.raises(error, match=message):
+        BenchConfig.from_mapping({"variants": variants})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": True}, "steps=True: expected a whole number"),
+        ({"steps": 1.9}, "steps=1.9: expected a whole number"),
+        ({"seeds": [0.5]}, "seeds=0.5: expected a whole number"),
+        ({"seeds": [10**23]}, "seeds=1.*expected a whole number from 0 to"),
+        ({"validation": -0.5}, "validation=-0.5: expected a number from 0 below 1"),
+        ({"validation": "nan"}, "validation='nan': expected a number"),
+        ({"price_per_1000": -1}, "price_per_1000=-1.*: expected a number from 0"),
+        ({"price_per_1000": "inf"}, "price_per_1000='inf': expected a number"),
+        ({"real_images": 0}, "real_images=0: expected a whole number from 2"),
+        ({"real_fraction": 0}, "real_fraction=0.0: expected a number above 0 to 1"),
+        ({"hyperparameters": {"kd": {"seed": 4}}}, "kd.seed: the grid sets it for every method; see --seeds"),
+        ({"hyperparameters": {"kd": 3}}, "hyperparameters of kd: 3: expected names and values"),
+        ({"dataset": True}, "dataset=True: expected a list of str"),
+    ],
+)
+def test_values_are_not_changed_silently(values, message) -> None:
+    with pytest.raises(InputError, match=message):
+        BenchConfig.from_mapping(values)
+    assert BenchConfig.from_mapping({"steps": "1e3", "validation": "1e-2"}).steps == 1000
 
 
 class TestFromMapping:
@@ -123,11 +163,11 @@ class TestFromMapping:
     [
         ({"seeds": ()}, "seeds is empty"),
         ({"seeds": (1, 1)}, "seeds=1,1: expected each value once"),
-        ({"seeds": (-1,)}, "seeds=-1: expected numbers from 0"),
-        ({"steps": 0}, "steps=0: expected at least 1"),
-        ({"threads": 0}, "threads=0: expected at least 1"),
-        ({"jobs": 0}, "jobs=0: expected at least 1"),
-        ({"price_per_1000": -1.0}, "price_per_1000=-1.0: expected at least 0"),
+        ({"seeds": (-1,)}, "seeds=-1: expected a whole number from 0"),
+        ({"steps": 0}, "steps=0: expected a whole number from 1"),
+        ({"threads": 0}, "threads=0: expected a whole number from 1"),
+        ({"jobs": 0}, "jobs=0: expected a whole number from 1"),
+        ({"price_per_1000": -1.0}, "price_per_1000=-1.0: expected a number from 0"),
         ({"query_budget": (-5,)}, "query_budget=-5: expected a number of images, or 0"),
         ({"real_fraction": 0.1, "real_images": 5}, "give one of the two"),
         ({"methods": ("ml", "logit_mimicry")}, "a method is there twice, under an alias"),

@@ -21,7 +21,7 @@ def test_every_file_is_there(tmp_path, record) -> None:
     paths = _write(tmp_path, [record(), record("mekd")])
     names = {str(path.relative_to(tmp_path)) for path in paths}
     assert {"results.json", "table.md", "report.html", "figures/accuracy.png", "figures/learning_curves.png"} <= names
-    assert json.loads((tmp_path / "results.json").read_text())["schema"] == 1
+    assert json.loads((tmp_path / "results.json").read_text())["schema"] == 2
 
 
 def test_the_page_is_self_contained(tmp_path, record) -> None:

@@ -121,7 +121,7 @@ def test_a_teacher_that_nobody_here_made():
 
 
 def test_a_module_moves_where_it_is_told_to(probe, images):
-    with pytest.raises(RuntimeError, match="[Dd]evice|backend"):
+    with pytest.raises(InputError, match="device='nonsense': expected a device of this machine"):
         BlackBox(probe, "logits", device="nonsense")
     BlackBox(probe, "logits", device="cpu").query(images)
 
@@ -141,3 +141,35 @@ def test_a_function_gets_its_images_where_it_wants_them(images):
 
 def test_a_module_without_parameters_is_asked_too(images):
     assert BlackBox(nn.Flatten(), "logits").query(images).num_classes == 16
+
+
+def test_an_onnx_model_is_known_by_its_file(tmp_path):
+    def identity(path, **settings):
+        return BlackBox(onnx_teacher(path, **settings), "logits", 16).identity
+
+    first = write_model(tmp_path / "first.onnx", outputs=2)
+    same = tmp_path / "elsewhere.onnx"
+    same.write_bytes(first.read_bytes())
+    other = write_model(tmp_path / "other.onnx", kind=TensorProto.DOUBLE, outputs=2)
+    assert identity(first, output="out0") == identity(same, output="out0")
+    assert len({identity(first, output="out0"), identity(first, output="out1"), identity(other, output="out0")}) == 3
+    assert identity(first, output="out0").startswith("onnx ")
+    before = identity(first, output="out0")
+    (tmp_path / "first.onnx.data").write_bytes(b"weights beside the file")
+    assert identity(first, output="out0") != before
+
+
+def test_an_onnx_run_is_not_resumed_with_another_model(tmp_path, images):
+    run = tmp_path / "run"
+    models = write_model(tmp_path / "a.onnx"), write_model(tmp_path / "b.onnx", kind=TensorProto.DOUBLE)
+    box = BlackBox(onnx_teacher(models[0]), "logits", 16)
+    box.keep(run)
+    box.query(images)
+    with pytest.raises(CheckpointError, match="holds answers of the teacher onnx .*, and onnx .* is asked now"):
+        BlackBox(onnx_teacher(models[1]), "logits", 16).keep(run)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_an_onnx_model_takes_images_of_any_precision(model_path, images, dtype):
+    box = BlackBox(onnx_teacher(write_model(model_path)), "logits", 16)
+    torch.testing.assert_close(box.query(images.to(dtype)).values.float(), images.flatten(1), atol=1e-2, rtol=0)

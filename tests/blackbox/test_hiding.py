@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from mekd_plugin.blackbox import BlackBox, meter
-from mekd_plugin.errors import InputError
+from mekd_plugin.errors import InputError, NeedsNotMet
 
 DOORS = {
     "black box": lambda probe: BlackBox(probe, "logits", 3),
@@ -151,3 +153,87 @@ def test_neither_train_nor_to_nor_zero_grad_reach_the_teacher(probe, images):
     module.train().to(torch.float64).zero_grad()
     assert torch.equal(module(images), before)
     assert probe.head.weight.dtype == torch.float32
+
+
+class Spy(Tensor):
+    """Images that report every function they are put through, and would reach the weights in a layer."""
+
+    seen: list[Any] = []
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        cls.seen.append((func, args))
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def test_a_class_of_the_images_own_does_not_reach_the_teachers_layers(door, probe, images):
+    Spy.seen.clear()
+    answer = ask(door, images.as_subclass(Spy))
+    weights = {value.data_ptr() for value in probe.state_dict(keep_vars=True).values()}
+    assert type(answer) is Tensor
+    assert probe.sent and all(type(sent) is Tensor for sent in probe.sent)
+    for func, args in Spy.seen:
+        assert func is not nn.functional.linear
+        assert not {thing.data_ptr() for thing in args if type(thing) is Tensor} & weights
+
+
+def test_parameters_and_buffers_are_images_too(door, images):
+    assert type(ask(door, nn.Parameter(images))) is Tensor
+
+
+def test_a_trace_is_refused(door, images):
+    counted = door.ledger.total
+    with pytest.raises(NeedsNotMet, match="cannot be traced"):
+        make_fx(lambda batch: ask(door, batch) * 2)(images)
+    with pytest.raises(NeedsNotMet, match="cannot be traced"):
+        torch.jit.trace(lambda batch: ask(door, batch) * 2, images)
+    assert door.ledger.total == counted
+
+
+def test_an_export_is_refused(door, images):
+    class Student(nn.Module):
+        def forward(self, batch):
+            return ask(door, batch) * 2
+
+    counted = door.ledger.total
+    for strict in (False, True):
+        with pytest.raises(Exception, match="cannot be traced|stand for values|[Dd]isable") as caught:
+            torch.export.export(Student(), (images,), strict=strict)
+        assert not isinstance(caught.value, AssertionError)
+    assert door.ledger.total == counted
+
+
+def test_a_transform_of_functions_is_refused(door, images):
+    with pytest.raises(InputError, match="ask outside of torch.func"):
+        torch.func.vmap(lambda image: ask(door, image[None]))(images)
+    with pytest.raises(InputError, match="ask outside of torch.func"):
+        torch.func.grad(lambda batch: ask(door, batch).sum())(images)
+
+
+def test_fake_tensors_have_nothing_to_send(door, images):
+    counted = door.ledger.total
+    with FakeTensorMode() as mode, pytest.raises(InputError, match="stand for values"):
+        ask(door, mode.from_tensor(images))
+    assert door.ledger.total == counted
+
+
+def test_compiled_code_asks_as_it_does_without(door, images):
+    counted = door.ledger.total
+    compiled = torch.compile(lambda batch: ask(door, batch) * 2, backend="eager")
+    assert torch.equal(compiled(images), ask(door, images) * 2)
+    compiled(images)
+    assert door.ledger.total == counted + 30
+
+
+def test_a_compiled_graph_holds_no_weight(door, probe, images):
+    weights = {value.data_ptr() for value in probe.state_dict(keep_vars=True).values()}
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        held = [*graph.parameters(), *graph.buffers(), *(value for value in inputs if isinstance(value, Tensor))]
+        assert not {value.data_ptr() for value in held} & weights
+        return graph
+
+    torch.compile(lambda batch: ask(door, batch + 0) * 2, backend=keep)(images)
+    assert graphs, "nothing was compiled"

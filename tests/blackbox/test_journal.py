@@ -160,12 +160,35 @@ def test_a_last_record_of_the_right_length_and_wrong_content_is_cut(path):
     assert Journal(path).end == 2
 
 
-def test_damage_elsewhere_is_an_error(path):
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [(30, "damaged in its head"), (125, "damaged at question 0"), (200, "damaged at question 0")],
+    ids=["the file's head", "a record's head", "an answer"],
+)
+def test_damage_elsewhere_is_an_error(path, place, words):
     content = bytearray(path.read_bytes())
-    content[100] ^= 1
+    content[place] ^= 1
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="damaged at question 0"):
+    with pytest.raises(CheckpointError, match=words):
         Journal(path)
+
+
+def test_every_flipped_bit_before_the_last_record_is_noticed(path):
+    whole = path.read_bytes()
+    last = len(whole) - len(whole[148:417])
+    for place in range(0, last, 7):
+        content = bytearray(whole)
+        content[place] ^= 1 << place % 8
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError):
+            Journal(path)
+
+
+def test_answers_of_another_teacher_are_refused(tmp_path):
+    Journal(tmp_path / "journal", "this one").close()
+    Journal(tmp_path / "journal", "this one").close()
+    with pytest.raises(CheckpointError, match="answers of the teacher this one, and that one is asked now"):
+        Journal(tmp_path / "journal", "that one")
 
 
 def test_something_else_is_no_journal(tmp_path):

@@ -27,7 +27,13 @@ def test_counts_by_stage_in_the_order_of_asking():
     spend(ledger, "a", 2)
     spend(ledger, "second name", 3)
     assert list(ledger.by_stage.items()) == [("second name", 3), ("a", 1)]
-    assert ledger.as_record() == {"by_stage": ledger.by_stage, "total": 4, "distinct": 3, "uncertain": 0}
+    assert ledger.as_record() == {
+        "by_stage": ledger.by_stage,
+        "total": 4,
+        "distinct": 3,
+        "uncertain": 0,
+        "evaluation": 0,
+    }
     assert ledger.remaining is None and ledger.available("a") is None
 
 
@@ -108,7 +114,7 @@ def test_a_later_life_knows_what_was_spent(tmp_path):
     spend(ledger, "ask", 4, settle=False)
     again = Ledger(10)
     again.attach(tmp_path)
-    assert again.as_record() == {"by_stage": {"ask": 4}, "total": 4, "distinct": 4, "uncertain": 1}
+    assert again.as_record() == {"by_stage": {"ask": 4}, "total": 4, "distinct": 4, "uncertain": 1, "evaluation": 0}
     with pytest.raises(QueryBudgetExceeded, match="4 are spent"):
         spend(again, "ask", *range(7))
     spend(again, "ask", *range(6))
@@ -170,7 +176,7 @@ def test_damage_elsewhere_is_an_error(tmp_path):
 
 
 def test_a_ledger_of_another_version_is_not_read(tmp_path):
-    (tmp_path / "ledger-0.jsonl").write_text('{"mekd ledger": 2}\n')
+    (tmp_path / "ledger-0.jsonl").write_text('{"mekd ledger": 1}\n')
     with pytest.raises(CheckpointError, match="not a ledger that this version can read"):
         Ledger().attach(tmp_path)
 
@@ -210,7 +216,7 @@ def test_what_was_spent_before_the_run_is_carried_over(tmp_path):
     spend(ledger, "trial", 3, settle=False)
     ledger.attach(tmp_path)
     spend(ledger, "ask", 3, 4)
-    expected = {"by_stage": {"earlier runs": 3, "ask": 2}, "total": 5, "distinct": 4, "uncertain": 1}
+    expected = {"by_stage": {"earlier runs": 3, "ask": 2}, "total": 5, "distinct": 4, "uncertain": 1, "evaluation": 0}
     assert ledger.as_record() == expected and ledger.available("ask") == 7
     again = Ledger(10)
     again.attach(tmp_path)

@@ -35,7 +35,13 @@ def public_style_training(teacher: nn.Module, images: torch.Tensor, epochs: int)
 def test_counts_every_augmented_view_in_every_epoch(probe, images):
     teacher = meter(probe)
     public_style_training(teacher, images, epochs=7)
-    assert teacher.ledger.as_record() == {"by_stage": {"module": 70}, "total": 70, "distinct": 70, "uncertain": 0}
+    assert teacher.ledger.as_record() == {
+        "by_stage": {"module": 70},
+        "total": 70,
+        "distinct": 70,
+        "uncertain": 0,
+        "evaluation": 0,
+    }
     assert probe.images == 70 and str(teacher.ledger) == "70 images sent, 70 distinct (module 70)"
     assert "70 images sent" in repr(teacher)
 
@@ -117,3 +123,56 @@ def test_data_parallel_is_refused_with_a_reason():
     metered = meter(nn.Linear(4, 2))
     with pytest.raises(NeedsNotMet, match="cannot be replicated by torch.nn.DataParallel"):
         metered._replicate_for_data_parallel()  # what replicate() calls, where there are GPUs to replicate to
+
+
+@pytest.mark.parametrize(
+    "as_teacher", [meter, lambda probe: BlackBox(probe, "logits").as_module()], ids=["meter", "box"]
+)
+def test_a_script_may_ask_for_the_device(probe, images, as_teacher):
+    teacher = as_teacher(probe.double())
+    assert teacher.device == torch.device("cpu")
+    told = next(teacher.parameters())
+    assert told.numel() == 0 and told.device == torch.device("cpu") and told.dtype == torch.float64
+    assert not told.requires_grad and not list(teacher.parameters())
+    assert sum(parameter.numel() for parameter in teacher.parameters()) == 0
+    for parameter in teacher.parameters():
+        raise AssertionError(parameter)
+    assert teacher(images.to(told.device)).shape == (10, 3)
+
+
+def test_a_functions_device_is_the_one_it_gets_its_images_on(images):
+    box = BlackBox(lambda batch: torch.zeros(len(batch), 3), "logits", 3, device="meta")
+    assert box.as_module().device == torch.device("meta") and meter(lambda batch: batch).device == torch.device("cpu")
+
+
+class Processed(nn.Module):
+    """Takes its images by a name, among other arguments, as models of the Transformers library do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(16, 3)
+        self.given = []
+
+    def forward(self, mask=None, pixel_values=None, *, scale=1.0, return_dict=True):
+        self.given.append((mask, type(pixel_values), scale, return_dict))
+        scores = scale * self.head(pixel_values.flatten(1))
+        return {"logits": scores} if return_dict else scores
+
+
+def test_images_may_come_by_name_among_other_arguments(images):
+    model = Processed()
+    teacher = meter(model, answer=lambda out: out["logits"])
+    expected = 2 * model.head(images.flatten(1)).detach()
+    assert torch.equal(teacher(pixel_values=images, scale=2.0), expected)
+    assert torch.equal(teacher(None, images, scale=2.0), expected)
+    assert model.given == [(None, torch.Tensor, 2.0, True)] * 2
+    assert teacher.ledger.total == 20 and teacher.ledger.distinct == 10
+    assert torch.equal(meter(model)(pixel_values=images, return_dict=False, scale=2.0), expected)
+    boxed = BlackBox(model, "logits", 3, answer=lambda out: out["logits"]).as_module()
+    assert torch.equal(boxed(pixel_values=images, scale=2.0), expected)
+
+
+@pytest.mark.parametrize("given", [(), (3,), ([1.0],)])
+def test_a_call_without_a_tensor(probe, given):
+    with pytest.raises(InputError, match="called without a tensor"):
+        meter(probe)(*given)

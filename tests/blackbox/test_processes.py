@@ -77,7 +77,9 @@ def test_every_ledger_holds_the_numbers_of_all(meeting):
     records = meeting.run(work)
     distinct = world + 1
     assert (
-        records == [{"by_stage": {"ask": 2 * world}, "total": 2 * world, "distinct": distinct, "uncertain": 0}] * world
+        records
+        == [{"by_stage": {"ask": 2 * world}, "total": 2 * world, "distinct": distinct, "uncertain": 0, "evaluation": 0}]
+        * world
     )
 
 
@@ -141,7 +143,13 @@ def test_a_killed_run_of_several_resumes_in_step(meeting, new_probe, killed, dra
         torch.testing.assert_close(bank.response.values, alone.response.values)
         sent = sum(probe.images for probe in first + second)
         lost = len(first[world - 1].sent[1])
-        assert record == {"by_stage": {"ask": sent}, "total": size + lost, "distinct": size, "uncertain": lost}
+        assert record == {
+            "by_stage": {"ask": sent},
+            "total": size + lost,
+            "distinct": size,
+            "uncertain": lost,
+            "evaluation": 0,
+        }
         assert position == 3, "the position is the same in every process"
     third = [new_probe() for _ in range(world)]
     for result in meeting.run(work(third)):
@@ -160,7 +168,7 @@ def test_what_was_spent_before_is_carried_over_once(meeting, new_probe, images, 
         return boxed(new_probe(), processes, tmp_path).ledger.as_record()
 
     total = 10 * meeting.world
-    expected = {"by_stage": {"earlier runs": total}, "total": total, "distinct": 10, "uncertain": 0}
+    expected = {"by_stage": {"earlier runs": total}, "total": total, "distinct": 10, "uncertain": 0, "evaluation": 0}
     assert meeting.run(spend_then_keep) == meeting.run(look) == [expected] * meeting.world
 
 

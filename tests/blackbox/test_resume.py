@@ -55,7 +55,13 @@ def test_of_a_large_question_only_the_batch_under_way_is_lost(new_probe, killed,
                 box.query(images).values, BlackBox(new_probe(), "logits", batch_size=4).query(images).values
             )
     assert [len(batch) for batch in probes[1].sent] == [4, 2]
-    assert box.ledger.as_record() == {"by_stage": {"query": 14}, "total": 14, "distinct": 10, "uncertain": 4}
+    assert box.ledger.as_record() == {
+        "by_stage": {"query": 14},
+        "total": 14,
+        "distinct": 10,
+        "uncertain": 4,
+        "evaluation": 0,
+    }
 
 
 def test_goes_on_from_a_checkpoint(new_probe, killed, batches, tmp_path):
@@ -88,7 +94,13 @@ def test_killed_between_keeping_an_answer_and_settling_it(new_probe, killed, bat
         ask_all(box, batches)
     again = BlackBox(new_probe(), "logits")
     again.keep(tmp_path)
-    assert again.ledger.as_record() == {"by_stage": {"train": 5}, "total": 5, "distinct": 5, "uncertain": 0}
+    assert again.ledger.as_record() == {
+        "by_stage": {"train": 5},
+        "total": 5,
+        "distinct": 5,
+        "uncertain": 0,
+        "evaluation": 0,
+    }
     ask_all(again, batches)
     assert again.ledger.total == 30
     last = BlackBox(new_probe(), "logits")

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from mekd_plugin.blackbox import BlackBox, Ledger
-from mekd_plugin.errors import InputError, QueryBudgetExceeded, TeacherAnswerError
+from mekd_plugin.errors import CheckpointError, InputError, QueryBudgetExceeded, TeacherAnswerError
 
 
 def test_answers_are_the_teachers_in_eval_mode(probe, images):
@@ -251,4 +253,173 @@ def test_another_teacher_has_another_identity():
     assert box.identity != BlackBox(second, "logits", 3).identity
     second.load_state_dict(first.state_dict())
     assert box.identity == BlackBox(second, "logits", 3).identity
-    assert BlackBox(len, "hard", 3).identity == "len"
+    assert BlackBox(len, "hard", 3).identity == "builtins.len"
+
+
+def test_numpy_integers_are_whole_numbers(probe, images):
+    box = BlackBox(probe, "logits", np.int64(3), budget=np.int32(10), batch_size=np.int16(4))
+    box.query(images)
+    assert (box.num_classes, box.ledger.budget) == (3, 10) and type(box.num_classes) is int
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"device": "x"}, {"device": "cuda:77"}, {"device": 3.5}, {"batch_size": "8"}, {"identity": " "}],
+    ids=str,
+)
+def test_other_arguments_that_cannot_be_used(probe, settings):
+    (name,) = settings
+    with pytest.raises(InputError, match=f"{name}=.*: expected a"):
+        BlackBox(probe, "logits", **settings)
+
+
+def test_an_evaluation_is_counted_apart_and_outside_the_budget(probe, images):
+    box = BlackBox(probe, "logits", budget=10, batch_size=4)
+    box.query(images, stage="bank")
+    answers = box.evaluate(images)
+    assert torch.equal(answers.values, box.evaluate(images, stage="audit").values)
+    record = box.ledger.as_record()
+    assert record == {"by_stage": {"bank": 10}, "total": 10, "distinct": 10, "uncertain": 0, "evaluation": 20}
+    assert [len(batch) for batch in probe.sent[3:6]] == [4, 4, 2], "in batches of the teacher's size"
+    assert "20 for evaluation beside them" in str(box.ledger) and box.ledger.remaining == 0
+    with pytest.raises(QueryBudgetExceeded):
+        box.query(images[:1])
+
+
+def test_an_evaluation_by_a_failing_server_loses_nothing(images, tmp_path):
+    received = []
+
+    def server(batch):
+        received.append(len(batch))
+        if len(received) % 2 == 0:
+            raise ConnectionResetError("gone")
+        return batch.flatten(1)[:, :3].clone()
+
+    for _life in range(9):
+        box = BlackBox(server, "logits", 3, batch_size=2, identity="server")
+        box.keep(tmp_path)
+        try:
+            values = box.evaluate(images).values
+        except ConnectionError:
+            continue
+        finally:
+            box.release()
+        break
+    assert torch.equal(values, images.flatten(1)[:, :3])
+    assert box.ledger.evaluation == sum(received) == 18 and box.ledger.total == 0
+    assert received.count(2) == 9, "five batches, and the four that were lost between them"
+
+
+def test_a_function_is_probed_with_an_image_that_is_none(images):
+    sent = []
+
+    def teacher(batch):
+        sent.append(batch)
+        return torch.zeros(len(batch), 3)
+
+    box = BlackBox(teacher, "logits", 3, value_range=(0, 1), budget=5)
+    box.probe((3, 8, 6))
+    (image,) = sent
+    assert image.shape == (1, 3, 8, 6) and image.min() == 0 and image.max() == 1
+    assert (image.diff(dim=2) > 0).all() and (image.diff(dim=3) > 0).all()
+    assert box.ledger.by_stage == {"probe": 1} and box.ledger.available("bank") == 4
+
+
+def test_a_probe_finds_what_is_wrong_with_the_answers():
+    box = BlackBox(lambda batch: torch.ones(len(batch), 10) * 3, "probabilities", 10)
+    with pytest.raises(TeacherAnswerError, match="batch 1 has values from 3 to 3"):
+        box.probe((1, 4, 4))
+    assert box.ledger.total == 1
+
+
+def test_a_module_is_not_probed(probe):
+    box = BlackBox(probe, "logits")
+    box.probe((1, 4, 4))
+    assert box.ledger.total == probe.images == 0
+
+
+@pytest.mark.parametrize("forget", [False, True])
+def test_a_probe_is_paid_for_once_in_a_run(images, tmp_path, forget):
+    asked = []
+
+    def teacher(batch):
+        asked.append(len(batch))
+        return batch.flatten(1)[:, :3].clone()
+
+    for _life in range(2):
+        box = BlackBox(teacher, "logits", 3, identity="t")
+        box.keep(tmp_path)
+        box.probe((1, 4, 4))
+        if forget and box.journal.first:
+            box.journal.rewind(2)
+        else:
+            box.query(images)
+        if forget:
+            box.journal.forget(2)
+        box.release()
+    assert asked == [1, 10] and box.ledger.by_stage == {"probe": 1, "query": 10}
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (0, 4, 4), "3x4x4", None])
+def test_a_probe_needs_a_shape(shape):
+    with pytest.raises(InputError, match=r"expected \(channels, height, width\)"):
+        BlackBox(lambda batch: batch, "logits", 3).probe(shape)
+
+
+def test_a_resumed_run_says_what_a_functions_name_does_not_tell(images, tmp_path, recwarn):
+    def box(**settings):
+        made = BlackBox(lambda batch: batch.flatten(1)[:, :3].clone(), "logits", 3, **settings)
+        made.keep(tmp_path)
+        return made
+
+    box().query(images)
+    assert not said_by_us(recwarn)
+    with pytest.warns(UserWarning, match=r"known by its name alone, .*<lambda>: that does not tell .*identity="):
+        box()
+    with pytest.raises(CheckpointError, match="holds answers of the teacher .*<lambda>, and model 7 is asked now"):
+        box(identity="model 7")
+
+
+def test_a_declared_teacher_resumes_without_a_word(images, tmp_path, recwarn):
+    for _life in range(2):
+        box = BlackBox(lambda batch: batch.flatten(1)[:, :3].clone(), "logits", 3, identity="model 7")
+        assert box.identity == "model 7"
+        box.keep(tmp_path)
+        box.query(images)
+    assert not said_by_us(recwarn) and box.ledger.total == 10
+
+
+def said_by_us(warned):
+    return [str(warning.message) for warning in warned if warning.category is UserWarning]
+
+
+def test_another_models_answers_are_not_taken_over(new_probe, images, tmp_path):
+    box = BlackBox(new_probe(), "logits")
+    box.keep(tmp_path)
+    box.query(images)
+    other = new_probe()
+    torch.nn.init.ones_(other.head.weight)
+    with pytest.raises(CheckpointError, match="resume with the same teacher"):
+        BlackBox(other, "logits").keep(tmp_path)
+
+
+def test_names_of_functions(new_probe):
+    class Client:
+        def __call__(self, images):
+            return images
+
+        def ask(self, images):
+            return images
+
+    def identity(teacher):
+        return BlackBox(teacher, "logits", 3).identity
+
+    assert identity(Client()).endswith("Client") and identity(Client().ask).endswith("Client.ask")
+    assert "partial of " in identity(functools.partial(Client().ask, 3))
+    named = Client()
+    named.identity = "service v2"
+    assert identity(named) == "service v2"
+    first, second = new_probe(), new_probe()
+    assert identity(first.forward) == identity(second.forward)
+    torch.nn.init.ones_(second.head.weight)
+    assert identity(first.forward) != identity(second.forward)

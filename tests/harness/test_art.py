@@ -18,6 +18,7 @@ from mekd_plugin.errors import InputError, NeedsNotMet, QueryBudgetExceeded, Tea
 from mekd_plugin.harness.art import SUITE, black_box_classifier
 from mekd_plugin.harness.art.guest import DistillationExtraction, attack_of
 from mekd_plugin.harness.evidence.reference_problem import ReferenceProblem
+from mekd_plugin.harness.evidence.trials.art import trial
 from mekd_plugin.harness.meter import Counted
 from mekd_plugin.registry import available, distillers
 from mekd_plugin.testing import CLASSES, SHAPE, ToyTeacher, toy_images, toy_student
@@ -331,10 +332,8 @@ def test_the_meter_says_what_no_black_box_could_give():
 def test_the_digits_are_learnt_and_shuffled_answers_teach_nothing(tmp_path):
     world = ReferenceProblem(cache=tmp_path / "cache")
     (tmp_path / "cache").mkdir()
-    taught = SUITE.trial("mekd", world, tmp_path / "mekd")
+    taught = trial("mekd", world, tmp_path / "mekd")
     assert taught.accuracy >= 0.9 and taught.steps == world.steps
     assert taught.queries["by_stage"] == {"bank": world.budget}
-    control = SUITE.trial(
-        "logit_mimicry", ReferenceProblem(shuffled=True, budget=1000, steps=150), tmp_path / "shuffled"
-    )
+    control = trial("logit_mimicry", ReferenceProblem(shuffled=True, budget=1000, steps=150), tmp_path / "shuffled")
     assert control.accuracy < 0.2

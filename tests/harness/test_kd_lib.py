@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import mekd_plugin as mekd
 from mekd_plugin.errors import InputError, MissingDependency, NeedsNotMet, QueryBudgetExceeded
 from mekd_plugin.harness.evidence.reference_problem import ReferenceProblem
+from mekd_plugin.harness.evidence.trials.kd_lib import trial
 from mekd_plugin.harness.kd_lib import SUITE, classes
 from mekd_plugin.harness.kd_lib.guest import GuestDistiller
 from mekd_plugin.harness.launch import launch
@@ -42,7 +43,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:kd_lib .* was never tried")
 @pytest.fixture(autouse=True)
 def base(monkeypatch):
     monkeypatch.setenv("KD_LIB_HOME", HOME)
-    return SUITE.reach().BaseClass
+    return SUITE.kd().BaseClass
 
 
 class First(nn.Module):
@@ -173,7 +174,7 @@ def test_every_epoch_is_learnt_in_train_mode(train, capsys):
     guest = distiller()
     seen = watched(guest)
     train(guest, 3)
-    assert len(seen) == 3 * len(guest._lessons) and all(training for training, *_ in seen)
+    assert len(seen) == 3 * len(guest._rows) and all(training for training, *_ in seen)
     assert "KD_Lib's own distillers leave after their first epoch" in capsys.readouterr().out
 
 
@@ -259,6 +260,13 @@ def test_the_edges_images_are_some_of_the_loaders(train):
     assert len({image.numpy().tobytes() for image in torch.cat(teacher.asked)} & known) == 20
 
 
+def test_all_of_the_loaders_images_are_the_edges_unless_told_otherwise(train, capsys):
+    train(distiller("kd", loader=labelled(80, seed=7), images=None, steps=1))
+    assert "[mekd] kd_lib, kd: the edge holds 80 of 80 images" in capsys.readouterr().out
+    train(distiller("kd", loader=labelled(80, seed=7), images=None, real_fraction=0.5, steps=1))
+    assert "[mekd] kd_lib, kd: the edge holds 40 of 80 images" in capsys.readouterr().out
+
+
 def test_a_data_parallel_student_learns(train):
     student = toy_student()
     before = [weight.clone() for weight in student.parameters()]
@@ -312,13 +320,13 @@ def test_stand_ins_are_there_while_it_is_imported_only(fresh, monkeypatch, capsy
     real = type(sys)("transformers")
     monkeypatch.setitem(sys.modules, "transformers", real)
     monkeypatch.delitem(sys.modules, "torchtext", raising=False)
-    suites_own = SUITE.reach()
+    suites_own = SUITE.kd()
     assert sys.modules["transformers"] is real and not {"torchtext", "torchtext.legacy"} & set(sys.modules)
     assert "all of it but the text part" in capsys.readouterr().out
     gone = sys.modules[suites_own.BERT2LSTM.__module__].AdamW
     with pytest.raises(MissingDependency, match="needs transformers.AdamW of its time, which is gone"):
         gone()
-    SUITE.reach()
+    SUITE.kd()
     assert capsys.readouterr().out == ""
 
 
@@ -359,7 +367,7 @@ def test_the_suites_own_methods_are_metered(tmp_path, monkeypatch, capsys, base)
     assert (base.__init__, base._evaluate_model) == kept
 
 
-def test_training_a_teacher_is_no_looking_behind_its_answers(tmp_path, monkeypatch):
+def test_training_a_teacher_is_not_looking_behind_its_answers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "script.py").write_text(SCRIPT.replace("distiller.train_student(2", "0 and distiller.train_student(2"))
     assert not launch(SUITE, ["script.py"], meter=True).differentiated
@@ -374,5 +382,5 @@ def test_a_script_finds_our_distillers(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_the_digits_are_learnt_through_the_suites_loop(tmp_path):
-    assert SUITE.trial("mekd", ReferenceProblem(cache=tmp_path / "cache"), tmp_path).accuracy >= 0.9
-    assert SUITE.trial("logit_mimicry", ReferenceProblem(shuffled=True), tmp_path).accuracy < 0.2
+    assert trial("mekd", ReferenceProblem(cache=tmp_path / "cache"), tmp_path).accuracy >= 0.9
+    assert trial("logit_mimicry", ReferenceProblem(shuffled=True), tmp_path).accuracy < 0.2

@@ -12,6 +12,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -19,11 +20,12 @@ from torch import nn
 
 import mekd_plugin as mekd
 from mekd_plugin.data import edge_images, load
-from mekd_plugin.errors import InputError, MissingDependency, NeedsNotMet, UnknownName
+from mekd_plugin.errors import DataMissing, InputError, MissingDependency, NeedsNotMet, UnknownName
 from mekd_plugin.harness.evidence.reference_problem import ReferenceProblem
+from mekd_plugin.harness.evidence.trials.mdistiller import trial
 from mekd_plugin.harness.launch import launch
 from mekd_plugin.harness.mdistiller import SUITE
-from mekd_plugin.harness.mdistiller.data import Datasets, WithFeatures
+from mekd_plugin.harness.mdistiller.data import Datasets, as_theirs, setting_of, trained_teacher
 from mekd_plugin.harness.meter import Counted
 from mekd_plugin.networks import build
 from mekd_plugin.training.recipe import Recipe
@@ -36,6 +38,7 @@ SETTINGS = {
     "kd": {},
 }
 SHAPE = (1, 16, 16)
+CONFIGS = Path(__file__).parents[2] / "configs" / "mdistiller" / "mnist"
 
 # The suite stated anew has no commit of its own.
 pytestmark = pytest.mark.filterwarnings("ignore:mdistiller .* was never tried")
@@ -55,7 +58,7 @@ class Probe(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.inner = WithFeatures(build("lenet5", 10, SHAPE, seed=0))
+        self.inner = as_theirs(build("lenet5", 10, SHAPE, seed=0))
         self.seen, self.trained = [], False
 
     def forward(self, images):
@@ -76,7 +79,7 @@ def probe(tmp_path):
     teacher = Probe()
     torch.save({"model": teacher.state_dict()}, tmp_path / "probe.pt")
     cifar_model_dict["probe"] = (lambda num_classes: teacher, str(tmp_path / "probe.pt"))
-    cifar_model_dict["pupil"] = (lambda num_classes: WithFeatures(build("lenet5_half", 10, SHAPE, seed=1)), None)
+    cifar_model_dict["pupil"] = (lambda num_classes: as_theirs(build("lenet5_half", 10, SHAPE, seed=1)), None)
     return teacher
 
 
@@ -294,7 +297,7 @@ def test_a_distiller_that_nobody_opened_is_named(tmp_path, probe):
 
     cfg = CFG.clone()
     cfg.SOLVER.TRAINER = "mekd"
-    distiller = distiller_dict["MEKD"](WithFeatures(build("lenet5_half", 10, SHAPE)), probe, cfg)
+    distiller = distiller_dict["MEKD"](as_theirs(build("lenet5_half", 10, SHAPE)), probe, cfg)
     with pytest.raises(InputError, match="MEKD was not opened"):
         distiller(image=torch.zeros(2, *SHAPE), target=torch.zeros(2), epoch=1)
 
@@ -322,7 +325,7 @@ def test_bad_settings_are_named_before_anything_is_asked(node, words, tmp_path, 
 def test_too_few_classes_for_its_top_five_are_named(tmp_path, probe):
     from mdistiller.models import cifar_model_dict
 
-    cifar_model_dict["narrow"] = (lambda num_classes: WithFeatures(build("lenet5_half", 3, SHAPE)), None)
+    cifar_model_dict["narrow"] = (lambda num_classes: as_theirs(build("lenet5_half", 3, SHAPE)), None)
     with pytest.raises(InputError, match="3 classes: the suite measures top-5"):
         trainer_of(configured(tmp_path, "kd", STUDENT="narrow"))
 
@@ -374,7 +377,68 @@ def test_data_sets_are_the_suites_first_then_ours(tmp_path):
         dataset.get_dataset(cfg)
 
 
+def test_a_mapping_is_a_string_of_yaml_in_a_file_and_on_the_command_line():
+    from mdistiller.engine.cfg import CFG
+
+    cfg = CFG.clone()
+    cfg.merge_from_list(["MEKD.PRESET", "{steps: 800, width: 24}"])
+    assert setting_of(cfg.MEKD.PRESET) == {"steps": 800, "width": 24}
+
+
+def told_to_train(tmp_path, monkeypatch, *overrides, epochs=1):
+    """The repository's own teacher.yaml, from a folder of the user's."""
+    monkeypatch.chdir(tmp_path)
+    run(CONFIGS / "teacher.yaml", "DATASET.TYPE", "digits", "SOLVER.EPOCHS", str(epochs), *overrides)
+
+
+def distil(*overrides):
+    run(CONFIGS / "kd.yaml", *("DATASET.TYPE", "digits", "SOLVER.EPOCHS", "1", "MEKD_KD.STEPS", "2"), *overrides)
+
+
+def test_a_teacher_that_was_not_trained_is_named_with_the_command_that_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        DataMissing, match="is not there: train the teacher first.*\n.*--cfg configs/mdistiller/mnist/tea"
+    ):
+        distil()
+    with pytest.raises(InputError, match="TEACHER_CHECKPOINT is empty: .*MEKD_TEACHER"):
+        distil("DISTILLER.TEACHER_CHECKPOINT", "")
+
+
+def test_a_teacher_trained_with_overrides_is_found(tmp_path, monkeypatch, capsys):
+    """The suite writes them into the folder's name; a slash in a value makes a folder more."""
+    told_to_train(tmp_path, monkeypatch, "DATASET.ROOT", "no/such/folder")
+    (made,) = (tmp_path / "output" / "mnist").rglob("student_latest")
+    assert made.parts[-4].endswith("DATASET.ROOT:no")
+    distil("MEKD_KD.REAL_IMAGES", "60", "MEKD_KD.BUDGET", "100")
+    said = capsys.readouterr().out
+    assert f"the teacher is that of {made.relative_to(tmp_path)}" in said
+    assert "[mekd] mdistiller, kd: the edge holds 60 of 1,257 images" in said
+    told_to_train(tmp_path, monkeypatch, "SOLVER.LR", "0.01")
+    with pytest.raises(InputError, match="trained with other settings are .*: choose one with DISTILLER.TEACHER_CHECK"):
+        distil()
+    distil("MEKD_KD.REAL_IMAGES", "60", "MEKD_KD.BUDGET", "100", "DISTILLER.TEACHER_CHECKPOINT", str(made))
+
+
+def test_a_folder_of_another_teacher_is_not_taken(tmp_path):
+    (tmp_path / "teacher_lenet5_half").mkdir()
+    (tmp_path / "teacher_lenet5_half" / "student_latest").touch()
+    with pytest.raises(DataMissing, match="is not there"):
+        trained_teacher(str(tmp_path / "teacher_lenet5" / "student_latest"))
+
+
+def test_a_run_resumes_after_its_learning_rate_decayed(tmp_path, probe):
+    decays = ("SOLVER.LR_DECAY_STAGES", "[1]", "EXPERIMENT.NAME", "again")
+    run(configured(tmp_path, "kd", epochs=2), *decays)
+    (state,) = tmp_path.rglob("latest")
+    lr = torch.load(state, weights_only=False)["optimizer"]["param_groups"][0]["lr"]
+    assert type(lr) is np.float64 and lr == pytest.approx(0.002)
+    assert len(logged(state.parent, "test_acc")) == 2
+    run(configured(tmp_path, "kd", epochs=3), "--resume", *decays)
+    assert len(logged(state.parent, "test_acc")) == 3
+
+
 @pytest.mark.slow
 def test_the_digits_are_learnt_through_the_suites_script(tmp_path):
-    assert SUITE.trial("mekd", ReferenceProblem(cache=tmp_path / "cache"), tmp_path).accuracy >= 0.9
-    assert SUITE.trial("logit_mimicry", ReferenceProblem(shuffled=True), tmp_path).accuracy < 0.2
+    assert trial("mekd", ReferenceProblem(cache=tmp_path / "cache"), tmp_path).accuracy >= 0.9
+    assert trial("logit_mimicry", ReferenceProblem(shuffled=True), tmp_path).accuracy < 0.2

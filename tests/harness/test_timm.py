@@ -30,6 +30,7 @@ from mekd_plugin.files import bundled
 from mekd_plugin.harness import suite as suites
 from mekd_plugin.harness import timm as adapter
 from mekd_plugin.harness.evidence.reference_problem import ReferenceProblem
+from mekd_plugin.harness.evidence.trials.timm import trial
 from mekd_plugin.harness.launch import launch
 from mekd_plugin.harness.meter import Counted
 from mekd_plugin.registry import available
@@ -123,11 +124,11 @@ def test_a_step_gives_loss_output_and_what_to_measure_it_by():
     assert torch.equal(result["target"], ToyTeacher()(input).argmax(1))
     with torch.no_grad():
         guest(input, target)
-    assert guest.players.steps == 1  # scoring is no step
+    assert guest.players.steps == 1  # scoring is not a step
 
 
 @pytest.mark.parametrize("target", [torch.zeros(BATCH, CLASSES), torch.zeros(BATCH), torch.zeros(3, dtype=torch.int64)])
-def test_a_target_that_is_no_row_numbers_is_refused(target):
+def test_a_target_that_is_not_row_numbers_is_refused(target):
     guest = task("logit_mimicry")
     with pytest.raises(InputError, match="expected the rows' numbers"):
         guest(toy_images(BATCH, seed=2), target)
@@ -328,7 +329,7 @@ def test_the_script_of_a_timm_user_trains_and_resumes(tmp_path, capsys):
 @pytest.mark.slow
 def test_the_digits_are_learnt_and_shuffled_answers_teach_nothing(tmp_path):
     world = ReferenceProblem(cache=tmp_path / "cache")
-    found = adapter.SUITE.trial("mekd", world, tmp_path / "mekd")
+    found = trial("mekd", world, tmp_path / "mekd")
     assert found.accuracy >= 0.9 and found.steps == world.steps and found.queries["total"] == world.budget
     assert len(found.last_lines) == 3
-    assert adapter.SUITE.trial("logit_mimicry", ReferenceProblem(shuffled=True), tmp_path / "shuffled").accuracy < 0.2
+    assert trial("logit_mimicry", ReferenceProblem(shuffled=True), tmp_path / "shuffled").accuracy < 0.2

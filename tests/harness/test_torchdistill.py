@@ -18,8 +18,8 @@ from torchdistill.models.registry import get_model
 
 import mekd_plugin as mekd
 from mekd_plugin.errors import CheckpointError, InputError, MekdError, NeedsNotMet
-from mekd_plugin.harness import torchdistill as adapter
 from mekd_plugin.harness.evidence.reference_problem import ReferenceProblem
+from mekd_plugin.harness.evidence.trials.torchdistill import train_section, trial
 from mekd_plugin.harness.meter import Counted
 from mekd_plugin.harness.suite import how_it_runs
 from mekd_plugin.harness.torchdistill import SUITE, train
@@ -520,6 +520,11 @@ RUNS = {
 }
 
 
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_says_how_it_is_run_on_a_cpu(path):
+    assert f"--config configs/torchdistill/{path.name} --device cpu\n" in path.read_text()
+
+
 def test_every_config_is_run():
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(RUNS)
     assert set(RUNS) >= {"mekd", "kd", "logit_mimicry", "distribution_alignment"}
@@ -534,15 +539,15 @@ def test_every_config_learns_the_digits(digits, monkeypatch):
 
 @pytest.mark.slow
 def test_shuffled_answers_teach_nothing(tmp_path):
-    trial = SUITE.trial("logit_mimicry", ReferenceProblem(shuffled=True), tmp_path)
-    assert trial.accuracy < 0.2 and trial.steps == 460 and trial.queries["total"] == 3000
-    assert trial.last_lines[-1].startswith("test ")
+    tried = trial("logit_mimicry", ReferenceProblem(shuffled=True), tmp_path)
+    assert tried.accuracy < 0.2 and tried.steps == 460 and tried.queries["total"] == 3000
+    assert tried.last_lines[-1].startswith("test ")
 
 
 def test_a_trial_has_the_settings_of_the_config(digits, monkeypatch):
     monkeypatch.chdir(digits)
     for method in ("mekd", "kd", "logit_mimicry", "distribution_alignment"):
         written = load_yaml_file(str(CONFIGS / f"{method}.yaml"))
-        tried = adapter._training(method, ReferenceProblem(), Path(f"./runs/{method}/run"))
+        tried = train_section(method, ReferenceProblem(), Path(f"./runs/{method}/run"))
         written["train"]["teacher"]["auxiliary_model_wrapper"]["kwargs"]["directory"] = f"runs/{method}/run"
         assert written["train"] == tried

@@ -1,4 +1,4 @@
-"""Questions about the generator: is it the teacher's inverse, what are its cells, how far is edge from cloud?"""
+"""Questions about the generator: is it the teacher's inverse, what are its cells, how far are edge and cloud apart?"""
 
 from __future__ import annotations
 

@@ -1,1 +1,7 @@
-"""Where the runs of a grid are executed: ``local.py``, processes of this machine."""
+"""Where the jobs of a grid are executed.
+
+Read ``executor.py`` first (a job, the three methods of an executor, and the loop that drives any of them), then
+``local.py`` (processes of this machine) and ``in_process.py`` (this process, for methods that are objects). Another
+one, for a cluster, is a class with the same three methods: ``start`` hands :func:`mekd_plugin.bench.worker.do` a job
+and a place, wherever that runs.
+"""

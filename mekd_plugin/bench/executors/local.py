@@ -1,4 +1,4 @@
-"""Runs side by side, each in its own process; a failing one is recorded with its reason and the others go on."""
+"""Jobs in processes of this machine, side by side; a failing one is recorded with its reason and the others go on."""
 
 from __future__ import annotations
 
@@ -8,96 +8,52 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
-from mekd_plugin.bench.grid import RunSpec
+from mekd_plugin.bench.executors.executor import Job
 from mekd_plugin.bench.store import Store
 from mekd_plugin.bench.worker import Place, blank_record
 from mekd_plugin.errors import MekdError
 from mekd_plugin.files import writable_directory
 
-__all__ = ["Job", "Runner", "latest_metrics", "teacher_jobs"]
+__all__ = ["LocalExecutor", "latest_metrics"]
 
-_POLL_SECONDS = 0.2
 _SECONDS_TO_STOP = 20.0
 
 
-@dataclass(frozen=True, eq=False)
-class Job:
-    """What a worker is started for.
-
-    Attributes:
-        task: ``"run"``, or ``"teacher"`` to prepare one before the runs that ask it.
-        spec: the run, or any of those that share the teacher.
-    """
-
-    task: Literal["teacher", "run"]
-    spec: RunSpec
-
-    @property
-    def title(self) -> str:
-        """For a person."""
-        if self.task == "teacher":
-            return f"teacher {self.spec.teacher} on {self.spec.dataset}"
-        budget = "" if self.spec.query_budget is None else f", {self.spec.query_budget:,} queries"
-        return f"{self.spec.method} on {self.spec.dataset}, {self.spec.responses}{budget}, seed {self.spec.seed}"
+@dataclass(frozen=True)
+class _Running:
+    process: subprocess.Popen[bytes]
+    device: str
 
 
-def teacher_jobs(specs: Sequence[RunSpec]) -> list[Job]:
-    """One job for each different teacher; where edge and teacher share no image, each seed has its own."""
-    found: dict[tuple[object, ...], Job] = {}
-    for spec in specs:
-        identity = (spec.dataset, spec.image_size, spec.teacher, spec.responses, spec.seed if spec.disjoint else None)
-        found.setdefault(identity, Job("teacher", spec))
-    return list(found.values())
-
-
-class Runner:
-    """Executes jobs.
+class LocalExecutor:
+    """Starts ``python -m mekd_plugin.bench.worker`` for each job.
 
     Args:
         store: where the runs' files go.
-        place: where they work.
-        jobs: how many side by side.
-        observe: called with ``("start" | "end" | "tick", job, error or None)``; ``"tick"`` comes with no job.
+        place: where they work; its device is replaced by one of ``devices``.
+        slots: how many side by side.
+        devices: such as ``("cuda:0", "cuda:1")``; each job takes the one with the fewest jobs.
     """
 
-    def __init__(
-        self, store: Store, place: Place, jobs: int, observe: Callable[[str, Job | None, str | None], None]
-    ) -> None:
-        self._store, self._place, self._jobs, self._observe = store, place, jobs, observe
-        self.running: dict[Job, subprocess.Popen[bytes]] = {}
+    def __init__(self, store: Store, place: Place, slots: int, devices: Sequence[str]) -> None:
+        self._store, self._place, self._slots, self._devices = store, place, slots, tuple(devices)
+        self._running: dict[Job, _Running] = {}
 
-    def execute(self, queue: Sequence[Job]) -> dict[Job, str]:
-        """Do every job; returns the reasons of those that failed.
+    @property
+    def slots(self) -> int:
+        """How many side by side."""
+        return self._slots
 
-        A KeyboardInterrupt lets the workers write a checkpoint, stops them, and goes on to the caller.
-        """
-        waiting, failed = list(queue), {}
-        try:
-            while waiting or self.running:
-                while waiting and len(self.running) < self._jobs:
-                    self._start(waiting.pop(0))
-                for job in [job for job, process in self.running.items() if process.poll() is not None]:
-                    error = self._end(job, self.running.pop(job))
-                    if error is not None:
-                        failed[job] = error
-                    self._observe("end", job, error)
-                self._observe("tick", None, None)
-                time.sleep(_POLL_SECONDS)
-        finally:
-            self._stop()
-        return failed
-
-    def fail(self, spec: RunSpec, reason: str) -> None:
-        """Record a run that could not be done."""
-        self._store.write(blank_record(spec, error=reason))
-
-    def _start(self, job: Job) -> None:
+    def start(self, job: Job) -> None:
+        """Start its process."""
         log = self._log(job)
+        device = self._free_device()
         threads = {name: str(job.spec.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         with log.open("ab") as stream:
             process = subprocess.Popen(
@@ -106,16 +62,39 @@ class Runner:
                 stdout=stream,
                 stderr=stream,
                 env={**os.environ, **threads},
-                start_new_session=True,  # Ctrl-C comes to the runner alone, which passes it on once
+                **_own_group(),
             )
-        self.running[job] = process
-        content = {"task": job.task, "spec": asdict(job.spec), "place": asdict(self._place)}
+        self._running[job] = _Running(process, device)
+        place = replace(self._place, device=device)
+        content = {"task": job.task, "spec": asdict(job.spec), "place": asdict(place)}
         try:
             _pipe(process).write(json.dumps(content).encode() + b"\n")
             _pipe(process).flush()
         except BrokenPipeError:
             pass  # it ended already; its log and exit status say why
-        self._observe("start", job, None)
+
+    def poll(self) -> list[tuple[Job, str | None]]:
+        """The jobs whose processes have ended."""
+        ended = [job for job, running in self._running.items() if running.process.poll() is not None]
+        return [(job, self._end(job, self._running.pop(job).process)) for job in ended]
+
+    def stop(self) -> None:
+        """Let the workers write a checkpoint, and end them."""
+        for running in self._running.values():
+            _interrupt(running.process)
+        deadline = time.monotonic() + _SECONDS_TO_STOP
+        for running in self._running.values():
+            try:
+                running.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                running.process.kill()
+                running.process.wait()
+            _pipe(running.process).close()
+        self._running.clear()
+
+    def _free_device(self) -> str:
+        taken = Counter(running.device for running in self._running.values())
+        return min(self._devices, key=lambda device: taken[device])
 
     def _end(self, job: Job, process: subprocess.Popen[bytes]) -> str | None:
         """Why the job failed; None where it did not."""
@@ -128,7 +107,7 @@ class Runner:
         reason = self._reason(job, process.returncode)
         if job.task == "run":
             try:
-                self.fail(job.spec, reason)
+                self._store.write(blank_record(job.spec, error=reason))
             except MekdError as error:  # a full disk must not take the others down
                 reason = f"{reason}; its record could not be written: {error}"
         return reason
@@ -140,19 +119,6 @@ class Runner:
             return f"killed by {name} (out of memory?); --resume goes on with it, {log} is its log"
         lines = log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"ended with status {status} and said nothing"
-
-    def _stop(self) -> None:
-        for process in self.running.values():
-            process.send_signal(signal.SIGINT)
-        deadline = time.monotonic() + _SECONDS_TO_STOP
-        for process in self.running.values():
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            _pipe(process).close()
-        self.running.clear()
 
     def _log(self, job: Job) -> Path:
         if job.task == "teacher":
@@ -170,6 +136,20 @@ def latest_metrics(directory: Path) -> dict[str, Any]:
         return latest
     except (OSError, IndexError, ValueError):
         return {}
+
+
+def _own_group() -> dict[str, Any]:
+    """Ctrl-C comes to the benchmark alone, which passes it on once."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
+
+
+def _interrupt(process: subprocess.Popen[bytes]) -> None:
+    if sys.platform == "win32":
+        process.send_signal(signal.CTRL_BREAK_EVENT)
+    else:
+        process.send_signal(signal.SIGINT)
 
 
 def _pipe(process: subprocess.Popen[bytes]) -> IO[bytes]:

@@ -20,38 +20,38 @@ What the adapter relies on:
   through, either as they are or as their arg max.
 
 A method in rounds is refused: ``extract`` trains once. DataParallel is the classifier's own business, and ART knows
-nothing of several processes. Which loop trains, and why, stands in ``art_extraction.py``.
+nothing of several processes. Which loop trains, and why, stands in ``guest.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from mekd_plugin.errors import InputError
-from mekd_plugin.harness.evidence.reference_problem import ReferenceProblem, Trial
 from mekd_plugin.harness.meter import Counted
-from mekd_plugin.harness.suite import Suite, how_it_runs
+from mekd_plugin.harness.suite import Suite, put_beside
 from mekd_plugin.prediction import predict
-from mekd_plugin.registry import distillers
 
 __all__ = ["SUITE", "ART", "black_box_classifier"]
 
 
 class ART(Suite):
-    """See the file."""
+    """ART's extraction attacks."""
 
     name = "art"
     package = "art"
     distribution = "adversarial-robustness-toolbox"
     tested = ("1.20.1",)
     install = 'pip install "mekd-plugin[art]"'
+    next_step = (
+        "from art.attacks.extraction import MEKDExtraction, then MEKDExtraction(victim, responses=..., "
+        "nb_stolen=...).extract(x, thieved_classifier=...)"
+    )
 
     def register(self) -> list[str]:
         """Put an attack for each method into ``art.attacks.extraction``.
@@ -63,14 +63,7 @@ class ART(Suite):
 
         from mekd_plugin.harness.art.guest import attack_of
 
-        registry = distillers()
-        fitting = [entry.name for entry in registry.entries() if how_it_runs(self, registry.get(entry.name).needs)[0]]
-        attacks = {attack.__name__: attack for attack in map(attack_of, fitting)}
-        for name, attack in attacks.items():
-            if getattr(extraction, name, attack) is not attack:
-                raise InputError(f"art.attacks.extraction.{name} is there already and not ours: rename one of the two")
-            setattr(extraction, name, attack)
-        return sorted(attacks)
+        return put_beside(extraction, map(attack_of, self.methods()))
 
     @contextmanager
     def metered(self, counted: Counted) -> Iterator[None]:
@@ -85,50 +78,6 @@ class ART(Suite):
             yield
         finally:
             del ExtractionAttack.estimator  # that of its base class is seen again
-
-    def trial(self, method: str, world: ReferenceProblem, directory: Path) -> Trial:
-        """The attack of ``method`` on the digits, its thieved classifier trained by ART with ``world``'s SGD."""
-        from art.estimators.classification import PyTorchClassifier
-
-        from mekd_plugin.harness.art.guest import attack_of
-
-        student = world.student()
-        thieved = PyTorchClassifier(
-            student,
-            nn.CrossEntropyLoss(),
-            input_shape=world.data.image_shape,
-            nb_classes=world.data.num_classes,
-            optimizer=torch.optim.SGD(student.parameters(), lr=world.learning_rate, momentum=0.9),
-            clip_values=(-1.0, 1.0),
-            device_type="cpu",
-        )
-        victim = black_box_classifier(world.teacher, world.data.image_shape, world.data.num_classes)
-        batches = world.budget // world.batch_size
-        attack = attack_of(method)(
-            victim,
-            responses="logits",
-            nb_stolen=world.budget,
-            batch_size_fit=world.batch_size,
-            nb_epochs=max(1, round(world.steps / batches)),
-            seed=world.seed,
-            directory=str(directory),
-            verbose=False,
-            validation=0.0,  # or an epoch would be 45 batches, and no number of epochs the other loops' steps
-            cache=world.cache,
-            **world.settings.get(method, {}),
-        )
-        thieved = attack.extract(world.images.numpy(), thieved_classifier=thieved)
-        guessed = thieved.predict(world.data.test_images.numpy()).argmax(axis=1)
-        accuracy = float((guessed == world.data.test_labels.numpy()).mean())
-        said = f"accuracy of the thieved classifier: {100 * accuracy:.2f} %"
-        return Trial(
-            accuracy,
-            attack.nb_epochs * batches,
-            attack.ledger.as_record(),
-            f"{type(attack).__name__}(victim, responses='logits', nb_stolen={world.budget}, "
-            f"batch_size_fit={world.batch_size}, nb_epochs={attack.nb_epochs}).extract(x, thieved_classifier=thieved)",
-            [said, str(attack.ledger)],
-        )
 
 
 class _Watched:

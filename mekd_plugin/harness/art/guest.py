@@ -131,9 +131,9 @@ class DistillationExtraction(ExtractionAttack):
         with closing(hosted):
             source = hosted.stage.rows
             rows = len(source) if isinstance(source, Bank) else (hosted.ledger.remaining or 0) // self.nb_epochs
-            lessons = _Lessons(hosted, self.batch_size_fit, rows // self.batch_size_fit)
-            learner = PyTorchClassifier(**{**thieved.get_params(), "loss": lessons})
-            learner.fit_generator(lessons.generator, nb_epochs=self.nb_epochs, verbose=self.verbose)
+            batches = _RowBatches(hosted, self.batch_size_fit, rows // self.batch_size_fit)
+            learner = PyTorchClassifier(**{**thieved.get_params(), "loss": batches})
+            learner.fit_generator(batches.generator, nb_epochs=self.nb_epochs, verbose=self.verbose)
         return thieved
 
     def _ask(self, images: Tensor) -> np.ndarray:
@@ -150,7 +150,7 @@ class DistillationExtraction(ExtractionAttack):
             raise InputError(f"batch_size_fit={self.batch_size_fit}: expected at most nb_stolen={self.nb_stolen}")
 
 
-class _Lessons:
+class _RowBatches:
     """The batches that ART's loop draws, and the loss function that it calls on each."""
 
     def __init__(self, hosted: Hosted, batch_size: int, steps: int) -> None:

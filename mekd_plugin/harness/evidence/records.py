@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from mekd_plugin.files import writable_directory, write_atomically
-from mekd_plugin.harness import SUITES, find_suite
-from mekd_plugin.harness.evidence.reference_problem import ReferenceProblem, Trial
+from mekd_plugin.harness import find_suite
+from mekd_plugin.harness.evidence.reference_problem import ReferenceProblem
+from mekd_plugin.harness.evidence.trials import suites_with_trials, trial_of
 from mekd_plugin.harness.suite import Suite, how_it_runs
 from mekd_plugin.registry import distillers
 from mekd_plugin.version import __version__
@@ -29,26 +30,30 @@ def record(found: Suite, directory: Path, *, seeds: Sequence[int] = (0,)) -> Pat
         found: the suite.
         directory: of the records; the trials leave their files in ``trials/`` below it.
         seeds: one suffices where the losses agree step by step.
+
+    Raises:
+        InputError: the suite is not one of those that this package has an experiment for.
+        MissingDependency: the suite is not there.
     """
-    version = found.require()
+    trial, version = trial_of(found.name).trial, found.require()
     methods: dict[str, Any] = {}
     work = writable_directory(directory / "trials" / found.name)
     for method in METHODS:
         theirs, ours = [], []
         for seed in seeds:
-            world = ReferenceProblem(seed=seed, cache=writable_directory(work / "cache"))
-            theirs.append(found.trial(method, world, writable_directory(work / f"{method}-{seed}")))
-            ours.append(world.ours(method))
+            problem = ReferenceProblem(seed=seed, cache=writable_directory(work / "cache"))
+            theirs.append(trial(method, problem, writable_directory(work / f"{method}-{seed}")))
+            ours.append(problem.ours(method))
         methods[method] = {
-            "accuracy": [trial.accuracy for trial in theirs],
-            "ours": [trial.accuracy for trial in ours],
+            "accuracy": [tried.accuracy for tried in theirs],
+            "ours": [tried.accuracy for tried in ours],
             "steps": theirs[-1].steps,
             "queries": theirs[-1].queries,
             "command": theirs[-1].command,
             "last_lines": theirs[-1].last_lines,
         }
     control = ReferenceProblem(shuffled=True, cache=writable_directory(work / "cache"))
-    shuffled: Trial = found.trial("logit_mimicry", control, writable_directory(work / "shuffled"))
+    shuffled = trial("logit_mimicry", control, writable_directory(work / "shuffled"))
     content = {
         "suite": found.name,
         "version": version,
@@ -83,12 +88,14 @@ def render(directory: Path) -> str:
         "",
         "The digits at 16x16, a LeNet5 teacher, a ResNet-8 student, 200 unlabelled images, 3,000 queries. *Ours* is "
         "the same method in our own loop with the same optimiser and as many steps; *shuffled* is the control, whose "
-        "answers belong to other images (chance is 10 %). Made by `mekd harness SUITE --record`.",
+        "answers belong to other images (chance is 10 %). Made by `mekd harness SUITE --record`. Under each table "
+        "stands what a user types for MEKD in this suite, on the digits as well and from the root of this repository.",
     ]
-    for name in SUITES:
+    for name in suites_with_trials():
         path = directory / f"{name}.json"
         lines += ["", f"### {name}", ""]
         lines += _section(json.loads(path.read_text())) if path.exists() else ["Not run."]
+        lines += ["", trial_of(name).COMMANDS.strip()]
     return "\n".join(lines) + "\n"
 
 
@@ -98,7 +105,7 @@ def _needs_table() -> list[str]:
     names = [entry.name for entry in registry.entries()]
     lines = ["| suite | " + " | ".join(f"`{name}`" for name in names) + " |", "|---" * (len(names) + 1) + "|"]
     letters: dict[str, str] = {}
-    for name in SUITES:
+    for name in suites_with_trials():
         told = [how_it_runs(find_suite(name), registry.get(method).needs) for method in names]
         sentences = [words if runs else f"refused: it {words}" for runs, words in told]
         cells = [letters.setdefault(words, chr(ord("A") + len(letters))) for words in sentences]
@@ -119,8 +126,7 @@ def _section(content: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"| `{method}` | {_percent(trial['accuracy'])} | {_percent(trial['ours'])} | {trial['steps']} | {queries} |"
         )
-    command = next(iter(content["methods"].values()))["command"]
-    return [*lines, "", f"`{command}`"]
+    return lines
 
 
 def _percent(values: Sequence[float]) -> str:

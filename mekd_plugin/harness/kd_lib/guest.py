@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mekd_plugin.blackbox.meter import meter
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.errors import InputError, NeedsNotMet
+from mekd_plugin.harness.features import Logits, logits_of
 from mekd_plugin.harness.guests import open_guest
 from mekd_plugin.harness.row_loader import RowLoader, draw_edge_images
 from mekd_plugin.registry import distillers
@@ -31,20 +32,21 @@ class GuestDistiller(BaseClass):
     Args:
         teacher_model: images -> logits, or a tuple that begins with them; or a :class:`mekd_plugin.BlackBox`.
         student_model: likewise; trained in place.
-        train_loader: of batches ``(image, label)``: its batch size is kept, some of its images are the edge's, and its
-            labels are not looked at.
+        train_loader: of batches ``(image, label)``: its batch size is kept, its images are the edge's, and its labels
+            are not looked at.
         val_loader: of labelled batches, on which KD_Lib chooses the epoch whose weights it keeps.
-        optimizer_teacher: not used; None will do.
-        optimizer_student: of KD_Lib's loop.
+        optimizer_teacher: not used; None is fine.
+        optimizer_student: which KD_Lib's loop steps.
         loss_fn: leave it out: the method brings its losses.
         temp: the method's hyperparameter ``temperature``, where it has one; None for its own.
         distil_weight: leave it out: the edge has no labels whose loss could be the rest.
         device: ``"cpu"`` or ``"cuda"``.
         log: as in KD_Lib.
         logdir: as in KD_Lib.
-        images: the edge's unlabelled ones ``(N, channels, height, width)``; None takes some of ``train_loader``'s.
+        images: the edge's unlabelled ones ``(N, channels, height, width)``; None takes those of ``train_loader``, all
+            of them unless ``real_images`` or ``real_fraction`` says otherwise: in KD_Lib the loader is the user's own.
         real_images: how many of ``train_loader``'s.
-        real_fraction: how many, as a share, where ``real_images`` is None.
+        real_fraction: which part of ``train_loader``'s, in (0, 1], where ``real_images`` is None.
         seed: of everything that the method draws.
         steps: batches an epoch; None shows each row that was asked about once.
         **settings: ``responses``, ``budget``, ``num_classes`` and ``value_range`` of the boundary, and further ones of
@@ -75,7 +77,7 @@ class GuestDistiller(BaseClass):
         *,
         images: Tensor | None = None,
         real_images: int | None = None,
-        real_fraction: float = 0.1,
+        real_fraction: float = 1.0,
         seed: int = 0,
         steps: int | None = None,
         **settings: Any,
@@ -96,15 +98,16 @@ class GuestDistiller(BaseClass):
         shown = teacher_model.as_module() if isinstance(teacher_model, BlackBox) else teacher_model
         super().__init__(shown, student_model, *loaders, device=device, log=log, logdir=logdir)
         self._asked = teacher_model
-        self._settings = settings if boxed else {"answer": _first, **settings}
+        self._settings = settings if boxed else {"answer": logits_of, **settings}
+        self._at_hand = len(train_loader.dataset) if images is None else len(images)
         if images is None:
             images = draw_edge_images(
                 train_loader.dataset, real_images=real_images, real_fraction=real_fraction, seed=seed
             )
         self._images, self._steps, self._seed = images, steps, seed
         if not boxed:
-            self.teacher_model = meter(shown, answer=_first)
-        self._lessons: RowLoader | None = None
+            self.teacher_model = meter(shown, answer=logits_of)
+        self._rows: RowLoader | None = None
 
     @property
     def hosted(self) -> Hosted:
@@ -130,16 +133,16 @@ class GuestDistiller(BaseClass):
             save_model: as in KD_Lib.
             save_model_pth: as in KD_Lib.
         """
-        if self._lessons is None:
-            self._lessons = self._open()
-        lessons = self._lessons
+        if self._rows is None:
+            self._rows = self._open()
+        rows = self._rows
         kept = self.train_loader, self.teacher_model
-        self.train_loader, self.teacher_model = lessons, lessons.teacher
+        self.train_loader, self.teacher_model = rows, rows.teacher
         try:
             super().train_student(epochs, plot_losses, save_model, save_model_pth)
         finally:
             self.train_loader, self.teacher_model = kept
-            lessons.hosted.close()
+            rows.hosted.close()
 
     def calculate_kd_loss(self, y_pred_student: Any, y_pred_teacher: Tensor, y_true: Tensor) -> Tensor:
         """The method's loss on the batch under way.
@@ -152,7 +155,7 @@ class GuestDistiller(BaseClass):
         Raises:
             InputError: outside ``train_student``.
         """
-        return self._opened().loss(_first(y_pred_student))
+        return self._opened().loss(logits_of(y_pred_student))
 
     def train_teacher(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refused.
@@ -168,41 +171,25 @@ class GuestDistiller(BaseClass):
     def _open(self) -> RowLoader:
         hosted = open_guest(
             self.method,
-            _Logits(self.student_model),
+            Logits(self.student_model),
             self._asked,
             self._images,
-            suite="KD_Lib",
+            suite="kd_lib",
+            images_at_hand=self._at_hand,
             seed=self._seed,
             device=self.device.type,
             **self._settings,
         )
-        lessons = RowLoader(hosted, self.student_model, self.train_loader.batch_size, steps=self._steps)
+        rows = RowLoader(hosted, self.student_model, self.train_loader.batch_size, steps=self._steps)
         print(
-            f"[mekd] {type(self).__name__}: {hosted.ledger}; an epoch is {len(lessons)} batches of the method's own "
+            f"[mekd] kd_lib, {self.method}: {hosted.ledger}; an epoch is {len(rows)} batches of the method's own "
             "rows, the accuracy on them is the student's agreement with the teacher, and it stays in train mode, "
             "which KD_Lib's own distillers leave after their first epoch",
             flush=True,
         )
-        return lessons
+        return rows
 
     def _opened(self) -> RowLoader:
-        if self._lessons is None:
+        if self._rows is None:
             raise InputError(f"{type(self).__name__} has asked nothing yet: call train_student")
-        return self._lessons
-
-
-class _Logits(nn.Module):
-    """One of KD_Lib's models, which may return a tuple, as images -> logits."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = _first(self.network(images))
-        return logits
-
-
-def _first(answer: Any) -> Any:
-    """Of a tuple its first entry, which is all that KD_Lib's own loop looks at."""
-    return answer[0] if isinstance(answer, tuple) else answer
+        return self._rows

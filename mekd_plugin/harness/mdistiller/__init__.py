@@ -18,30 +18,26 @@ contract that we rely on:
 
 What a user gets: ``DISTILLER.TYPE`` MEKD, LOGIT_MIMICRY, ...; where the suite has a name already, ours is prefixed
 (``MEKD_KD``). ``SOLVER.TRAINER`` is ``mekd``, and the method's node holds its hyperparameters in capitals, null for the
-preset's. ``DATASET.TYPE`` digits, mnist, ... with ``DATASET.ROOT``, and our networks as ``mekd_lenet5``, ... with
-``DISTILLER.TEACHER_CHECKPOINT`` (or ``$MEKD_TEACHER``), such as the ``student_latest`` of a run with ``TYPE: NONE``.
+preset's, and a mapping as a string, ``"{steps: 800}"``. ``DATASET.TYPE`` digits, mnist, ... with ``DATASET.ROOT``, and
+our networks as ``mekd_lenet5``, ... with ``DISTILLER.TEACHER_CHECKPOINT`` (or ``$MEKD_TEACHER``), such as the
+``student_latest`` of a run with ``TYPE: NONE``; it is found where that run's command line overrode settings, too.
 Features of a teacher are counted as looked at when a method of the suite takes them out of their dictionary.
 """
 
 from __future__ import annotations
 
-import re
-import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any
 
-import torch
-import yaml
 from torch import nn
 
-from mekd_plugin.errors import InputError, MissingDependency
-from mekd_plugin.harness.evidence.reference_problem import ReferenceProblem, Trial
-from mekd_plugin.harness.launch import launch, without_gpu
-from mekd_plugin.harness.mdistiller.data import WithFeatures, add_data_and_networks, first, noticing, settings_of
+from mekd_plugin.errors import InputError
+from mekd_plugin.harness.features import logits_of, noticing
+from mekd_plugin.harness.mdistiller.data import add_data_and_networks, node_of
 from mekd_plugin.harness.mdistiller.guest import TRAINER, GuestDistiller, GuestTrainer
 from mekd_plugin.harness.meter import Counted
+from mekd_plugin.harness.stand_ins import numbers_loadable, replaced, without_gpu
 from mekd_plugin.harness.suite import Suite
 from mekd_plugin.registry import available
 
@@ -58,6 +54,10 @@ class Mdistiller(Suite):
     install = (
         "git clone https://github.com/megvii-research/mdistiller, export MDISTILLER_HOME=that folder, "
         'pip install "mekd-plugin[mdistiller]" for what it imports'
+    )
+    next_step = (
+        "mekd harness mdistiller -- tools/train.py --cfg configs/mdistiller/mnist/mekd.yaml, after the same with "
+        "teacher.yaml, which trains the teacher"
     )
 
     def register(self) -> list[str]:
@@ -78,7 +78,7 @@ class Mdistiller(Suite):
         for method, node in self.nodes().items():
             bases = (GuestDistiller, _base.Distiller)
             distiller_dict[node] = type(node, bases, {"method": method, "node": node})
-            CFG.setdefault(node, type(CFG)(settings_of(method)))
+            CFG.setdefault(node, type(CFG)(node_of(method)))
         return list(self.nodes().values())
 
     def nodes(self) -> dict[str, str]:
@@ -97,7 +97,7 @@ class Mdistiller(Suite):
             plain = method.upper()
             found[method] = plain if plain not in taken else f"MEKD_{plain}"
             if found[method] in taken:
-                raise InputError(f"the suite has {plain} and {found[method]} already: {method} finds no name there")
+                raise InputError(f"the suite has {plain} and {found[method]} already: no name is left for {method}")
         return found
 
     @contextmanager
@@ -107,27 +107,24 @@ class Mdistiller(Suite):
         from mdistiller.distillers._base import Distiller
 
         add_data_and_networks()
-        made = Distiller.__init__
+        made: Any = Distiller.__init__
 
         def watched(distiller: nn.Module, student: nn.Module, teacher: nn.Module) -> None:
             made(distiller, student, teacher)
-            counted.watch(teacher, answer=first)
+            counted.watch(teacher, answer=logits_of)
             teacher.register_forward_hook(noticing(counted))
 
-        Distiller.__init__ = watched
-        try:
+        with replaced(Distiller, "__init__", watched):
             yield
-        finally:
-            Distiller.__init__ = made
 
     @contextmanager
     def launching(self) -> Iterator[None]:
-        """The scripts hard-code a GPU, and change and freeze the one configuration of the process."""
+        """The scripts hard-code a GPU, save NumPy numbers, and change and freeze the process's one configuration."""
         self._reach()
         from mdistiller.engine.cfg import CFG
 
         kept = CFG.clone()
-        with without_gpu():
+        with without_gpu(), numbers_loadable():
             try:
                 yield
             finally:
@@ -135,59 +132,9 @@ class Mdistiller(Suite):
                 CFG.clear()
                 CFG.update(kept)
 
-    def trial(self, method: str, world: ReferenceProblem, directory: Path) -> Trial:
-        """By its own script, a configuration, and the world's networks in its dictionary."""
-        self._reach()
-        from mdistiller.models import cifar_model_dict
-
-        work = Path(tempfile.mkdtemp(dir=directory))  # of its own: an earlier trial's answers would be taken over
-        teacher, epochs = WithFeatures(world.teacher), min(10, world.steps)
-        torch.save({"model": teacher.state_dict()}, work / "teacher.pt")
-        cifar_model_dict["trial_teacher"] = (lambda num_classes: teacher, str(work / "teacher.pt"))
-        cifar_model_dict["trial_student"] = (lambda num_classes: WithFeatures(world.student()), None)
-        node = {
-            "BUDGET": world.budget,
-            "REAL_IMAGES": world.real_images,
-            "SEED": world.seed,
-            "STEPS": world.steps // epochs,
-            "CACHE": world.cache and str(world.cache),
-            **{key.upper(): value for key, value in world.settings.get(method, {}).items()},
-        }
-        settings = {
-            "EXPERIMENT": {"PROJECT": "", "NAME": method},
-            "DATASET": {"TYPE": world.data.name, "NUM_WORKERS": 0},
-            "DISTILLER": {"TYPE": self.nodes()[method], "TEACHER": "trial_teacher", "STUDENT": "trial_student"},
-            "SOLVER": {
-                "TRAINER": TRAINER,
-                "BATCH_SIZE": world.batch_size,
-                "EPOCHS": epochs,
-                "LR": world.learning_rate,
-                "WEIGHT_DECAY": 0.0,
-            },
-            "LOG": {"PREFIX": str(work), "WANDB": False},
-            self.nodes()[method]: node,
-        }
-        (work / f"{method}.yaml").write_text(yaml.safe_dump(settings))
-        launch(self, ["tools/train.py", "--cfg", str(work / f"{method}.yaml")], meter=False)
-        log = (work / method / "worklog.txt").read_text()
-        return Trial(
-            accuracy=float(re.findall(r"test_acc: ([\d.]+)", log)[-1]) / 100,
-            steps=world.steps // epochs * epochs,
-            queries=yaml.safe_load((work / method / "ledger.json").read_text()),
-            command=f"mekd harness mdistiller -- tools/train.py --cfg {method}.yaml",
-            last_lines=log.splitlines()[-9:],
-        )
-
     def _reach(self) -> None:
-        """Let its package be imported from its sources."""
-        self.require()
-        folder = str(self.sources())
-        if folder not in sys.path:
-            sys.path.append(folder)
-        try:
-            import mdistiller.engine  # noqa: F401  # what the rest of it imports is torch's
-        except ImportError as error:
-            raise MissingDependency(f"mdistiller in {folder} cannot be imported ({error}): {self.install}") from error
+        """Let its package be imported from its sources; what the rest of it imports is torch's."""
+        self.reach("mdistiller.engine")
 
 
 SUITE = Mdistiller()

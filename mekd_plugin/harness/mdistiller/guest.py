@@ -1,6 +1,6 @@
 """What mdistiller's script makes of one of our methods: a distiller, and a trainer that brings the rows.
 
-Both are mixed in before the suite's own classes when we register, and the suite's loop runs as it is.
+Registering mixes both in before the suite's own classes; the suite's loop runs as it is.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from mekd_plugin.distiller import Remembered
 from mekd_plugin.errors import InputError, NeedsNotMet
 from mekd_plugin.files import write_atomically
+from mekd_plugin.harness.features import Logits, logits_of
 from mekd_plugin.harness.guests import open_guest
-from mekd_plugin.harness.mdistiller.data import Logits, first
+from mekd_plugin.harness.mdistiller.data import setting_of
 from mekd_plugin.harness.row_loader import draw_edge_images
 from mekd_plugin.prediction import predict
 from mekd_plugin.registry import distillers
@@ -40,9 +41,9 @@ _REPLICAS = (
 
 
 class GuestDistiller(Distiller):
-    """A method as the suite's distiller, before whose own ``Distiller`` it is mixed in.
+    """A method as the suite's distiller; registering mixes it in before the suite's own ``Distiller``.
 
-    What stands under ``teacher`` is empty: the method may only ask, and the checkpoints hold no teacher.
+    Its ``teacher`` is an empty module: the method may only ask, and checkpoints hold no teacher.
 
     Args:
         student: images -> ``(logits, features)``.
@@ -50,7 +51,7 @@ class GuestDistiller(Distiller):
         cfg: with a node of this method's name.
 
     Attributes:
-        method: of ours.
+        method: its name with us.
         node: its name in the suite.
         hosted: the method, once it was opened.
         players: the method's further networks (a critic): part of the suite's checkpoints.
@@ -62,8 +63,8 @@ class GuestDistiller(Distiller):
 
     def __init__(self, student: nn.Module, teacher: nn.Module, cfg: Any) -> None:
         super().__init__(student, nn.Module())
-        self._boxed = (teacher.to("cuda" if torch.cuda.is_available() else "cpu"),)  # in a tuple it is no child
-        self._settings = {key.lower(): value for key, value in cfg[self.node].items() if value is not None}
+        self._boxed = (teacher.to("cuda" if torch.cuda.is_available() else "cpu"),)  # in a tuple it is not a child
+        self._settings = {key.lower(): setting_of(value) for key, value in cfg[self.node].items() if value is not None}
         self.hosted: Hosted | None = None
         self.players = nn.Module()
         self.numbers: Tensor | None = None
@@ -102,7 +103,8 @@ class GuestDistiller(Distiller):
             self._boxed[0],
             images,
             suite="mdistiller",
-            answer=first,
+            images_at_hand=len(loader.dataset),
+            answer=logits_of,
             directory=directory,
             **wanted,
         )
@@ -121,11 +123,11 @@ class GuestDistiller(Distiller):
         """The student's logits for ``image``, and the loss that the suite differentiates; ``target`` is not looked at.
 
         Raises:
-            InputError: the method was not opened, so this is no trainer of ours.
+            InputError: the method was not opened, so this is not our trainer.
         """
         if self.hosted is None:
-            raise InputError(f'{self.node} was not opened: SOLVER.TRAINER is "{TRAINER}", but another trainer runs')
-        forward = Remembered(lambda images: first(self.student(images)))
+            raise InputError(f'{self.node} was not opened: SOLVER.TRAINER is "{TRAINER}", and yet another trainer runs')
+        forward = Remembered(lambda images: logits_of(self.student(images)))
         rows = self.hosted.ask(image) if self.numbers is None else self.hosted.rows(image, self.numbers)
         loss = self.hosted.losses(forward, rows)["loss"]
         return forward(rows.images), {f"loss_{self.method}": loss}
@@ -151,7 +153,7 @@ class GuestDistiller(Distiller):
 
 
 class GuestTrainer(BaseTrainer):
-    """The suite's trainer on the rows of a :class:`GuestDistiller`, before whose ``BaseTrainer`` it is mixed in.
+    """The suite's trainer, on the rows of a :class:`GuestDistiller`; mixed in before the suite's own ``BaseTrainer``.
 
     Its target is the teacher's answer, so the train accuracy that the suite prints is the student's agreement with the
     teacher on the images that it looks at. What was prepared is kept below the suite's own log path, in ``mekd/``.
@@ -169,7 +171,7 @@ class GuestTrainer(BaseTrainer):
         super().__init__(experiment_name, distiller, train_loader, val_loader, cfg)
         directory = Path(self.log_path) / "mekd"
         if directory.exists():
-            _say(f"{directory} holds what a run of this name prepared, which is taken over")
+            _say(f"what a run of this name prepared is taken over from {directory}")
         hosted = guest.open(train_loader, directory)
         self.train_loader = hosted.loader(cfg.SOLVER.BATCH_SIZE, steps=cfg[guest.node].STEPS)
         _say(
@@ -197,4 +199,4 @@ class GuestTrainer(BaseTrainer):
 
 
 def _say(words: str) -> None:
-    print(f"[mekd] {words}", flush=True)
+    print(f"[mekd] mdistiller, {words}", flush=True)

@@ -9,9 +9,10 @@ Run with HobbitLong/RepDistiller b84f547. Its scripts run as they are, and all t
 
 - a script's parser has ``--dataset``, for ``"cifar100"`` alone; that of ``train_student.py`` has ``--distill``,
   ``--model_s``, ``-a`` and ``-b`` as well, that of ``train_teacher.py`` ``--model``;
-- ``models.model_dict[name](num_classes=100)`` makes a network, the teacher first; its name is parsed from the folder of
-  ``--path_t``, up to the first underscore. ``network(images)`` returns logits, ``network(images, is_feat=True,
-  preact=False)`` a list of features and logits, and each is asked so about a random batch ``(2, 3, 32, 32)`` once;
+- ``models.model_dict[name](num_classes=100)`` makes a network, the teacher first, whose name is the folder of
+  ``--path_t`` up to the first underscore. ``network(images)`` returns logits, ``network(images, is_feat=True,
+  preact=False)`` a list of features and logits; the script asks each for its features once, about a random
+  ``(2, 3, 32, 32)``;
 - ``dataset.cifar100.get_cifar100_dataloaders(batch_size, num_workers, is_instance)`` returns the training loader, of
   ``(image, label, index)`` if ``is_instance`` is set, the validation loader, and then the number of images;
 - ``helper.loops.train_distill(epoch, train_loader, module_list, criterion_list, optimizer, opt)``, the student first
@@ -22,49 +23,42 @@ Run with HobbitLong/RepDistiller b84f547. Its scripts run as they are, and all t
 - ``tensorboard_logger.Logger(logdir, flush_secs).log_value(name, value, step)``, of which a current protobuf refuses
   the import: torch's event writer stands in for it.
 
-``torch.load`` gets a ``map_location`` where there is no GPU, and may find the Namespace that the suite keeps in
-``*_last.pth``. The suite has no resume, so neither have a critic and our place among the rows; ``--mekd directory=DIR``
-keeps generator and answers, and another run takes them over. With MobileNetV2 and ShuffleNet the suite itself changes
-the learning rate to 0.01. It uses one GPU at most.
+``torch.load`` gets a ``map_location`` where there is no GPU, and accepts the Namespace that the suite keeps in
+``*_last.pth`` and the NumPy number that a decayed learning rate is. The suite has no resume, so a critic and our place
+among the rows have none either; ``--mekd directory=DIR`` keeps generator and answers, and another run takes them over.
+With MobileNetV2 and ShuffleNet the suite itself changes the learning rate to 0.01. It uses one GPU at most.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import json
-import re
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from mekd_plugin.errors import InputError, MissingDependency
-from mekd_plugin.harness.evidence.reference_problem import ReferenceProblem, Trial
-from mekd_plugin.harness.launch import launch
 from mekd_plugin.harness.meter import Counted
 from mekd_plugin.harness.repdistiller.launched import Launched, distill_names
-from mekd_plugin.harness.repdistiller.parts import (
-    WithFeatures,
+from mekd_plugin.harness.stand_ins import (
     event_logger,
-    load_anywhere,
+    loads_anywhere,
     modules_forgotten,
+    numbers_loadable,
     replaced,
 )
 from mekd_plugin.harness.suite import Suite
 
 __all__ = ["SUITE", "RepDistiller"]
 
-_EPOCHS = 10
-
 
 class RepDistiller(Suite):
-    """See the file."""
+    """RepDistiller's scripts, while one of them is launched.
+
+    Attributes:
+        networks: further networks by the names that ``--model_s`` and the teacher's folder take in the next launches.
+    """
 
     name = "repdistiller"
     package = ""
@@ -74,18 +68,18 @@ class RepDistiller(Suite):
         "git clone https://github.com/HobbitLong/RepDistiller, export REPDISTILLER_HOME=that folder, and "
         'pip install "mekd-plugin[tensorboard]" for its logs'
     )
+    next_step = (
+        "it has no registry, so nothing was registered; a launcher runs its script with our methods accepted: mekd "
+        "harness repdistiller -- train_student.py --distill mekd --path_t FOLDER/FILE.pth --model_s resnet8x4 -a 0 "
+        "-b 1 --mekd budget=100000"
+    )
 
     def __init__(self) -> None:
         self._launched: Launched | None = None
-        self._networks: dict[str, Callable[[], nn.Module]] = {}
+        self.networks: dict[str, Callable[[], nn.Module]] = {}
 
     def register(self) -> list[str]:
-        """Nothing can be registered: says so, and returns what ``--distill`` takes in a launch."""
-        print(
-            "[mekd] RepDistiller has no registry, so nothing is registered there: `mekd harness repdistiller -- "
-            "train_student.py --distill mekd ...` is a launcher, which runs its script with these names accepted",
-            flush=True,
-        )
+        """Nothing can be registered; returns what ``--distill`` takes in a launch."""
         return list(distill_names())
 
     @contextmanager
@@ -98,8 +92,9 @@ class RepDistiller(Suite):
             stack.enter_context(modules_forgotten(sources))
             stack.enter_context(event_logger())
             stack.enter_context(torch.serialization.safe_globals([argparse.Namespace]))
-            stack.enter_context(replaced(torch, "load", load_anywhere(torch.load)))
-            launched = self._launched = Launched(self._networks)
+            stack.enter_context(numbers_loadable())
+            stack.enter_context(loads_anywhere())
+            launched = self._launched = Launched(self.networks)
             stack.callback(setattr, self, "_launched", None)
             stack.callback(launched.close)
             parse = argparse.ArgumentParser.parse_args
@@ -115,40 +110,6 @@ class RepDistiller(Suite):
         self._launched.meter(counted)
         with counted.stage("set-up"):
             yield
-
-    def trial(self, method: str, world: ReferenceProblem, directory: Path) -> Trial:
-        """Its own script, with the world's networks, data set and SGD."""
-        named = {ours: name for name, ours in distill_names().items()}
-        work = Path(tempfile.mkdtemp(dir=directory)).resolve()
-        (work / "trial-teacher_of").mkdir()
-        torch.save({"model": WithFeatures(world.teacher).state_dict()}, work / "trial-teacher_of" / "world.pth")
-        settings: dict[str, Any] = {"budget": world.budget, "real_images": world.real_images, "seed": world.seed}
-        settings |= {"steps": max(1, world.steps // _EPOCHS), **world.settings.get(method, {})}
-        command = [
-            *("train_student.py", "--dataset", world.data.name, "--distill", named[method]),
-            *("--path_t", str(work / "trial-teacher_of" / "world.pth"), "--model_s", "trial-student"),
-            *("-a", "0", "-b", "1", "--lr_decay_epochs", "1000"),
-            *("--epochs", str(min(_EPOCHS, world.steps)), "--batch_size", str(world.batch_size), "--num_workers", "0"),
-            *("--learning_rate", str(world.learning_rate), "--weight_decay", "0", "--print_freq", "1000000"),
-            *("--mekd", *(f"{key}={value}" for key, value in settings.items())),
-        ]
-        unseen = ["progress=false", *([] if world.cache is None else [f"cache={world.cache}"])]
-        self._networks = {"trial-teacher": lambda: world.teacher, "trial-student": world.student}
-        said = io.StringIO()
-        try:
-            with contextlib.chdir(work), contextlib.redirect_stdout(said):
-                launch(self, [*command, *unseen], meter=False)
-        finally:
-            self._networks = {}
-        lines = said.getvalue().splitlines()
-        ledger = next(work.glob("save/student_model/*/ledger.json"))
-        return Trial(
-            accuracy=round(float(re.findall(r"Acc@1 ([\d.]+) Acc@5", said.getvalue())[-1]) / 100, 5),
-            steps=min(_EPOCHS, world.steps) * int(settings["steps"]),
-            queries=json.loads(ledger.read_text()),
-            command="mekd harness repdistiller -- " + " ".join(command).replace(f"{work}/", ""),
-            last_lines=lines[-6:],
-        )
 
 
 SUITE = RepDistiller()

@@ -22,17 +22,24 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from mekd_plugin.data import dataset_names, load
 from mekd_plugin.data.datasets import ImageData
 from mekd_plugin.errors import InputError, MissingDependency
 from mekd_plugin.files import write_atomically
+from mekd_plugin.harness.features import logits_of, noticing
 from mekd_plugin.harness.guests import open_guest
 from mekd_plugin.harness.meter import Counted
-from mekd_plugin.harness.repdistiller.parts import Passing, WithFeatures, as_cifar, logits_of, noticing, settings_of
+from mekd_plugin.harness.repdistiller.data import (
+    CIFAR,
+    ImageShape,
+    Passing,
+    as_cifar,
+    as_theirs,
+    loaders_of,
+    parse_settings,
+)
 from mekd_plugin.harness.row_loader import RowLoader, draw_edge_images
 from mekd_plugin.networks import build, network_names
 from mekd_plugin.registry import available
@@ -45,8 +52,6 @@ OWN_METHODS = (
     *("factor", "nst"),
 )
 """What the suite's ``--distill`` takes by itself."""
-ImageShape = tuple[int, int, int]
-_CIFAR = (3, 32, 32)
 
 
 def distill_names(taken: Sequence[str] = OWN_METHODS) -> dict[str, str]:
@@ -77,7 +82,7 @@ class Launched:
         self._opt = Namespace()
         self._teacher_is_next = False
         self._hosted: Hosted | None = None
-        self._lessons: RowLoader | None = None
+        self._rows: RowLoader | None = None
         try:
             loops: Any = import_module("helper.loops")
             data: Any = import_module("dataset.cifar100")
@@ -120,7 +125,7 @@ class Launched:
         return parse_args
 
     def _take(self, opt: Namespace, names: Mapping[str, str]) -> None:
-        self._opt, self._settings = opt, settings_of(opt.mekd)
+        self._opt, self._settings = opt, parse_settings(opt.mekd)
         self._teacher_is_next = hasattr(opt, "distill")
         if opt.dataset != "cifar100":
             self._data = load(opt.dataset)
@@ -145,12 +150,7 @@ class Launched:
         if self._data is None:
             found: tuple[Any, ...] = self._loaders(batch_size, num_workers, is_instance)
             return found
-        count = len(self._data.train_images)
-        columns = [self._data.train_images, self._data.train_labels, torch.arange(count)][: 3 if is_instance else 2]
-        training = DataLoader(TensorDataset(*columns), batch_size, shuffle=True, num_workers=num_workers)
-        test = TensorDataset(self._data.test_images, self._data.test_labels)
-        validation = DataLoader(test, max(1, batch_size // 2), num_workers=num_workers // 2)
-        return (training, validation, count) if is_instance else (training, validation)
+        return loaders_of(self._data, batch_size, num_workers, is_instance)
 
     def samples(self, *args: Any, **kwargs: Any) -> Any:
         """Stands in for ``get_cifar100_dataloaders_sample``."""
@@ -168,11 +168,11 @@ class Launched:
         with self.counted.stage("training"):
             if self._method is None:
                 return self._train(epoch, train_loader, module_list, criterion_list, optimizer, opt)
-            lessons = self._lessons or self._open(self._method, train_loader, module_list[0], module_list[-1])
-            modules = nn.ModuleList([module_list[0], WithFeatures(lessons.teacher)])
-            criteria = [lambda logits, labels: lessons.loss(logits), lambda logits, answers: 0.0, None]
+            rows = self._rows or self._open(self._method, train_loader, module_list[0], module_list[-1])
+            modules = nn.ModuleList([module_list[0], as_theirs(rows.teacher)])
+            criteria = [lambda logits, labels: rows.loss(logits), lambda logits, answers: 0.0, None]
             branch = Namespace(**{**vars(opt), "distill": "kd", "gamma": opt.beta, "alpha": 0, "beta": 0})
-            return self._train(epoch, lessons, modules, criteria, optimizer, branch)
+            return self._train(epoch, rows, modules, criteria, optimizer, branch)
 
     def validate(self, *args: Any, **kwargs: Any) -> Any:
         """Stands in for ``helper.loops.validate``, and runs it."""
@@ -192,16 +192,19 @@ class Launched:
         settings = {"real_images": None, "real_fraction": 0.1, "seed": 0, "steps": None, **self._settings}
         edge = {key: settings.pop(key) for key in ("real_images", "real_fraction")}
         steps = settings.pop("steps")
+        at_hand = len(train_loader.dataset)
         images = draw_edge_images(train_loader.dataset, seed=settings["seed"], **edge)
-        self._hosted = open_guest(method, student, teacher, images, suite="repdistiller", **settings)
-        self._lessons = RowLoader(self._hosted, student, train_loader.batch_size, steps=steps, entries=3)
+        self._hosted = open_guest(
+            method, student, teacher, images, suite="repdistiller", images_at_hand=at_hand, **settings
+        )
+        self._rows = RowLoader(self._hosted, student, train_loader.batch_size, steps=steps, entries=3)
         print(
-            f"[mekd] {method}: {self._hosted.ledger}; an epoch is {len(self._lessons)} batches of the method's own "
-            "rows, Acc@1 in training is the student's agreement with the teacher on them, and -r has no effect: there "
-            "are no labels",
+            f"[mekd] repdistiller, {method}: {self._hosted.ledger}; an epoch is {len(self._rows)} batches of the "
+            "method's own rows, Acc@1 in training is the student's agreement with the teacher on them, and -r has no "
+            "effect: there are no labels",
             flush=True,
         )
-        return self._lessons
+        return self._rows
 
     def _suites_network(self, factory: Callable[..., nn.Module], num_classes: int) -> nn.Module:
         network = factory(num_classes=num_classes if self._data is None else self._data.num_classes)
@@ -211,8 +214,8 @@ class Launched:
 
     def _our_network(self, make: Callable[[int, ImageShape], nn.Module], num_classes: int) -> nn.Module:
         data = self._data
-        classes, shape = (num_classes, _CIFAR) if data is None else (data.num_classes, data.image_shape)
-        return self._watched(WithFeatures(make(classes, shape), shape))
+        classes, shape = (num_classes, CIFAR) if data is None else (data.num_classes, data.image_shape)
+        return self._watched(as_theirs(make(classes, shape), shape))
 
     def _watched(self, network: nn.Module) -> nn.Module:
         if self._teacher_is_next:

@@ -25,10 +25,8 @@ What this relies on:
 from __future__ import annotations
 
 import functools
-import runpy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,12 +34,11 @@ from torch import Tensor, nn
 
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.errors import InputError
-from mekd_plugin.files import bundled
-from mekd_plugin.harness.evidence.reference_problem import ReferenceProblem, Trial
 from mekd_plugin.harness.guests import open_guest
 from mekd_plugin.harness.meter import Counted
-from mekd_plugin.harness.suite import Suite, how_it_runs
-from mekd_plugin.registry import available, distillers
+from mekd_plugin.harness.stand_ins import replaced
+from mekd_plugin.harness.suite import Suite
+from mekd_plugin.registry import available
 
 if TYPE_CHECKING:
     from mekd_plugin.harness.timm.guest import HostedTask
@@ -114,11 +111,14 @@ class Timm(Suite):
     distribution = "timm"
     tested = ("1.0.31",)
     install = 'pip install "mekd-plugin[timm]"'
+    next_step = (
+        "from mekd_plugin.harness.timm import mekd, then task = mekd(student, teacher, images, budget=...) for a loop "
+        "of yours, such as configs/timm_student.py"
+    )
 
     def register(self) -> list[str]:
         """Nothing is to be registered: the functions of this module are the door; returns their full names."""
-        registry = distillers()
-        return [f"{__name__}.{name}" for name in available() if how_it_runs(self, registry.get(name).needs)[0]]
+        return [f"{__name__}.{name}" for name in self.methods()]
 
     @contextmanager
     def metered(self, counted: Counted) -> Iterator[None]:
@@ -136,41 +136,8 @@ class Timm(Suite):
         def note_features(teacher: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             counted.inner |= bool(kwargs.get("return_features", False) or args[1:2] == (True,))
 
-        DistillationTeacher.__init__ = watched  # type: ignore[method-assign, assignment]
-        try:
+        with replaced(DistillationTeacher, "__init__", watched):
             yield
-        finally:
-            DistillationTeacher.__init__ = made  # type: ignore[method-assign]
-
-    def trial(self, method: str, world: ReferenceProblem, directory: Path) -> Trial:
-        """By the loop of ``configs/timm_student.py``."""
-        script = bundled("configs") / "timm_student.py"
-        train = runpy.run_path(str(script))["train"]
-        guest = task(
-            method,
-            world.student(),
-            world.teacher,
-            world.images,
-            budget=world.budget,
-            seed=world.seed,
-            cache=world.cache,
-            directory=directory / "method",
-            progress=False,
-            **world.settings.get(method, {}),
-        )
-        lines: list[str] = []
-        top1 = train(
-            guest,
-            (world.data.test_images, world.data.test_labels),
-            epochs=4,
-            steps=world.steps // 4,
-            batch_size=world.batch_size,
-            lr=world.learning_rate,
-            output=directory,
-            log=lines.append,
-        )
-        command = f"{script.name}: train(task({method!r}, student, teacher, images), ...)"
-        return Trial(top1 / 100, guest.players.steps, guest.hosted.ledger.as_record(), command, lines[-3:])
 
 
 SUITE = Timm()

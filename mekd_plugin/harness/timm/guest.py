@@ -68,7 +68,7 @@ class HostedTask(TrainingTask):
         """The losses of a step, ``output`` and ``target``; with gradients recorded it is a training step.
 
         Raises:
-            InputError: ``target`` are no row numbers, such as Mixup's soft labels.
+            InputError: ``target`` are not row numbers but, say, Mixup's soft labels.
         """
         if target.dtype != torch.int64 or target.shape != input.shape[:1]:
             raise InputError(

@@ -1,4 +1,4 @@
-"""What torchdistill's configs name of ours besides methods: data sets, networks, and answers that were bought before.
+"""What torchdistill's configs name of ours besides methods: data sets, networks, and answers paid for earlier.
 
 Importing this file registers it, by torchdistill's own decorators. A data set is named in YAML as any other is::
 
@@ -134,7 +134,7 @@ class Answers(BaseDatasetWrapper):
         org_dataset: the bank.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not a bank.
     """
 
     def __init__(self, org_dataset: Any) -> None:
@@ -156,7 +156,7 @@ def answers(
     """The teacher's scores that came with the batch, ``(N, C)``; the teacher is not asked.
 
     Raises:
-        InputError: there came none.
+        InputError: none came with it.
     """
     if not supp_dict or "scores" not in supp_dict:
         raise InputError("forward_proc mekd_answers: give the train data loader the dataset_wrapper mekd_answers")

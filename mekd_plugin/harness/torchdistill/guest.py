@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchdistill.models.wrapper import AuxiliaryModelWrapper
 
 from mekd_plugin.errors import InputError, NeedsNotMet
-from mekd_plugin.harness.guests import open_guest
+from mekd_plugin.harness.guests import open_guest, run_to_student, stages_told
 from mekd_plugin.rows import Rows
 from mekd_plugin.training.hosting import Batch, Hosted
 from mekd_plugin.training.players import Players
@@ -31,7 +31,7 @@ class BlackBoxTeacher(AuxiliaryModelWrapper):
 
     Args:
         method: by name; the registered key sets it.
-        teacher_model: of the config; it is no part of this module and can only be asked from here on.
+        teacher_model: of the config; it is not part of this module and can only be asked from here on.
         steps_per_epoch: batches; None shows each row of a bank once, or, where there is no bank, takes as many as the
             config's own train loader has.
         device: torchdistill's.
@@ -60,7 +60,7 @@ class BlackBoxTeacher(AuxiliaryModelWrapper):
         if teacher_model is None:
             raise InputError(f"auxiliary_model_wrapper {method!r} is a teacher's: move it from student: to teacher:")
         self._method, self._settings, self._steps = method, settings, steps_per_epoch
-        self._teacher = (teacher_model,)  # in a tuple, so that its weights are none of this module's
+        self._teacher = (teacher_model,)  # in a tuple, so that its weights are not this module's
         self._hosted: Hosted | None = None
 
     def enter(self, box: Any, *, student: bool) -> None:
@@ -86,13 +86,14 @@ class BlackBoxTeacher(AuxiliaryModelWrapper):
             setattr(box, _GUEST, guest)  # the wrapper is made anew in each stage, the box stays
         elif (guest.method, guest.settings) != (self._method, self._settings):
             raise InputError(
-                f"this stage's teacher is {self._method} with {self._settings}, the stage's before {guest.method} with "
-                f"{guest.settings}: one run is one method, so give both the same (a YAML anchor does)"
+                f"this stage's teacher is {self._method} with {self._settings}, and that of the stage before "
+                f"{guest.method} with {guest.settings}: one run is one method, so give both the same (by a YAML anchor)"
             )
         elif not guest.hosted.stage.trains_student:
-            guest.hosted.finish_stage()
+            with stages_told(f"torchdistill, {self._method}"):
+                guest.hosted.finish_stage()
         if student:
-            guest.hosted.run_to_student()
+            run_to_student(guest.hosted, suite="torchdistill", method=self._method)
             _ride(guest.hosted.players, box.optimizer)
         elif guest.hosted.stage.trains_student:
             print(f"[mekd] torchdistill, {self._method}: nothing is left to train before the student", flush=True)
@@ -103,11 +104,11 @@ class BlackBoxTeacher(AuxiliaryModelWrapper):
         """The teacher's scores for a batch of rows, ``(N, C)``, read and not asked; ``images`` where it has none yet.
 
         Raises:
-            InputError: the batch is none of ours.
+            InputError: the batch is not one of the method's.
         """
         if self._hosted is None or not supp_dict or "rows" not in supp_dict:
             raise InputError(
-                f"{self._method} was handed a batch that is none of its rows: the config needs teacher.forward_proc: "
+                f"{self._method} was handed a batch without its rows: the config needs teacher.forward_proc: "
                 "forward_batch_supp_dict, and pre_epoch_process: mekd_student (or mekd_stage). torchdistill keeps the "
                 "latter on the class: of several boxes, set one up when the one before it is done"
             )
@@ -131,7 +132,7 @@ class BlackBoxTeacher(AuxiliaryModelWrapper):
         if box.train_data_loader is None:
             raise InputError("train_data_loader is missing: its data set's images are the edge's")
         images = torch.stack([item[0] for item in box.train_data_loader.dataset])
-        settings = {"device": str(box.device), "progress": False, **self._settings}
+        settings = {"device": str(box.device), **self._settings}
         return open_guest(
             self._method, box.org_student_model, *self._teacher, images, suite="torchdistill", stepwise=True, **settings
         )
@@ -148,7 +149,7 @@ class _Guest:
     batches: int = 0
 
     def loader(self, current: Any, steps: int | None) -> Any:
-        """An epoch of the method's rows, in batches as those of ``current``, where this is no loader of ours yet."""
+        """An epoch of the method's rows, in batches as those of ``current``, where this is not yet a loader of ours."""
         if getattr(current, "collate_fn", None) is not _as_torchdistill:
             self.batch_size = current.batch_size or getattr(current.batch_sampler, "batch_size", None)
             self.batches = len(current)

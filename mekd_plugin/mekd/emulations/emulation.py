@@ -14,7 +14,7 @@ from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Stage
 from mekd_plugin.errors import InputError
-from mekd_plugin.registry import unknown_name
+from mekd_plugin.registry import emulations, unknown_name
 
 __all__ = ["Emulation", "make_emulation"]
 
@@ -116,9 +116,7 @@ def make_emulation(
         UnknownName: no such emulation.
         InputError: it has no such setting, or a value cannot be used.
     """
-    from mekd_plugin.mekd.emulations import find_emulation
-
-    cls = find_emulation(emulation) if isinstance(emulation, str) else emulation
+    cls = emulations().load(emulation) if isinstance(emulation, str) else emulation
     if not (isinstance(cls, type) and issubclass(cls, Emulation)):
         raise InputError(f"emulation={emulation!r}: expected the name of one, or a subclass of Emulation")
     if settings is not None and not isinstance(settings, Mapping):

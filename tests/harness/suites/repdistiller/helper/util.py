@@ -1,3 +1,13 @@
+import numpy as np
+
+
+def adjust_learning_rate(epoch, opt, optimizer):
+    steps = np.sum(epoch > np.asarray(opt.lr_decay_epochs))
+    if steps > 0:
+        for group in optimizer.param_groups:
+            group["lr"] = opt.learning_rate * (opt.lr_decay_rate**steps)
+
+
 class AverageMeter:
     def __init__(self):
         self.val = self.avg = self.sum = self.count = 0

@@ -1,4 +1,5 @@
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from ._base import Distiller
@@ -17,4 +18,17 @@ class KD(Distiller):
         return logits, {"loss_ce": cross_entropy(logits, target), "loss_kd": soft}
 
 
-distiller_dict = {"KD": KD}
+class Vanilla(nn.Module):
+    def __init__(self, student):
+        super().__init__()
+        self.student = student
+
+    def get_learnable_parameters(self):
+        return [weight for _, weight in self.student.named_parameters()]
+
+    def forward(self, image, target=None, **kwargs):
+        logits, _ = self.student(image)
+        return (logits, {"loss": cross_entropy(logits, target)}) if self.training else logits
+
+
+distiller_dict = {"NONE": Vanilla, "KD": KD}

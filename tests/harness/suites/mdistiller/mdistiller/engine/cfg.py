@@ -13,6 +13,8 @@ CFG = CfgNode(
             "WEIGHT_DECAY": 0.0001,
             "MOMENTUM": 0.9,
             "TYPE": "SGD",
+            "LR_DECAY_STAGES": [150, 180, 210],
+            "LR_DECAY_RATE": 0.1,
         },
         "LOG": {"PREFIX": "./output", "WANDB": True},
         "KD": {"TEMPERATURE": 4},

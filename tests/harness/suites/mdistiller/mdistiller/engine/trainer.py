@@ -2,7 +2,7 @@ import os
 
 import torch
 
-from .utils import Mean, accuracy, load_checkpoint, validate
+from .utils import Mean, accuracy, adjust_learning_rate, load_checkpoint, validate
 
 
 class BaseTrainer:
@@ -33,6 +33,7 @@ class BaseTrainer:
 
     def train_epoch(self, epoch):
         meters = {"losses": Mean(), "top1": Mean()}
+        adjust_learning_rate(epoch, self.cfg, self.optimizer)
         assert len(self.train_loader) > 0
         self.distiller.train()
         for data in self.train_loader:

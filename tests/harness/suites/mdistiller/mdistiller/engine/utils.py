@@ -1,4 +1,12 @@
+import numpy as np
 import torch
+
+
+def adjust_learning_rate(epoch, cfg, optimizer):
+    steps = np.sum(epoch > np.asarray(cfg.SOLVER.LR_DECAY_STAGES))
+    if steps > 0:
+        for group in optimizer.param_groups:
+            group["lr"] = cfg.SOLVER.LR * (cfg.SOLVER.LR_DECAY_RATE**steps)
 
 
 class Mean:

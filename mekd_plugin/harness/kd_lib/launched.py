@@ -1,20 +1,20 @@
-"""``KD_Lib.KD`` imports what current libraries have no longer: stand-ins, while it is imported."""
+"""``KD_Lib.KD`` imports names that current libraries no longer have: what stands in while it is imported."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 from mekd_plugin.errors import MissingDependency
+from mekd_plugin.harness.stand_ins import modules_replaced
 
-__all__ = ["stand_ins"]
+__all__ = ["importable"]
 
 
 class _Gone(ModuleType):
-    """A module of which anything can be imported, and nothing used."""
+    """A module from which anything can be imported, and nothing used."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -27,18 +27,10 @@ class _Gone(ModuleType):
 
 
 @contextmanager
-def stand_ins() -> Iterator[None]:
+def importable() -> Iterator[None]:
     """Within it ``KD_Lib.KD`` can be imported; says so."""
-    names = ("transformers", "torchtext", "torchtext.legacy")
-    kept = {name: sys.modules.get(name) for name in names}
-    sys.modules.update({name: _Gone(name) for name in names})
-    try:
+    with modules_replaced({name: _Gone(name) for name in ("transformers", "torchtext", "torchtext.legacy")}):
         yield
-    finally:
-        for name, module in kept.items():
-            del sys.modules[name]
-            if module is not None:
-                sys.modules[name] = module
     print(
         "[mekd] KD_Lib.KD was imported without transformers.AdamW and torchtext.legacy, which are gone: all of it but "
         "the text part (BERT2LSTM) can be used",

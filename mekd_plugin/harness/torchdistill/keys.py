@@ -1,4 +1,4 @@
-"""What torchdistill's configs name of ours while a student is trained: teachers that can only be asked, and their loss.
+"""What torchdistill's configs find under our keys while a student is trained: teachers to ask, and their loss.
 
 Importing this file registers it, by torchdistill's own decorators. How the parts work together, with ``box`` the
 ``DistillationBox``:
@@ -57,7 +57,7 @@ class BlackBoxLoss(nn.Module):
         """The loss of the batch that the teacher was just shown.
 
         Raises:
-            InputError: the teacher is none of ours.
+            InputError: the teacher is not one of ours.
         """
         if LOSSES not in teacher_io_dict:
             raise _no_method()

@@ -1,0 +1,101 @@
+"""A benchmark from Python, and its records as plain rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mekd_plugin.bench.benchmark import Benchmark
+from mekd_plugin.bench.grid import BenchConfig
+from mekd_plugin.bench.worker import Method
+from mekd_plugin.errors import InputError
+from mekd_plugin.records import Results, RunRecord
+
+__all__ = ["benchmark", "load_records"]
+
+
+def benchmark(
+    methods: Sequence[str | Method] | Mapping[str, str | Method] = ("mekd", "kd"),
+    *,
+    out: str | Path = "mekd-results",
+    resume: bool = False,
+    **settings: Any,
+) -> Results:
+    """Compare methods: each method, seed and setting is a run; as ``mekd bench`` does.
+
+    Args:
+        methods: names, or classes or instances of one's own, such as a method in a notebook cell; as a mapping by the
+            names that tables will call them. With a class or an instance among them all runs are done in this process,
+            one after another.
+        out: directory of ``results.json``, ``report.html`` and every run's files.
+        resume: go on with what ``out`` holds.
+        **settings: those of ``mekd bench``, with underscores: ``dataset``, ``teacher``, ``student``, ``query_budget``,
+            ``seeds``, ``variants``, ``hyperparameters``, ... A tuple or list makes a grid.
+
+    Returns:
+        The records of all runs and their summary, as ``results.json`` holds them; ``print(results)`` is the table.
+
+    Raises:
+        MekdError: a setting that no run can use, before anything is trained or asked.
+    """
+    named = methods if isinstance(methods, Mapping) else {_name(method): method for method in methods}
+    if len(named) != len(methods):
+        raise InputError("two methods have one name: hand them in as a mapping, {name: method}")
+    own = {name: method for name, method in named.items() if not isinstance(method, str)}
+    registered = {name: method for name, method in named.items() if isinstance(method, str)}
+    variants = {name: {"method": method} for name, method in registered.items() if name != method}
+    plain = [name for name, method in registered.items() if name == method]
+    given = {"methods": plain, **settings, "variants": {**variants, **settings.get("variants", {})}}
+    return Benchmark(BenchConfig.from_mapping(given, own=bool(own)), Path(out), own).execute(
+        resume=resume, observe=lambda event, job, error: None
+    )
+
+
+def load_records(directory: str | Path) -> list[dict[str, Any]]:
+    """The runs of a benchmark, or of a single ``mekd distill --out``, as flat rows that ``pandas.DataFrame`` takes.
+
+    Args:
+        directory: that holds ``results.json``, or ``record.json``.
+
+    Returns:
+        A dictionary for each run, all with the same keys: numbers, texts and lists; nested records by the names of
+        both, such as ``queries_total`` and ``seconds_distill``.
+
+    Raises:
+        InputError: the directory holds neither, or another version's.
+    """
+    folder = Path(directory)
+    results, single = folder / "results.json", folder / "record.json"
+    try:
+        if results.is_file():
+            runs = Results.from_json(json.loads(results.read_text())).runs
+        else:
+            runs = [RunRecord.from_json(json.loads(single.read_text()))]
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder} holds no results that can be read ({error}): expected that of `mekd bench`"
+        ) from error
+    return [_flat(run) for run in runs]
+
+
+def _name(method: str | Method) -> str:
+    if isinstance(method, str):
+        return method
+    return method.__name__ if isinstance(method, type) else type(method).__name__
+
+
+def _flat(run: RunRecord) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for name, value in run.to_json().items():
+        if name in ("queries", "seconds"):
+            parts = {f"{name}_{part}": number for part, number in value.items() if not isinstance(number, dict)}
+            row |= parts
+        elif name not in ("curve", "generator"):
+            row[name] = value
+    row["curve_step"] = [point["step"] for point in run.curve]
+    row["curve_accuracy"] = [point["accuracy"] for point in run.curve]
+    generator = run.generator or {}
+    row |= {f"generator_{name}": generator.get(name) for name in ("class_match", "score_error", "coverage")}
+    return row

@@ -1,0 +1,88 @@
+"""A grid looked at as a whole before anything is trained or asked: what no run can use, and what single runs cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from mekd_plugin import registry
+from mekd_plugin.bench.grid import RunSpec, kind_of_teacher
+from mekd_plugin.bench.teachers import load_teacher
+from mekd_plugin.bench.worker import Method, Place, edge_of, load_data, pool_of, recipe_of
+from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.blackbox.whitebox import WhiteBox
+from mekd_plugin.distiller import Distiller
+from mekd_plugin.errors import NeedsNotMet
+from mekd_plugin.networks import build
+
+__all__ = ["check_grid"]
+
+
+def check_grid(specs: Sequence[RunSpec], place: Place, methods: Mapping[str, Method]) -> dict[str, str]:
+    """Look at every run's settings without training or asking.
+
+    Args:
+        specs: the runs.
+        place: where they would work.
+        methods: classes and instances by the names that stand for them.
+
+    Returns:
+        The keys of the runs that a rule takes out, each with the reason: a method that needs what this teacher does not
+        answer, or a budget that buys nothing.
+
+    Raises:
+        MekdError: something that no run could use: a name, a file, a value.
+        NeedsNotMet: rules take out every run.
+    """
+    ruled_out: dict[str, str] = {}
+    known: dict[tuple[object, ...], str | None] = {}
+    for spec in specs:
+        identity = (
+            spec.dataset, spec.image_size, spec.teacher, spec.student, spec.label, spec.responses, spec.query_budget,
+            spec.seed if spec.disjoint else None,
+        )  # fmt: skip
+        if identity not in known:
+            known[identity] = _reason(spec, place, methods.get(spec.method, spec.method))
+        if (reason := known[identity]) is not None:
+            ruled_out[spec.key] = reason
+    if specs and len(ruled_out) == len(specs):
+        raise NeedsNotMet("no run of this grid can be done: " + "; ".join(dict.fromkeys(ruled_out.values())))
+    return ruled_out
+
+
+def _reason(spec: RunSpec, place: Place, method: str | Method) -> str | None:
+    """Why a run is not applicable; None where it is."""
+    data = load_data(spec, place)
+    edge_of(spec, data)
+    recipe_of(spec)
+    pool = pool_of(spec, place)
+    build(spec.student, data.num_classes, data.image_shape, seed=spec.seed)
+    if kind_of_teacher(spec.teacher) == "network":
+        build(spec.teacher, data.num_classes, data.image_shape)
+    else:
+        load_teacher(spec.teacher, num_classes=data.num_classes, image_shape=data.image_shape)
+    settings = {} if isinstance(method, Distiller) else {"seed": spec.seed}
+    distiller = registry.create(
+        method,
+        preset=spec.preset,
+        num_classes=data.num_classes,
+        image_shape=data.image_shape,
+        **settings,
+        **spec.hyperparameters,
+    )
+    asked: BlackBox
+    if spec.white_box:
+        asked = WhiteBox(nn.Identity(), spec.responses, data.num_classes)
+    else:
+        asked = BlackBox(lambda images: torch.zeros(len(images), data.num_classes), spec.responses, data.num_classes)
+    try:
+        distiller.check(asked)
+    except NeedsNotMet as error:
+        return str(error)
+    if distiller.needs.pool == "other domain" and pool is None:
+        return f"{spec.label} asks about images of another domain: name them, --pool-dataset"
+    if spec.query_budget is not None and spec.query_budget < 2:
+        return f"a budget of {spec.query_budget} buys nothing: a method asks about at least 2 images"
+    return None

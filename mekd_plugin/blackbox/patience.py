@@ -1,0 +1,139 @@
+"""How long a teacher is waited for, how often it is asked again, and how fast: inside the boundary, so all counts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import tenacity
+
+from mekd_plugin.blackbox.arguments import checked_seconds, whole_number
+from mekd_plugin.errors import InputError, MekdError, Refused, TeacherAnswerError, TeacherUnavailable
+
+__all__ = ["RateLimit", "Retry", "teacher_errors", "within"]
+
+_LONGEST_WAIT = 60.0
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often a batch is asked about before its error is raised. Every attempt counts, unless it was refused.
+
+    Attributes:
+        attempts: in all, from 1.
+        wait: seconds before the second attempt; each further one waits twice as long, a minute at most. Nothing random
+            is in it, so a run's random numbers are what they are without it.
+        on: exceptions that another attempt may mend: of the teacher's own client too, such as ``httpx.HTTPError``.
+
+    Raises:
+        InputError: a value that is none of these.
+    """
+
+    attempts: int = 3
+    wait: float = 1.0
+    on: type[Exception] | tuple[type[Exception], ...] = TeacherUnavailable
+
+    def __post_init__(self) -> None:
+        whole_number("attempts", self.attempts, 1, "of attempts from 1")
+        if self.wait != 0:
+            checked_seconds("wait", self.wait)
+        kinds = self.on if isinstance(self.on, tuple) else (self.on,)
+        if not kinds or not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
+            raise InputError(f"on={self.on!r}: expected an exception class, or a tuple of them")
+
+    def __call__(self, attempt: Callable[[], T]) -> T:
+        """What the first ``attempt`` that succeeds returns, or the last one's error."""
+        retrying = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(self.attempts),
+            wait=tenacity.wait_exponential(multiplier=self.wait, max=_LONGEST_WAIT),
+            retry=tenacity.retry_if_exception_type(self.on),
+            reraise=True,
+        )
+        return retrying(attempt)
+
+
+@dataclass
+class RateLimit:
+    """At most so many batches a second; several black boxes may share one, to share the service's limit.
+
+    Attributes:
+        per_second: batches, attempts of the same one included; a number above 0.
+
+    Raises:
+        InputError: it is no such number.
+    """
+
+    per_second: float
+    _next: float = field(default=0.0, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        checked_seconds("per_second", self.per_second)
+
+    def wait(self, processes: int = 1) -> None:
+        """Wait for one's turn; ``processes`` that ask at the same time share the rate."""
+        with self._lock:
+            now = time.monotonic()
+            turn = max(now, self._next)
+            self._next = turn + processes / self.per_second
+        time.sleep(turn - now)
+
+
+def within(seconds: float, ask: Callable[..., Any]) -> Callable[..., Any]:
+    """``ask``, given up after ``seconds``. Python cannot end a call: it goes on in its thread, and nobody listens."""
+
+    def ask_in_time(*given: Any, **named: Any) -> Any:
+        answered: list[Any] = []
+        failed: list[BaseException] = []
+
+        def call() -> None:
+            try:
+                answered.append(ask(*given, **named))
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=call, daemon=True, name="asking a teacher")
+        thread.start()
+        thread.join(seconds)
+        if failed:
+            raise failed[0]
+        if not answered:
+            raise TimeoutError(f"no answer within timeout={seconds:g} seconds")
+        return answered[0]
+
+    return ask_in_time
+
+
+@contextmanager
+def teacher_errors(where: str, kept: str) -> Iterator[None]:
+    """Have errors of a teacher say at what they struck, and what is kept.
+
+    Being out of reach becomes :class:`TeacherUnavailable`, which is still a ``ConnectionError`` and a ``TimeoutError``;
+    a connection that was refused becomes :class:`Refused`; an exit becomes an error like others. All other exceptions
+    stay what they are, with a note.
+    """
+    try:
+        yield
+    except MekdError as error:
+        error.add_note(f"{where}; {kept}")
+        raise
+    except ConnectionRefusedError as error:
+        raise Refused(f"{where}, the connection was refused ({error}): nothing was sent; {kept}") from error
+    except (ConnectionError, TimeoutError) as error:
+        raise TeacherUnavailable(
+            f"{where}, the teacher was out of reach ({type(error).__name__}: {error}). Whether the images arrived is "
+            f"not known, so they count; {kept}"
+        ) from error
+    except SystemExit as error:
+        raise TeacherAnswerError(
+            f"{where}, it raised SystemExit({error.code!r}): a teacher answers or raises an error, it does not end the "
+            f"process that asks; {kept}"
+        ) from error
+    except Exception as error:
+        error.add_note(f"{where}; {kept}")
+        raise

@@ -1,0 +1,133 @@
+"""A benchmark from Python: methods in a cell, ablations, rows for a data frame."""
+
+import importlib.util
+
+import pytest
+import torch
+
+import mekd_plugin as mekd
+from mekd_plugin.bench.api import benchmark, load_records
+from mekd_plugin.distiller import Distiller, Needs, Training
+from mekd_plugin.errors import InputError
+from mekd_plugin.functional import logit_mse
+from mekd_plugin.rows import NoiseRows
+from mekd_plugin.transfer import TransferSetDistiller
+
+SMALL = {
+    "teacher": "lenet5", "student": "lenet5_half", "teacher_steps": 40, "steps": 20, "real_images": 60,
+    "query_budget": 200, "seeds": [0, 1], "device": "cpu",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("MEKD_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def cell():
+    """A class that no other process could import."""
+
+    class InACell(TransferSetDistiller):
+        needs = Needs(responses="soft", leaves_edge="real images")
+
+        def losses(self, student, rows):
+            return {"loss": logit_mse(student(rows.images), rows.answers().scores())}
+
+    return InACell
+
+
+def test_a_method_in_a_cell_is_compared_with_registered_ones(tmp_path) -> None:
+    results = mekd.benchmark(["ml", cell()], out=tmp_path, **SMALL)
+    by_label = {}
+    for run in results.runs:
+        assert run.status == "finished", run.error
+        by_label.setdefault(run.label, []).append(run.student_accuracy)
+    assert by_label["InACell"] == by_label["logit_mimicry"], "the same mathematics, by another name"
+    assert "InACell" in str(results) and "| InACell |" in (tmp_path / "table.md").read_text()
+    again = mekd.benchmark(["ml", cell()], out=tmp_path, resume=True, **SMALL)
+    assert again.runs == results.runs
+
+
+def test_names_of_ones_own_and_variants(tmp_path) -> None:
+    settings = {**SMALL, "seeds": [0]}
+    methods = {"cold": "kd", "mine": cell()}
+    variants = {"warm": {"method": "kd", "set": {"temperature": 8.0}}}
+    results = benchmark(methods, out=tmp_path, variants=variants, **settings)
+    assert sorted(run.label for run in results.runs) == ["cold", "mine", "warm"]
+
+
+class Pilfered(TransferSetDistiller):
+    """Asks about images of another domain."""
+
+    needs = Needs(responses="soft", leaves_edge="nothing of the edge", pool="other domain")
+
+    def losses(self, student, rows):
+        return {"loss": logit_mse(student(rows.images), rows.answers().scores())}
+
+
+class Through(Distiller):
+    """A white-box reference: needs no image, and differentiates through the teacher."""
+
+    needs = Needs(
+        responses="soft", leaves_edge="nothing of the edge", pool="none", queries="every step", in_step=True,
+        gradients=True,
+    )  # fmt: skip
+
+    def stages(self, teacher, images, student):
+        def step(rows, update, query):
+            seeds = rows.images.requires_grad_()
+            (slope,) = torch.autograd.grad(teacher.differentiate(seeds, stage="student").amax(dim=1).sum(), seeds)
+            found = (seeds + slope.sign()).detach().clamp(-1, 1)
+            loss = logit_mse(student(found), query(found).scores())
+            update({"student": loss})
+            return {"loss": loss.detach()}
+
+        noise = NoiseRows(*self.image_shape, seed=self.seed)
+        yield Training("student", noise, step, trains_student=True, batch_size=4)
+
+
+def test_a_pool_of_another_domain_and_a_white_box(tmp_path) -> None:
+    settings = {**SMALL, "seeds": [0]}
+    results = benchmark(
+        [Pilfered, Through, "kd"], out=tmp_path / "with", pool_dataset="digits", white_box=True, **settings
+    )
+    told = {run.label: run for run in results.runs}
+    assert {run.status for run in results.runs} == {"finished"}, [run.error for run in results.runs]
+    assert told["Pilfered"].pool == "other domain" and told["Pilfered"].leaves_edge == "nothing of the edge"
+    assert told["Through"].white_box and not told["kd"].white_box
+    assert (
+        told["Through"].queries.total == 2 * 4 * 20
+        and "white box: a reference" in (tmp_path / "with/table.md").read_text()
+    )
+    without = benchmark([Pilfered, Through, "kd"], out=tmp_path / "without", **settings)
+    reasons = {run.label: (run.status, run.error or "") for run in without.runs}
+    assert reasons["Pilfered"] == (
+        "not applicable",
+        "Pilfered asks about images of another domain: name them, --pool-dataset",
+    )
+    assert reasons["Through"][0] == "not applicable" and "--white-box" in reasons["Through"][1]
+
+
+def test_two_methods_of_one_name_are_refused(tmp_path) -> None:
+    with pytest.raises(InputError, match="two methods have one name"):
+        benchmark([cell(), cell()], out=tmp_path, **SMALL)
+    variants = {"mine": {"method": "kd"}}
+    with pytest.raises(InputError, match="mine: a method or variant of the grid has that name already"):
+        benchmark({"mine": cell()}, out=tmp_path, variants=variants, **SMALL)
+
+
+def test_records_are_flat_rows_with_the_same_keys(tmp_path) -> None:
+    benchmark(["kd", "ml"], out=tmp_path, **SMALL)
+    rows = load_records(tmp_path)
+    assert len(rows) == 4 and len({tuple(row) for row in rows}) == 1
+    first = rows[0]
+    assert first["label"] == "kd" and first["queries_total"] == 200 and first["seconds_distill"] > 0
+    assert not any(isinstance(value, dict) for value in first.values())
+    assert len(first["curve_step"]) == len(first["curve_accuracy"]) > 3
+    if importlib.util.find_spec("pandas"):
+        import pandas
+
+        table = pandas.DataFrame(rows)
+        assert set(table.groupby("label").student_accuracy.mean().index) == {"kd", "logit_mimicry"}
+    with pytest.raises(InputError, match="holds no results that can be read"):
+        load_records(tmp_path / "elsewhere")

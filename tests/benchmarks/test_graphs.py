@@ -1,0 +1,61 @@
+"""Steps without the loop, eager and recorded: the same numbers as the steps that they stand for."""
+
+import pytest
+import torch
+from graphs import WARM_UP, bare_steps
+from torch import nn
+from torch.optim import SGD
+
+from mekd_plugin.blackbox import BlackBox
+from mekd_plugin.distiller import Player, Training
+from mekd_plugin.rows import ImageRows, Shard
+from mekd_plugin.training.processes import Processes
+from mekd_plugin.training.recipe import Recipe
+from mekd_plugin.training.stepping import Stepper
+
+BATCH, STEPS, RECIPE = 8, 4, Recipe()
+
+
+def problem(device: str) -> tuple[nn.Module, Training, dict[str, Player]]:
+    """A network that learns to tell an image's mean, from other images at every step."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 1))
+    images = torch.randn(64, 1, 8, 8).to(device)
+
+    def step(rows, update, query):
+        loss = (network(rows.images).flatten() - rows.images.mean(dim=(1, 2, 3))).square().mean()
+        update({"network": loss})
+        return {"loss": loss.detach()}
+
+    players = {"network": Player(network, lambda weights: SGD(weights, lr=0.1, momentum=0.9))}
+    return network, Training("telling", ImageRows(images, seed=0), step, players=players), players
+
+
+def state(network: nn.Module) -> list[torch.Tensor]:
+    return [tensor.detach().cpu().clone() for tensor in network.state_dict().values()]
+
+
+def test_bare_steps_take_one_batch_after_another():
+    network, stage, players = problem("cpu")
+    bare_steps(stage, players, RECIPE, "cpu", batch=BATCH, recorded=False)(STEPS)
+    found = state(network)
+
+    network, stage, players = problem("cpu")
+    stepper = Stepper.prepare(stage, players, Processes.join("cpu"), RECIPE)
+    nobody = BlackBox(network, "logits", 2)
+    for index in [*[0] * WARM_UP, *range(1, STEPS + 1)]:
+        rows = stage.rows.batch(index, BATCH, Shard())
+        stepper.take(rows, nobody)
+    for ours, theirs in zip(found, state(network), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: it records a CUDA graph")
+def test_a_recorded_step_computes_what_the_step_computes():
+    found = []
+    for recorded in (False, True):
+        network, stage, players = problem("cuda")
+        bare_steps(stage, players, RECIPE, "cuda", batch=BATCH, recorded=recorded)(STEPS)
+        found.append(state(network))
+    for eager, replayed in zip(*found, strict=True):
+        torch.testing.assert_close(replayed, eager)
