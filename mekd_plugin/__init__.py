@@ -5,8 +5,8 @@
     teacher = mekd.BlackBox(model, responses="hard", num_classes=10, budget=50_000)
     result = mekd.distill(student, teacher, images, method="mekd")
 
-``mekd.data``, ``mekd.networks``, ``mekd.functional``, ``mekd.transport`` and ``mekd.testing`` are namespaces of their
-own.
+``mekd.data``, ``mekd.networks``, ``mekd.functional``, ``mekd.transport``, ``mekd.errors`` and others are namespaces and
+need no further import.
 
 To read the code, begin with ``distiller.py`` (what a method is) and ``blackbox/`` (the teacher), then ``training/``
 (the loop), ``mekd/`` and ``baselines/`` (the methods). ``bench/`` compares methods, ``harness/`` and ``integrations/``
@@ -23,7 +23,19 @@ from typing import TYPE_CHECKING, Any
 from mekd_plugin.version import __version__
 
 if TYPE_CHECKING:
-    from mekd_plugin import data, functional, networks, testing, transport
+    from mekd_plugin import (
+        blackbox,
+        data,
+        errors,
+        functional,
+        networks,
+        plotting,
+        responses,
+        testing,
+        transfer,
+        transport,
+        views,
+    )
     from mekd_plugin.bench.api import benchmark, load_records
     from mekd_plugin.blackbox.bank import Bank
     from mekd_plugin.blackbox.meter import meter
@@ -52,21 +64,27 @@ __all__ = [
     "__version__",
     "accuracy",
     "available",
+    "blackbox",
     "benchmark",
     "create",
     "data",
     "distill",
+    "errors",
     "functional",
     "host",
     "load_records",
     "meter",
     "networks",
     "plan",
+    "plotting",
     "predict",
     "register",
+    "responses",
     "testing",
     "train_teacher",
+    "transfer",
     "transport",
+    "views",
 ]
 
 _HOMES = {
@@ -92,7 +110,19 @@ _HOMES = {
     "register": "mekd_plugin.harness",
     "train_teacher": "mekd_plugin.training.supervised",
 }
-_NAMESPACES = {"data", "functional", "networks", "testing", "transport"}
+_NAMESPACES = {
+    "blackbox",
+    "data",
+    "errors",
+    "functional",
+    "networks",
+    "plotting",
+    "responses",
+    "testing",
+    "transfer",
+    "transport",
+    "views",
+}
 
 
 def __getattr__(name: str) -> Any:

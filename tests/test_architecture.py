@@ -179,3 +179,10 @@ def test_methods_read_nothing_off_the_device_in_a_step():
     for path in FILES:
         if home_of(module_of(path)) == "baselines":
             assert ".item()" not in path.read_text(), path.name
+
+
+def test_tutorials_take_names_from_the_door():
+    """Readers copy these lines: the package itself, and at most three of its folders."""
+    for path in sorted((ROOT / "tutorials").glob("*.py")):
+        deep = {name.split(".")[1] for name in imports_of(path) if name.startswith("mekd_plugin.")}
+        assert len(deep) <= 3, f"{path.name} imports from {', '.join(sorted(deep))}"

@@ -32,15 +32,6 @@ from matplotlib import pyplot as plt
 from torch import nn
 
 import mekd_plugin as mekd
-from mekd_plugin.blackbox.bank import Bank
-from mekd_plugin.data import load
-from mekd_plugin.data.splits import edge_images
-from mekd_plugin.networks import build
-from mekd_plugin.plotting import figure_style, png
-from mekd_plugin.prediction import predict
-from mekd_plugin.training.evaluation import accuracy
-from mekd_plugin.training.recipe import Recipe
-from mekd_plugin.training.supervised import train_teacher
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 TEACHER_STEPS, GENERATOR_STEPS, STUDENT_STEPS = (1000, 3000, 2000) if device == "cuda" else (400, 1000, 600)
@@ -55,17 +46,17 @@ torch.set_num_threads(1)  # with one thread a CPU gives the same numbers at ever
 
 # %% tags=["nbval-ignore-output"]
 # Output not compared: the last digit of an accuracy after training depends on the processor. It is asserted instead.
-digits = load("digits")
-network = train_teacher(
-    build("resnet20", digits.num_classes, digits.image_shape, seed=0),
+digits = mekd.data.load("digits")
+network = mekd.train_teacher(
+    mekd.networks.build("resnet20", digits.num_classes, digits.image_shape, seed=0),
     digits.train_images,
     digits.train_labels,
     num_classes=digits.num_classes,
-    recipe=Recipe(steps=TEACHER_STEPS),
+    recipe=mekd.Recipe(steps=TEACHER_STEPS),
     device=device,
     progress=False,
 )
-teacher_accuracy = accuracy(network, digits.test_images, digits.test_labels)
+teacher_accuracy = mekd.accuracy(network, digits.test_images, digits.test_labels)
 assert teacher_accuracy > 0.97
 print(f"the teacher reads {100 * teacher_accuracy:.1f} % of the test digits")
 
@@ -108,7 +99,7 @@ print("ledger   :", teacher.ledger)
 # microcontroller.
 
 # %%
-edge = edge_images(digits, real_images=125, seed=0)
+edge = mekd.data.edge_images(digits, real_images=125, seed=0)
 
 
 def pocket_student(seed: int) -> nn.Module:
@@ -139,7 +130,7 @@ print(f"student: {parameters(pocket_student(0)):,} parameters")
 
 # %%
 settings = {"emulation.steps": GENERATOR_STEPS, "emulation.batch_size": 32, "emulation.learning_rates": (1e-3, 1e-3)}
-recipe = Recipe(steps=STUDENT_STEPS)
+recipe = mekd.Recipe(steps=STUDENT_STEPS)
 
 foreseen = mekd.plan(
     pocket_student(0), teacher, edge.images, recipe=recipe, device=device, price_per_1000=1.50, **settings
@@ -164,7 +155,7 @@ run = Path(tempfile.mkdtemp()) / "run"
 
 
 def evaluate(student: nn.Module) -> dict[str, float]:
-    return {"accuracy": accuracy(student, digits.test_images, digits.test_labels)}
+    return {"accuracy": mekd.accuracy(student, digits.test_images, digits.test_labels)}
 
 
 result = mekd.distill(
@@ -193,9 +184,9 @@ print(result.ledger)
 # some that left.
 
 # %%
-bank = Bank.load(run / "banks" / "bank").rows()
+bank = mekd.Bank.load(run / "banks" / "bank").rows()
 
-with figure_style():
+with mekd.plotting.figure_style():
     figure, grid = plt.subplots(2, 10, figsize=(6.4, 1.75))
     for column, (real, made, label) in enumerate(
         zip(edge.images[:10], bank.images[:10], bank.answers().labels[:10], strict=True)
@@ -206,7 +197,7 @@ with figure_style():
             grid[row, column].set_title(title, loc="center", fontsize=8, pad=2)
     grid[0, 0].set_ylabel("stayed", rotation=0, ha="right", va="center")
     grid[1, 0].set_ylabel("sent", rotation=0, ha="right", va="center")
-    sent_picture = png(figure)
+    sent_picture = mekd.plotting.png(figure)
 Image(sent_picture, width=640, alt="Ten real digits that stayed, above ten generated ones with the teacher's answers")
 
 # %% [markdown]
@@ -232,7 +223,7 @@ assert nearest.min() > 0.01
 
 # %% tags=["nbval-ignore-output"]
 # Output not compared: accuracies after training depend on the processor in their last digit. They are asserted below.
-labelled_only = train_teacher(
+labelled_only = mekd.train_teacher(
     pocket_student(0),
     edge.images,
     digits.train_labels[edge.indices],
@@ -241,12 +232,12 @@ labelled_only = train_teacher(
     device=device,
     progress=False,
 )
-truth = predict(network, digits.test_images).argmax(dim=1)  # the teacher's answers, for scoring only
+truth = mekd.predict(network, digits.test_images).argmax(dim=1)  # the teacher's answers, for scoring only
 
 
 def table_row(name: str, module: nn.Module, queries: str) -> str:
-    right = accuracy(module, digits.test_images, digits.test_labels)
-    agreeing = accuracy(module, digits.test_images, truth)
+    right = mekd.accuracy(module, digits.test_images, digits.test_labels)
+    agreeing = mekd.accuracy(module, digits.test_images, truth)
     return f"| {name} | {parameters(module):,} | {queries} | {100 * right:.1f} % | {100 * agreeing:.1f} % |"
 
 
@@ -307,14 +298,14 @@ curves = {
 for name, points in curves.items():
     print(name, " ".join(f"{100 * right:.1f}" for _, right in points))
 
-with figure_style():
+with mekd.plotting.figure_style():
     figure, axes = plt.subplots(figsize=(6.4, 3.6))
     for (name, points), marker in zip(curves.items(), "os", strict=True):
         axes.plot([step for step, _ in points], [100 * right for _, right in points], marker=marker, label=name)
     axes.axhline(100 * teacher_accuracy, color="black", linestyle="--", linewidth=1.2, label="teacher")
     axes.set(xlabel="student steps", ylabel="test accuracy, %", ylim=(None, 101))
     axes.legend(loc="lower right")
-    curves_picture = png(figure)
+    curves_picture = mekd.plotting.png(figure)
 Image(curves_picture, width=640, alt="Test accuracy over the student's steps, for soft and for hard answers")
 
 # %% [markdown]
@@ -344,7 +335,7 @@ print(f"student.safetensors: {size / 1024:.0f} kB; the teacher's weights: {4 * p
 student_accuracy = evaluate(result.student)["accuracy"]
 hard_accuracy = evaluate(hard.student)["accuracy"]
 assert student_accuracy > 0.93, "the student should come close to the teacher"
-assert student_accuracy > accuracy(labelled_only, digits.test_images, digits.test_labels) - 0.02
+assert student_accuracy > mekd.accuracy(labelled_only, digits.test_images, digits.test_labels) - 0.02
 assert hard_accuracy > 0.85, "labels alone should teach it, too"
 for ledger in (result.ledger, hard.ledger):
     assert ledger.total == BUDGET, "the budget is spent to the last image, and not passed"

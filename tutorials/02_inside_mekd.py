@@ -42,21 +42,9 @@ from torch import Tensor, nn
 
 import mekd_plugin as mekd
 from mekd_plugin.bench.statistics import wilson_interval
-from mekd_plugin.data import load
-from mekd_plugin.data.splits import edge_images
-from mekd_plugin.functional import discriminator_loss, generator_loss, kd_divergence, logit_mse
 from mekd_plugin.mekd.alignment import image_distance, latent_from_scores, score_scale
 from mekd_plugin.mekd.emulations.gan import generator_health, response_strength
 from mekd_plugin.mekd.folding import fold
-from mekd_plugin.networks import build
-from mekd_plugin.networks.generators import Generator, sample_latent, small_discriminator
-from mekd_plugin.plotting import colours, figure_style, png
-from mekd_plugin.responses import centre_scores
-from mekd_plugin.rows import Rows
-from mekd_plugin.training.evaluation import accuracy
-from mekd_plugin.training.recipe import Recipe
-from mekd_plugin.training.supervised import train_teacher
-from mekd_plugin.views import translate
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 TEACHER_STEPS, GENERATOR_STEPS, STUDENT_STEPS = (1000, 3000, 1000) if device == "cuda" else (500, 1000, 300)
@@ -70,22 +58,22 @@ torch.set_num_threads(1)  # with one thread a CPU gives the same numbers at ever
 
 # %% tags=["nbval-ignore-output"]
 # Output not compared: the last digit of an accuracy after training depends on the processor. It is asserted instead.
-digits = load("digits")
-network = train_teacher(
-    build("resnet8", 10, digits.image_shape, seed=0),
+digits = mekd.data.load("digits")
+network = mekd.train_teacher(
+    mekd.networks.build("resnet8", 10, digits.image_shape, seed=0),
     digits.train_images,
     digits.train_labels,
     num_classes=10,
-    recipe=Recipe(steps=TEACHER_STEPS),
+    recipe=mekd.Recipe(steps=TEACHER_STEPS),
     device=device,
     progress=False,
 )
-teacher_accuracy = accuracy(network, digits.test_images, digits.test_labels)
+teacher_accuracy = mekd.accuracy(network, digits.test_images, digits.test_labels)
 assert teacher_accuracy > 0.97
 
 BANK, PLANE = 2000, 31
 teacher = mekd.BlackBox(network, "logits", num_classes=10, budget=BANK + PLANE**2)
-edge = edge_images(digits, real_images=125, seed=0).images.to(device)
+edge = mekd.data.edge_images(digits, real_images=125, seed=0).images.to(device)
 print(f"teacher: {100 * teacher_accuracy:.1f} %; unlabelled images: {len(edge)}")
 
 # %% [markdown]
@@ -107,15 +95,17 @@ Optimisers = dict[str, torch.optim.Optimizer]
 
 
 def generator_step(generator: nn.Module, discriminator: nn.Module, optimisers: Optimisers, real: Tensor) -> Tensor:
-    drawn = generator(sample_latent(generator, len(real)))
-    shown = translate(drawn, 1)  # shifted by up to a pixel, real ones too, or D learns 125 images by heart
+    drawn = generator(mekd.networks.sample_latent(generator, len(real)))
+    shown = mekd.views.translate(drawn, 1)  # shifted by up to a pixel, real ones too, or D learns 125 images by heart
 
-    telling = discriminator_loss(discriminator(translate(real, 1)), discriminator(shown.detach()))
+    telling = mekd.functional.discriminator_loss(
+        discriminator(mekd.views.translate(real, 1)), discriminator(shown.detach())
+    )
     optimisers["discriminator"].zero_grad()
     telling.backward()
     optimisers["discriminator"].step()
 
-    passing = generator_loss(discriminator(shown))
+    passing = mekd.functional.generator_loss(discriminator(shown))
     optimisers["generator"].zero_grad()
     passing.backward()
     optimisers["generator"].step()
@@ -131,13 +121,13 @@ def generator_step(generator: nn.Module, discriminator: nn.Module, optimisers: O
 
 # %%
 torch.manual_seed(0)
-generator = Generator(10, digits.image_shape, style_dim=54, width=16).to(device)
-discriminator = small_discriminator(digits.image_shape, width=16).to(device)
+generator = mekd.networks.Generator(10, digits.image_shape, style_dim=54, width=16).to(device)
+discriminator = mekd.networks.small_discriminator(digits.image_shape, width=16).to(device)
 optimisers = {
     name: torch.optim.Adam(player.parameters(), lr=1e-3, betas=(0.5, 0.999))
     for name, player in (("generator", generator), ("discriminator", discriminator))
 }
-watched = sample_latent(generator, 10)
+watched = mekd.networks.sample_latent(generator, 10)
 moments = [0, GENERATOR_STEPS // 10, GENERATOR_STEPS // 3, GENERATOR_STEPS]
 drawings, losses = [], []
 
@@ -159,14 +149,14 @@ for moment in moments:
     recent = losses[max(0, moment - 50) : moment + 1].mean(dim=0)
     print(f"step {moment:>4}: D's loss {recent[0]:.2f}, G's loss {recent[1]:.2f}")
 
-with figure_style():
+with mekd.plotting.figure_style():
     figure, grid = plt.subplots(len(moments), 10, figsize=(6.4, 2.9))
     for row, (moment, images) in enumerate(zip(moments, drawings, strict=True)):
         for column, image in enumerate(images):
             grid[row, column].imshow(image[0], cmap="gray", vmin=-1, vmax=1)
             grid[row, column].set(xticks=[], yticks=[])
         grid[row, 0].set_ylabel(f"step {moment}", rotation=0, ha="right", va="center")
-    picture = png(figure)
+    picture = mekd.plotting.png(figure)
 Image(picture, width=640, alt="The same ten latents drawn at four moments of the generator's training")
 
 # %% [markdown]
@@ -194,7 +184,7 @@ print("anything left to train:", any(weight.requires_grad for weight in frozen.p
 # comes to 2,000, and a student may look at it as often as it likes.
 
 # %%
-latent = sample_latent(generator, BANK, rng=torch.Generator(device).manual_seed(1))
+latent = mekd.networks.sample_latent(generator, BANK, rng=torch.Generator(device).manual_seed(1))
 with torch.no_grad():
     images = frozen(latent)
 response = teacher.query(images, stage="bank")
@@ -203,26 +193,26 @@ print(teacher.ledger)
 
 # %% [markdown]
 # What does the teacher say of them? A generator that never draws a class cannot teach it; one whose images leave the
-# teacher undecided teaches little; and one that copies our images is no guard of privacy. `generator_health` looks at
+# teacher undecided teaches little; and one that copies our images protects no privacy. `generator_health` looks at
 # all three, from answers that we have anyway.
 
 # %% tags=["nbval-ignore-output"]
 # Output not compared: shares of a trained generator's classes. They are asserted at the end.
-health = generator_health(Rows(images, response), edge)
+health = generator_health(mekd.Rows(images, response), edge)
 print("share of each class  :", " ".join(f"{share:.2f}" for share in health.class_shares))
 print(f"mean confidence      : {health.confidence:.2f}")
 print(f"drawn to nearest real: {health.distance_to_real:.2f}, real to nearest real: {health.real_to_real:.2f}")
 print("warnings             :", health.warnings or "none")
 
 strength = response_strength(response).cpu()
-with figure_style():
+with mekd.plotting.figure_style():
     figure, (left_axes, right_axes) = plt.subplots(1, 2, figsize=(6.4, 2.6))
     left_axes.bar(range(10), [100 * share for share in health.class_shares])
     left_axes.axhline(10, color="black", linestyle="--", linewidth=1.2)
     left_axes.set(xlabel="the teacher's answer", ylabel="share of the bank, %", xticks=range(10))
     right_axes.hist(strength, bins=25, range=(0, 1))
     right_axes.set(xlabel="the teacher's highest probability", ylabel="drawn images")
-    picture = png(figure)
+    picture = mekd.plotting.png(figure)
 Image(picture, width=640, alt="Shares of the classes in the bank, and a histogram of the teacher's confidence")
 
 # %% [markdown]
@@ -251,12 +241,14 @@ present, sizes = cells.unique(return_counts=True)
 print("grid points of each cell:", {int(label): int(size) for label, size in zip(present, sizes, strict=True)})
 confidence = answers.values.softmax(dim=1).amax(dim=1).view(PLANE, PLANE).cpu()
 
-with figure_style():
+with mekd.plotting.figure_style():
     figure, (left_axes, right_axes) = plt.subplots(1, 2, figsize=(6.4, 3.9))
     tiles = nn.functional.pad(scenes.view(PLANE, PLANE, 16, 16)[::5, ::5].cpu(), (1, 1, 1, 1), value=1.0)
     left_axes.imshow(tiles.permute(0, 2, 1, 3).reshape(7 * 18, 7 * 18), cmap="gray", vmin=-1, vmax=1)
     left_axes.set_title("what $G$ draws")
-    shade = torch.tensor([to_rgb(colour) for colour in colours(len(present))])[torch.searchsorted(present, cells)]
+    shade = torch.tensor([to_rgb(colour) for colour in mekd.plotting.colours(len(present))])[
+        torch.searchsorted(present, cells)
+    ]
     opacity = confidence[..., None] ** 2
     right_axes.imshow(shade * opacity + 1 - opacity)
     for label, size in zip(present, sizes, strict=True):
@@ -268,7 +260,7 @@ with figure_style():
     for axes in (left_axes, right_axes):
         axes.set(xticks=[], yticks=[])
         axes.grid(visible=False)
-    picture = png(figure)
+    picture = mekd.plotting.png(figure)
 Image(picture, width=640, alt="Left, drawings over a plane of the latent space; right, the teacher's classes there")
 
 # %% [markdown]
@@ -281,7 +273,7 @@ Image(picture, width=640, alt="Left, drawings over a plane of the latent space; 
 # $t_g$. The paper takes $t_g = 5$; the spread of the bank's own scores fits any teacher.
 
 # %%
-scores = centre_scores(response.values)
+scores = mekd.responses.centre_scores(response.values)
 scale = float(score_scale(scores))
 target_latent = latent_from_scores(scores, scale, style)
 with torch.no_grad():
@@ -313,7 +305,7 @@ def drawn_from(student: nn.Module, rows: slice) -> Tensor:
     student.eval()
     with torch.no_grad():
         logits = student(images[rows])
-        return frozen(latent_from_scores(centre_scores(logits), scale, style[rows])).cpu()
+        return frozen(latent_from_scores(mekd.responses.centre_scores(logits), scale, style[rows])).cpu()
 
 
 # %% tags=["nbval-ignore-output"]
@@ -322,7 +314,7 @@ rows = slice(0, 10)
 untrained = drawn_from(pocket_student(0), rows)
 print(f"mean difference of the last two rows, a pixel: {(untrained - target[rows].cpu()).abs().mean():.2f} (at most 2)")
 
-with figure_style():
+with mekd.plotting.figure_style():
     figure, grid = plt.subplots(3, 10, figsize=(6.4, 2.3))
     named = {"x": images[rows].cpu(), "teacher's": target[rows].cpu(), "untrained\nstudent's": untrained}
     for row, (name, pictures) in enumerate(named.items()):
@@ -330,7 +322,7 @@ with figure_style():
             grid[row, column].imshow(image[0], cmap="gray", vmin=-1, vmax=1)
             grid[row, column].set(xticks=[], yticks=[])
         grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
-    picture = png(figure)
+    picture = mekd.plotting.png(figure)
 Image(picture, width=640, alt="Images asked about, and what G draws from the teacher's and from a student's scores")
 
 # %% [markdown]
@@ -345,7 +337,7 @@ Image(picture, width=640, alt="Images asked about, and what G draws from the tea
 # goes **through** $G$, backwards from pixels to ten scores. Five things ought to be true of it.
 
 # %%
-student_scores = centre_scores(pocket_student(0).eval()(images[:256])).detach().requires_grad_()
+student_scores = mekd.responses.centre_scores(pocket_student(0).eval()(images[:256])).detach().requires_grad_()
 distance = image_distance(frozen, latent_from_scores(student_scores, scale, style[:256]), target[:256])
 (through_g,) = torch.autograd.grad(distance, student_scores)
 
@@ -380,8 +372,8 @@ print("5. finite differences confirm it:", torch.autograd.gradcheck(distance_of,
 straight = (scores[:256] - student_scores).detach()
 gradients = {"image space": through_g}
 for name, loss in (
-    ("divergence", kd_divergence(student_scores, scores[:256], temperature=4.0)),
-    ("squared error", logit_mse(student_scores, scores[:256])),
+    ("divergence", mekd.functional.kd_divergence(student_scores, scores[:256], temperature=4.0)),
+    ("squared error", mekd.functional.logit_mse(student_scores, scores[:256])),
 ):
     (gradients[name],) = torch.autograd.grad(loss, student_scores)
 
@@ -389,18 +381,18 @@ cosines = {name: torch.cosine_similarity(-gradient, straight, dim=1).cpu() for n
 for name, values in cosines.items():
     print(f"{name:<14} cosine with y_T - y_S: {values.mean():+.2f} on average, {values.min():+.2f} at least")
 
-with figure_style():
+with mekd.plotting.figure_style():
     figure, (left_axes, right_axes) = plt.subplots(1, 2, figsize=(6.4, 2.9), width_ratios=(3, 2))
     for offset, (name, gradient) in zip((-0.27, 0, 0.27), gradients.items(), strict=True):
         downhill = (-gradient[0] / gradient[0].norm()).cpu()
         left_axes.bar(np.arange(10) + offset, downhill, width=0.27, label=name)
     left_axes.set(xlabel="class", ylabel="downhill, length 1", xticks=range(10))
     left_axes.set_title(f"one image; the teacher says {int(response.labels[0])}")
-    for colour, values in zip(colours(2), (cosines["image space"], cosines["divergence"]), strict=True):
+    for colour, values in zip(mekd.plotting.colours(2), (cosines["image space"], cosines["divergence"]), strict=True):
         right_axes.hist(values, bins=40, range=(-1, 1), color=colour, alpha=0.7)
     right_axes.set(xlabel="cosine with $y_T - y_S$", ylabel="images")
     figure.legend(*left_axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    picture = png(figure)
+    picture = mekd.plotting.png(figure)
 Image(picture, width=640, alt="The downhill direction of three losses for one image, and their cosines with the line")
 
 # %% [markdown]
@@ -419,8 +411,8 @@ Weights = tuple[float, float]
 def student_loss(student: nn.Module, generator: nn.Module, batch: dict[str, Tensor], weights: Weights) -> Tensor:
     image_weight, divergence_weight = weights
     logits = student(batch["images"])
-    divergence = kd_divergence(logits, batch["scores"], temperature=4.0)
-    latent = latent_from_scores(centre_scores(logits), batch["scale"], batch["style"])
+    divergence = mekd.functional.kd_divergence(logits, batch["scores"], temperature=4.0)
+    latent = latent_from_scores(mekd.responses.centre_scores(logits), batch["scale"], batch["style"])
     return image_weight * image_distance(generator, latent, batch["target"]) + divergence_weight * divergence
 
 
@@ -431,7 +423,7 @@ def student_step(
     batch: dict[str, Tensor],
     weights: Weights,
 ) -> Tensor:
-    loss = student_loss(student, generator, {**batch, "images": translate(batch["images"], 1)}, weights)
+    loss = student_loss(student, generator, {**batch, "images": mekd.views.translate(batch["images"], 1)}, weights)
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
@@ -454,7 +446,7 @@ def taught(weights: Weights, seed: int = 0) -> tuple[nn.Module, list[float]]:
         student_step(student, optimiser, frozen, batch, weights)
         schedule.step()
         if step % (STUDENT_STEPS // 6) == 0:
-            curve.append(accuracy(student, digits.test_images, digits.test_labels))
+            curve.append(mekd.accuracy(student, digits.test_images, digits.test_labels))
     return student.eval(), curve
 
 
@@ -478,7 +470,7 @@ print("test accuracy, %:", " ".join(f"{100 * value:.1f}" for value in curve))
 method = mekd.create("mekd", num_classes=10, image_shape=digits.image_shape, latent_temperature=scale, image_weight=0.3)
 method.freeze(generator)
 some = torch.arange(64, device=device)
-parts = method.losses(student, Rows(images, response, {"style": style})[some])
+parts = method.losses(student, mekd.Rows(images, response, {"style": style})[some])
 
 ours = student_loss(
     student,
@@ -504,7 +496,7 @@ ablation = {name: taught(weights) for name, weights in VARIANTS.items()}
 def draw_variant(chosen: str) -> bytes:
     student, curve = ablation[chosen]
     steps = np.arange(1, len(curve) + 1) * (STUDENT_STEPS // 6)
-    with figure_style():
+    with mekd.plotting.figure_style():
         figure = plt.figure(figsize=(6.4, 4.4))
         above, below = figure.subfigures(2, 1, height_ratios=(3, 2))
         axes = above.subplots()
@@ -521,7 +513,7 @@ def draw_variant(chosen: str) -> bytes:
                 grid[row, column].imshow(image[0], cmap="gray", vmin=-1, vmax=1)
                 grid[row, column].set(xticks=[], yticks=[])
             grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
-        return png(figure)
+        return mekd.plotting.png(figure)
 
 
 # %% [markdown]
@@ -545,16 +537,16 @@ for name, (_, curve) in ablation.items():
     print(f"w_f {name:>5}: test accuracy {100 * curve[-1]:.1f} %, distance in image space {apart[name]:.3f}")
 
 intervals = {name: wilson_interval(curve[-1], len(digits.test_labels)) for name, (_, curve) in ablation.items()}
-with figure_style():
+with mekd.plotting.figure_style():
     figure, (left_axes, right_axes) = plt.subplots(1, 2, figsize=(6.4, 3.0), sharey=True)
     for row, (name, interval) in enumerate(intervals.items()):
-        left_axes.plot([100 * interval.low, 100 * interval.high], [row, row], color=colours(1)[0])
-        left_axes.plot(100 * interval.mean, row, "o", color=colours(1)[0])
-        right_axes.plot(apart[name], row, "s", color=colours(2)[1])
+        left_axes.plot([100 * interval.low, 100 * interval.high], [row, row], color=mekd.plotting.colours(1)[0])
+        left_axes.plot(100 * interval.mean, row, "o", color=mekd.plotting.colours(1)[0])
+        right_axes.plot(apart[name], row, "s", color=mekd.plotting.colours(2)[1])
     left_axes.set(xlabel="test accuracy, %, 95 % interval", yticks=range(len(VARIANTS)), yticklabels=VARIANTS)
     left_axes.set(ylabel="$w_f$", ylim=(len(VARIANTS) - 0.5, -0.5))
     right_axes.set(xlabel="distance in image space", xlim=(0, 1.2 * max(apart.values())))
-    picture = png(figure)
+    picture = mekd.plotting.png(figure)
 Image(picture, width=640, alt="Final accuracy and image-space distance of the students of the ablation")
 
 # %% [markdown]

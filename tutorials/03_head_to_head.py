@@ -38,17 +38,7 @@ from mekd_plugin.bench.figures import draw_all
 from mekd_plugin.bench.pricing import format_price, price_of
 from mekd_plugin.bench.statistics import mean_interval, summarize, wilson_interval
 from mekd_plugin.bench.table import markdown, panels
-from mekd_plugin.data import load
-from mekd_plugin.data.splits import edge_images
-from mekd_plugin.errors import QueryBudgetExceeded
-from mekd_plugin.networks import build
-from mekd_plugin.plotting import colours, figure_style, png
-from mekd_plugin.prediction import predict
 from mekd_plugin.records import Queries, RunRecord, Seconds
-from mekd_plugin.training.evaluation import accuracy
-from mekd_plugin.training.recipe import Recipe
-from mekd_plugin.training.supervised import train_teacher
-from mekd_plugin.views import affine
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 TEACHER_STEPS, GENERATOR_STEPS, STUDENT_STEPS = (1000, 2500, 1000) if device == "cuda" else (500, 1000, 300)
@@ -79,18 +69,18 @@ Markdown("\n".join(lines))
 
 # %% tags=["nbval-ignore-output"]
 # Output not compared: the last digit of an accuracy after training depends on the processor. It is asserted instead.
-digits = load("digits")
-network = train_teacher(
-    build("resnet8", 10, digits.image_shape, seed=0),
+digits = mekd.data.load("digits")
+network = mekd.train_teacher(
+    mekd.networks.build("resnet8", 10, digits.image_shape, seed=0),
     digits.train_images,
     digits.train_labels,
     num_classes=10,
-    recipe=Recipe(steps=TEACHER_STEPS),
+    recipe=mekd.Recipe(steps=TEACHER_STEPS),
     device=device,
     progress=False,
 )
-truth = predict(network, digits.test_images).argmax(dim=1)  # for scoring only; no method sees it
-teacher_accuracy = accuracy(network, digits.test_images, digits.test_labels)
+truth = mekd.predict(network, digits.test_images).argmax(dim=1)  # for scoring only; no method sees it
+teacher_accuracy = mekd.accuracy(network, digits.test_images, digits.test_labels)
 assert teacher_accuracy > 0.97
 print(f"teacher: {100 * teacher_accuracy:.1f} %")
 
@@ -107,8 +97,10 @@ def pocket_student(seed: int) -> nn.Module:
     return nn.Sequential(*features, nn.Flatten(), nn.Linear(192, 10))
 
 
-RECIPE = Recipe(steps=STUDENT_STEPS)
-OWN = {"mekd": {"emulation.steps": GENERATOR_STEPS, "emulation.batch_size": 32, "emulation.learning_rates": (1e-3, 1e-3)}}
+RECIPE = mekd.Recipe(steps=STUDENT_STEPS)
+OWN = {
+    "mekd": {"emulation.steps": GENERATOR_STEPS, "emulation.batch_size": 32, "emulation.learning_rates": (1e-3, 1e-3)}
+}
 SHARED = Path(tempfile.mkdtemp())  # a generator costs no query, so all budgets of a seed share one
 
 
@@ -118,13 +110,13 @@ def one_run(method: str, seed: int, budget: int) -> RunRecord:
         result = mekd.distill(
             pocket_student(seed),
             teacher,
-            edge_images(digits, real_images=125, seed=seed).images,
+            mekd.data.edge_images(digits, real_images=125, seed=seed).images,
             method,
             recipe=RECIPE,
             seed=seed,
             device=device,
             cache=SHARED,
-            evaluate=lambda student: {"accuracy": accuracy(student, digits.test_images, digits.test_labels)},
+            evaluate=lambda student: {"accuracy": mekd.accuracy(student, digits.test_images, digits.test_labels)},
             evaluate_steps=range(STUDENT_STEPS // 10, STUDENT_STEPS, STUDENT_STEPS // 10),
             progress=False,
             **OWN.get(method, {}),
@@ -143,7 +135,7 @@ def one_run(method: str, seed: int, budget: int) -> RunRecord:
         teacher_accuracy=teacher_accuracy,
         student_accuracy=curve[-1]["accuracy"],
         best_test_accuracy=max(entry["accuracy"] for entry in curve),
-        agreement=accuracy(result.student, digits.test_images, truth),
+        agreement=mekd.accuracy(result.student, digits.test_images, truth),
         queries=Queries.from_json(result.ledger.as_record()),
         budget=budget,
         real_images=125,
@@ -309,7 +301,7 @@ def somebody_elses_training(teacher: nn.Module, images: Tensor, steps: int = 300
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
         batch = images[torch.randint(len(images), (64,), generator=generator)]
-        batch = affine(batch, fill=-1.0, rng=generator).to(device)  # augmentation
+        batch = mekd.views.affine(batch, fill=-1.0, rng=generator).to(device)  # augmentation
         with torch.no_grad():
             teacher_logits = teacher(batch)
         loss = F.kl_div(
@@ -327,7 +319,7 @@ def somebody_elses_training(teacher: nn.Module, images: Tensor, steps: int = 300
 # script changes.
 
 # %%
-edge = edge_images(digits, real_images=125, seed=0).images
+edge = mekd.data.edge_images(digits, real_images=125, seed=0).images
 metered = mekd.meter(network)
 theirs = somebody_elses_training(metered, edge)
 print("said: 125 images")
@@ -335,7 +327,7 @@ print("sent:", metered.ledger)
 
 # %% [markdown]
 # One hundred and fifty times what was said: each augmented view is a new image to the teacher, and each was paid for.
-# It is no dishonesty; where the teacher stands in the same process, nobody notices. Counted from its defaults, public
+# It is not dishonest; where the teacher stands in the same process, nobody notices. Counted from its defaults, public
 # code of published methods comes to millions of queries in just this way.
 #
 # With a budget the meter refuses **before** the image is sent that would pass it:
@@ -343,7 +335,7 @@ print("sent:", metered.ledger)
 # %%
 try:
     somebody_elses_training(mekd.meter(network, budget=1000), edge)
-except QueryBudgetExceeded as error:
+except mekd.errors.QueryBudgetExceeded as error:
     print("QueryBudgetExceeded:", error)
 
 # %% [markdown]
@@ -369,7 +361,7 @@ print("sent:", once.ledger)
 
 # %% tags=["nbval-ignore-output"]
 # Output not compared: accuracies after training.
-asking, remembering = (accuracy(student, digits.test_images, digits.test_labels) for student in (theirs, thrifty))
+asking, remembering = (mekd.accuracy(student, digits.test_images, digits.test_labels) for student in (theirs, thrifty))
 print(f"{metered.ledger.total:,} queries: {100 * asking:.1f} %")
 print(f"{once.ledger.total:,} queries: {100 * remembering:.1f} %")
 
@@ -405,9 +397,9 @@ gains = {
 for method, values in gains.items():
     print(f"{method:<24} +{100 * np.mean(values):.2f} points on average, up to +{100 * max(values):.2f}")
 
-with figure_style():
+with mekd.plotting.figure_style():
     figure, axes = plt.subplots(figsize=(6.4, 2.6))
-    for row, (method, colour) in enumerate(zip(METHODS, colours(len(METHODS)), strict=True)):
+    for row, (method, colour) in enumerate(zip(METHODS, mekd.plotting.colours(len(METHODS)), strict=True)):
         for offset, record in zip((-0.2, 0, 0.2), (r for r in records if r.method == method), strict=True):
             last, best = 100 * record.student_accuracy, 100 * record.best_test_accuracy
             axes.plot([last, best], [row + offset] * 2, color=colour, linewidth=1.4)
@@ -415,7 +407,7 @@ with figure_style():
             axes.plot(best, row + offset, "o", color=colour, markerfacecolor="white")
     axes.set(yticks=range(len(METHODS)), yticklabels=METHODS, ylim=(len(METHODS) - 0.5, -0.5))
     axes.set_xlabel("test accuracy, %  (filled: last step; hollow: best on the test set)")
-    picture = png(figure)
+    picture = mekd.plotting.png(figure)
 Image(picture, width=640, alt="For each run, the accuracy of the last step and the best one on the test set")
 
 # %% [markdown]

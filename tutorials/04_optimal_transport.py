@@ -33,19 +33,19 @@ from IPython.display import Image, Markdown
 from matplotlib import pyplot as plt
 from torch import Tensor
 
+import mekd_plugin as mekd
 from mekd_plugin.bench.diagnosis.command import ask, write
 from mekd_plugin.bench.diagnosis.pictures import draw
 from mekd_plugin.bench.diagnosis.subject import open_run
-from mekd_plugin.plotting import figure_style, png
 from mekd_plugin.transport import (
     bures_wasserstein,
     compare_responses,
+    latent_round_trip,
     paired_cost,
     sinkhorn_divergence,
     unmatched,
     wasserstein,
 )
-from mekd_plugin.transport.questions.inversion import latent_round_trip
 
 device = "cpu"  # even if torch.cuda.is_available(): the networks are small, and transport is solved on the CPU
 TEACHER_STEPS, GENERATOR_STEPS, STUDENT_STEPS = 400, 1200, 500
@@ -78,7 +78,7 @@ w1 = wasserstein(earth, holes, order=1)
 w2 = wasserstein(earth, holes, order=2)
 plan = torch.as_tensor(ot.emd([], [], torch.cdist(earth.double(), holes.double()).numpy()))
 
-with figure_style():
+with mekd.plotting.figure_style():
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.2))
     for axis, title, table in zip(axes, ("the cheapest plan", "in the order of the rows"), (plan, None), strict=True):
         targets = table.argmax(dim=1) if table is not None else torch.arange(40)
@@ -88,7 +88,7 @@ with figure_style():
         axis.scatter(*holes.T, s=22, marker="s", zorder=2, label="holes")
         axis.set(title=title, aspect="equal")
     axes[0].legend(loc="upper left")
-    picture = png(figure)
+    picture = mekd.plotting.png(figure)
 
 print(f"W1 = {w1.value:.2f}, W2 = {w2.value:.2f} ({w1.estimator})")
 print(f"moving the i-th shovelful into the i-th hole: {paired_cost(earth, holes).value:.2f} on average")
@@ -136,13 +136,13 @@ for dimension in (2, 10):
         ", ".join(f"{n} points {v:.2f}" for n, v in zip(sizes, floors[dimension], strict=True)),
     )
 
-with figure_style():
+with mekd.plotting.figure_style():
     figure, axis = plt.subplots(figsize=(5, 3))
     for (dimension, values), marker in zip(floors.items(), "os", strict=True):
         axis.plot(sizes, values, marker=marker, label=f"{dimension} dimensions")
     axis.set(xscale="log", xlabel="points in each sample", ylabel="W1 of equal distributions", ylim=(0, None))
     axis.legend()
-    picture = png(figure)
+    picture = mekd.plotting.png(figure)
 Image(picture, width=480, alt="W1 between two samples of the same Gaussian, falling slowly with the number of points")
 
 # %% [markdown]
@@ -278,7 +278,7 @@ Markdown("\n".join(table))
 # squared error of the return over its variance, so 1 is a perfect return and 0 no better than always returning the
 # mean.
 #
-# This is no sophistry. A GAN is trained on a **distribution**, which is all that Definition 2 asks for. Nothing in its
+# This is not sophistry. A GAN is trained on a **distribution**, which is all that Definition 2 asks for. Nothing in its
 # loss says which latent should draw which image. Keep that in mind for what follows.
 #
 # ## A real run
@@ -304,7 +304,11 @@ options = {
     "jobs": 1,
     "device": device,
 }
-settings = (f"mekd.emulation.steps={GENERATOR_STEPS}", "mekd.emulation.batch_size=32", "mekd.emulation.learning_rates=[0.001,0.0005]")
+settings = (
+    f"mekd.emulation.steps={GENERATOR_STEPS}",
+    "mekd.emulation.batch_size=32",
+    "mekd.emulation.learning_rates=[0.001,0.0005]",
+)
 command = [sys.executable, "-m", "mekd_plugin.cli", "bench"]
 command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
 command += [word for assignment in settings for word in ("--set", assignment)]
@@ -313,7 +317,7 @@ Markdown("\n".join((results / "table.md").read_text().splitlines()[2:6]))
 
 # %% [markdown]
 # `mekd diagnose results` in a terminal would now write a page for each run. Here we open the run of `mekd` ourselves.
-# The diagnosis has a ledger of its own, since its questions about held-out images are no part of the run's bill.
+# The diagnosis has a ledger of its own, since its questions about held-out images are not on the run's bill.
 
 # %%
 folder = next(path for path in sorted((results / "runs").iterdir()) if path.name.startswith("mekd-"))

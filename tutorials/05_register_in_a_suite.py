@@ -43,17 +43,10 @@ from matplotlib import pyplot as plt
 from torch import nn
 
 import mekd_plugin as mekd
-from mekd_plugin.data import edge_images, load
 from mekd_plugin.files import bundled
 from mekd_plugin.harness import available_suites, find_suite
 from mekd_plugin.harness.meter import Counted
-from mekd_plugin.networks import build
-from mekd_plugin.plotting import figure_style, png
-from mekd_plugin.prediction import predict
 from mekd_plugin.training.checkpoint import save_weights
-from mekd_plugin.training.evaluation import accuracy
-from mekd_plugin.training.recipe import Recipe
-from mekd_plugin.training.supervised import train_teacher
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 TEACHER_STEPS, GENERATOR_STEPS, EPOCHS = (1000, 3000, 20) if device == "cuda" else (600, 800, 6)
@@ -69,14 +62,14 @@ work = Path(tempfile.mkdtemp())
 # %% tags=["nbval-ignore-output"]
 # Output not compared: the last digit of an accuracy after training depends on the processor. It is asserted instead.
 BUDGET, BATCH = 3000, 64
-digits = load("digits")
-images = edge_images(digits, real_images=200, seed=0).images
-network = train_teacher(
-    build("lenet5", digits.num_classes, digits.image_shape, seed=0),
+digits = mekd.data.load("digits")
+images = mekd.data.edge_images(digits, real_images=200, seed=0).images
+network = mekd.train_teacher(
+    mekd.networks.build("lenet5", digits.num_classes, digits.image_shape, seed=0),
     digits.train_images,
     digits.train_labels,
     num_classes=digits.num_classes,
-    recipe=Recipe(steps=TEACHER_STEPS),
+    recipe=mekd.Recipe(steps=TEACHER_STEPS),
     device=device,
     progress=False,
 )
@@ -84,11 +77,11 @@ save_weights(network, work / "teacher.safetensors")
 
 
 def test_accuracy(module: nn.Module) -> float:
-    return accuracy(module, digits.test_images, digits.test_labels)
+    return mekd.accuracy(module, digits.test_images, digits.test_labels)
 
 
 def new_student() -> nn.Module:
-    return build("resnet8", digits.num_classes, digits.image_shape, seed=0).to(device)
+    return mekd.networks.build("resnet8", digits.num_classes, digits.image_shape, seed=0).to(device)
 
 
 assert test_accuracy(network) > 0.95
@@ -285,7 +278,7 @@ from art.estimators.classification import BlackBoxClassifier, PyTorchClassifier
 
 
 def service(arrays):
-    return predict(network, torch.from_numpy(arrays)).cpu().numpy()
+    return mekd.predict(network, torch.from_numpy(arrays)).cpu().numpy()
 
 
 mekd.register("art")
@@ -408,17 +401,14 @@ Markdown(
 METHOD = '''\
 """Match the pattern of the teacher's scores, whatever their size."""
 
-from mekd_plugin.distiller import Needs
-from mekd_plugin.responses import centre_scores
-from mekd_plugin.transfer import TransferSetDistiller
 from torch.nn.functional import cosine_similarity
 
 
-class Pearson(TransferSetDistiller):
-    needs = Needs(responses="soft", leaves_edge="real images")
+class Pearson(mekd.transfer.TransferSetDistiller):
+    needs = mekd.Needs(responses="soft", leaves_edge="real images")
 
     def losses(self, student, rows):
-        ours, theirs = centre_scores(student(rows.images)), rows.answers().scores()
+        ours, theirs = mekd.responses.centre_scores(student(rows.images)), rows.answers().scores()
         return {"loss": 1 - cosine_similarity(ours, theirs).mean()}
 '''
 PACKAGE = """\
@@ -557,7 +547,7 @@ print("epoch            ", *(f"{epoch:>6}" for epoch in range(EPOCHS + 1)))
 print("timm's own method", *(f"{count:>6}" for count in spent))
 print("mekd, as a guest ", *(f"{count:>6}" for count in guest_spent))
 
-with figure_style():
+with mekd.plotting.figure_style():
     figure, axes = plt.subplots(figsize=(6.4, 3.4))
     axes.plot(range(EPOCHS + 1), spent, marker="o", label="timm's own distillation: asks at every step")
     axes.plot(range(EPOCHS + 1), guest_spent, marker="s", label="mekd as a guest: asks once, keeps the answers")
@@ -566,7 +556,7 @@ with figure_style():
     )
     axes.set(xlabel="epochs of the student", ylabel="images sent to the teacher")
     axes.legend(loc="upper left")
-    picture = png(figure)
+    picture = mekd.plotting.png(figure)
 Image(picture, width=640, alt="Images sent over epochs: a line that keeps rising, and one that stays at the budget")
 
 # %% [markdown]

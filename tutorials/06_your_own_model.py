@@ -50,12 +50,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import mekd_plugin as mekd
-from mekd_plugin.blackbox.backends import onnx_teacher
-from mekd_plugin.blackbox.bank import Bank
-from mekd_plugin.errors import InputError, QueryBudgetExceeded, TeacherAnswerError
-from mekd_plugin.plotting import figure_style, png
-from mekd_plugin.training.evaluation import accuracy
-from mekd_plugin.training.recipe import Recipe
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 GENERATOR_STEPS, STUDENT_STEPS, TEXT_GENERATOR_STEPS = (3000, 2000, 1500) if device == "cuda" else (1500, 600, 250)
@@ -142,7 +136,7 @@ caught = []
 for mistake, make in mistakes.items():
     try:
         make()
-    except (InputError, TeacherAnswerError) as error:
+    except (mekd.errors.InputError, mekd.errors.TeacherAnswerError) as error:
         caught.append(mistake)
         print(f"{mistake}:\n    {str(error)[:110]} ...\n")
 assert caught == list(mistakes)
@@ -182,7 +176,7 @@ def parameters(module: nn.Module) -> int:
 
 def score(module: nn.Module) -> tuple[float, float]:
     """Accuracy, and agreement with the teacher, on the test images."""
-    return accuracy(module, test_images, test_labels), accuracy(module, test_images, teacher_says)
+    return mekd.accuracy(module, test_images, test_labels), mekd.accuracy(module, test_images, teacher_says)
 
 
 print(f"reader: {parameters(reader):,} parameters, student: {parameters(small_student(0)):,}")
@@ -195,7 +189,7 @@ print(f"reader: {parameters(reader):,} parameters, student: {parameters(small_st
 
 # %%
 settings = {"emulation.steps": GENERATOR_STEPS, "emulation.batch_size": 32, "emulation.learning_rates": (1e-3, 5e-4)}
-recipe = Recipe(steps=STUDENT_STEPS)
+recipe = mekd.Recipe(steps=STUDENT_STEPS)
 
 teacher = mekd.BlackBox(read_digits, responses="logits", num_classes=10, budget=2000)
 soft = mekd.distill(
@@ -215,9 +209,9 @@ print(soft.ledger)
 # Look at what was sent, always. Above some of our images, below some of the generator's with the reader's answers.
 
 # %%
-sent = Bank.load(work / "soft" / "banks" / "bank").rows()
+sent = mekd.Bank.load(work / "soft" / "banks" / "bank").rows()
 
-with figure_style():
+with mekd.plotting.figure_style():
     figure, grid = plt.subplots(2, 12, figsize=(7.2, 1.7))
     for column in range(12):
         for row, pictures in enumerate((edge, sent.images)):
@@ -226,7 +220,7 @@ with figure_style():
         grid[1, column].set_title(str(int(sent.answers().labels[column])), loc="center", fontsize=8, pad=2)
     grid[0, 0].set_ylabel("stayed", rotation=0, ha="right", va="center")
     grid[1, 0].set_ylabel("sent", rotation=0, ha="right", va="center")
-    digits_picture = png(figure)
+    digits_picture = mekd.plotting.png(figure)
 Image(digits_picture, width=720, alt="Printed digits that stayed, above generated ones that were sent")
 
 # %% [markdown]
@@ -270,7 +264,7 @@ Markdown(
 # accuracy whether the copy is useful.
 #
 # And the held-out agreement, which needs no label, is much lower than the agreement on real digits: it is measured on
-# *generated* images, among them many that are no digit at all. It is good for comparing two runs of your own, and no
+# *generated* images, among them many that are not digits at all. It is good for comparing two runs of your own, and no
 # estimate of the accuracy.
 #
 # ## A teacher that is a file
@@ -282,7 +276,7 @@ Markdown(
 # %%
 package = importlib.util.find_spec("rapidocr_onnxruntime")
 model_file = Path(package.origin).parent / "models" / "ch_ppocr_mobile_v2.0_cls_infer.onnx"
-text_model = onnx_teacher(model_file, threads=1)
+text_model = mekd.blackbox.onnx_teacher(model_file, threads=1)
 
 WORDS = """the quick brown fox jumps over lazy dog while seven wizards build boxes under bright yellow lamps every
 evening Total amount Invoice number Please return this form before Monday All rights reserved Chapter Figure Table
@@ -342,15 +336,15 @@ def line_student(seed: int) -> nn.Module:
 
 text_teacher = mekd.BlackBox(orientation, responses="probabilities", num_classes=2, budget=1500, batch_size=64)
 text = mekd.distill(
-    line_student(0), text_teacher, lines, method="kd", recipe=Recipe(steps=400), device=device, progress=False
+    line_student(0), text_teacher, lines, method="kd", recipe=mekd.Recipe(steps=400), device=device, progress=False
 )
 print(text.ledger)
 print(f"student: {parameters(line_student(0)):,} parameters")
 
 # %% tags=["nbval-ignore-output"]
 # Output not compared, as above: accuracies after training. They are asserted below.
-text_agreement = accuracy(text.student, test_lines, orientation_says)
-text_accuracy = accuracy(text.student, test_lines, test_turned)
+text_agreement = mekd.accuracy(text.student, test_lines, orientation_says)
+text_accuracy = mekd.accuracy(text.student, test_lines, test_turned)
 print(f"agreement with the model {100 * text_agreement:.1f} %, accuracy {100 * text_accuracy:.1f} %")
 
 # %% [markdown]
@@ -371,7 +365,7 @@ for name, style_dim in latents.items():
         mekd.BlackBox(orientation, responses="probabilities", num_classes=2, budget=1000, batch_size=64),
         lines[:400],
         method="mekd",
-        recipe=Recipe(steps=200),
+        recipe=mekd.Recipe(steps=200),
         device=device,
         progress=False,
         directory=work / f"text-{style_dim}",
@@ -387,8 +381,10 @@ print({name: run.ledger.total for name, run in text_runs.items()})
 
 # %% tags=["nbval-ignore-output"]
 # Output not compared, as above: the state of networks after training.
-text_agreements = {name: accuracy(run.student, test_lines, orientation_says) for name, run in text_runs.items()}
-generated = {name: Bank.load(work / f"text-{dim}" / "banks" / "bank").rows().images for name, dim in latents.items()}
+text_agreements = {name: mekd.accuracy(run.student, test_lines, orientation_says) for name, run in text_runs.items()}
+generated = {
+    name: mekd.Bank.load(work / f"text-{dim}" / "banks" / "bank").rows().images for name, dim in latents.items()
+}
 
 
 def spread(images: Tensor) -> float:
@@ -411,7 +407,7 @@ Markdown(
 )
 
 # %%
-with figure_style():
+with mekd.plotting.figure_style():
     figure, axes = plt.subplots(3, 1, figsize=(7.2, 2.2))
     for axis, (title, pictures) in zip(axes, {"real lines": lines, **generated}.items(), strict=True):
         strip = np.concatenate([np.pad(one[0].cpu().numpy(), 2, constant_values=1) for one in pictures[:5]], axis=1)
@@ -420,7 +416,7 @@ with figure_style():
         axis.set_ylabel(title, rotation=0, ha="right", va="center")
         axis.grid(visible=False)
         axis.spines[:].set_visible(False)
-    text_picture = png(figure)
+    text_picture = mekd.plotting.png(figure)
 Image(text_picture, width=720, alt="Five real lines of text above five generated ones of each kind of latent")
 
 # %% [markdown]
@@ -513,7 +509,7 @@ def run_over_http(
             edge,
             method="kd",
             queries=512,
-            recipe=Recipe(steps=300),
+            recipe=mekd.Recipe(steps=300),
             directory=directory,
             resume=resume,
             checkpoint_steps=100,
@@ -608,7 +604,7 @@ print("the same weights, to the last bit, as in the undisturbed run:", identical
 before, refused = server.requests, ""
 try:
     remote.query(edge[:65], stage="curiosity")
-except QueryBudgetExceeded as error:
+except mekd.errors.QueryBudgetExceeded as error:
     refused = str(error)
     print(refused)
 print("requests since:", server.requests - before)

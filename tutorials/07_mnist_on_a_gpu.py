@@ -37,18 +37,7 @@ from matplotlib import pyplot as plt
 
 import mekd_plugin as mekd
 from mekd_plugin.bench.pricing import format_price, price_of
-from mekd_plugin.blackbox.bank import Bank
-from mekd_plugin.data import load
-from mekd_plugin.data.splits import edge_images
 from mekd_plugin.mekd.method import MEKD
-from mekd_plugin.networks import build
-from mekd_plugin.networks.generators import load_generator, sample_latent
-from mekd_plugin.plotting import figure_style, png
-from mekd_plugin.prediction import predict
-from mekd_plugin.testing import DistillerContract
-from mekd_plugin.training.evaluation import accuracy
-from mekd_plugin.training.recipe import Recipe
-from mekd_plugin.training.supervised import train_teacher
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 root = os.environ.get("MEKD_DATA", "")
@@ -86,7 +75,7 @@ PRICE = 1.50  # of 1,000 queries, a list price for image labels
 # The package holds it as the preset `paper`. Count what it asks, before anything else.
 
 # %%
-paper, recipe = MEKD.presets["paper"], Recipe.preset("paper")
+paper, recipe = MEKD.presets["paper"], mekd.Recipe.preset("paper")
 stage_1, stage_2 = paper["gan_steps"] * 64, recipe.steps * recipe.batch_size
 print(f"stage 1: {paper['gan_steps']:>7,} steps of  64 = {stage_1:>10,} questions")
 print(f"stage 2: {recipe.steps:>7,} steps of {recipe.batch_size} = {stage_2:>10,} questions")
@@ -102,8 +91,8 @@ assert stage_1 + stage_2 == 16_563_200
 
 # %% tags=["nbval-ignore-output"]
 # Output not compared: it says what data there are.
-data = load(dataset, root=root or None)
-edge = edge_images(data, real_fraction=0.1, seed=0)
+data = mekd.data.load(dataset, root=root or None)
+edge = mekd.data.edge_images(data, real_fraction=0.1, seed=0)
 teacher_name, student_name = ("resnet32", "resnet8") if whole else ("resnet20", "resnet8")
 print("data:", data.name, tuple(data.train_images.shape), "the edge's:", tuple(edge.images.shape))
 print("teacher:", teacher_name, " student:", student_name)
@@ -112,20 +101,20 @@ print("teacher:", teacher_name, " student:", student_name)
 # %% tags=["nbval-ignore-output"]
 # Output not compared: the last digit of an accuracy after training depends on the processor. It is asserted below.
 def new_student() -> torch.nn.Module:
-    return build(student_name, data.num_classes, data.image_shape, seed=0)
+    return mekd.networks.build(student_name, data.num_classes, data.image_shape, seed=0)
 
 
-network = train_teacher(
-    build(teacher_name, data.num_classes, data.image_shape, seed=0),
+network = mekd.train_teacher(
+    mekd.networks.build(teacher_name, data.num_classes, data.image_shape, seed=0),
     data.train_images,
     data.train_labels,
     num_classes=data.num_classes,
-    recipe=Recipe(steps=sizes["teacher"]),
+    recipe=mekd.Recipe(steps=sizes["teacher"]),
     device=device,
     progress=False,
 )
-teacher_accuracy = accuracy(network, data.test_images, data.test_labels)
-truth = predict(network, data.test_images).argmax(dim=1)  # for scoring only
+teacher_accuracy = mekd.accuracy(network, data.test_images, data.test_labels)
+truth = mekd.predict(network, data.test_images).argmax(dim=1)  # for scoring only
 print(f"teacher: {100 * teacher_accuracy:.2f} % of the test images")
 
 # %% [markdown]
@@ -171,7 +160,7 @@ def distil(name: str, method: str, budget: int | None, **options: object) -> Non
         **options,
     )
     outcomes[name] = result
-    right = accuracy(result.student, data.test_images, data.test_labels)
+    right = mekd.accuracy(result.student, data.test_images, data.test_labels)
     print(f"{name}: {result.ledger.total:,} questions, accuracy {100 * right:.2f} %", end=", ")
     print(f"{result.seconds['prepare']:.0f} s of preparation, {result.seconds['distill']:.0f} s of the student")
     for warning in result.report.get("warnings", []):
@@ -185,7 +174,7 @@ distil(
     None,
     preset="paper",
     gan_steps=sizes["gan"],
-    recipe=Recipe.preset("paper", steps=sizes["student"], batch_size=128 if device == "cuda" else 64),
+    recipe=mekd.Recipe.preset("paper", steps=sizes["student"], batch_size=128 if device == "cuda" else 64),
     **smaller,
 )
 
@@ -201,7 +190,7 @@ distil(
 
 # %% tags=["nbval-ignore-output"]
 # Output not compared, as above.
-quick = Recipe(steps=sizes["quick student"], batch_size=128 if whole else 64)
+quick = mekd.Recipe(steps=sizes["quick student"], batch_size=128 if whole else 64)
 distil(
     "quick",
     "mekd",
@@ -222,8 +211,8 @@ rows = [
 ]
 accuracies = {}
 for name, result in outcomes.items():
-    accuracies[name] = accuracy(result.student, data.test_images, data.test_labels)
-    agreeing = accuracy(result.student, data.test_images, truth)
+    accuracies[name] = mekd.accuracy(result.student, data.test_images, data.test_labels)
+    agreeing = mekd.accuracy(result.student, data.test_images, truth)
     asked, sent = result.ledger.total, "real images" if name == "kd" else "synthetic images"
     rows.append(
         f"| {name} | {asked:,} | {format_price(price_of(asked, PRICE))} | {100 * accuracies[name]:.2f} % | "
@@ -233,21 +222,21 @@ Markdown("\n".join(rows))
 
 # %% tags=["nbval-ignore-output"]
 # Output not compared, as above.
-generator = load_generator(work / "paper" / "generator.safetensors").eval()
+generator = mekd.networks.load_generator(work / "paper" / "generator.safetensors").eval()
 with torch.no_grad():
     torch.manual_seed(0)
-    drawn = {"paper": generator(sample_latent(generator, 12))}
-drawn["quick"] = Bank.load(work / "quick" / "banks" / "bank").rows().images[:12].cpu()
+    drawn = {"paper": generator(mekd.networks.sample_latent(generator, 12))}
+drawn["quick"] = mekd.Bank.load(work / "quick" / "banks" / "bank").rows().images[:12].cpu()
 spread = {name: float(images.std(dim=0).mean()) for name, images in drawn.items()}
 
-with figure_style():
+with mekd.plotting.figure_style():
     figure, grid = plt.subplots(3, 12, figsize=(7.2, 2.1))
     for row, (name, images) in enumerate({"real": edge.images, **drawn}.items()):
         for axis, one in zip(grid[row], images, strict=False):
             axis.imshow(one[0].cpu(), cmap="gray", vmin=-1, vmax=1)
             axis.set(xticks=[], yticks=[])
         grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
-    picture = png(figure)
+    picture = mekd.plotting.png(figure)
 print("mean deviation of a pixel over the twelve:", {name: round(value, 2) for name, value in spread.items()})
 Image(picture, width=720, alt="Real images, images of the paper's generator at this size, and of the quick one's")
 
@@ -300,7 +289,7 @@ checks: dict[str, tuple[str, dict[str, object]]] = {
 }
 passed = []
 for name, (method, settings) in checks.items():
-    contract = type("Contract", (DistillerContract,), {"method": method, "settings": settings})
+    contract = type("Contract", (mekd.testing.DistillerContract,), {"method": method, "settings": settings})
     contract().test_steps_run_on_the_meta_device()
     passed.append(name)
     print("no hidden copy, no mixed devices:", name)

@@ -34,9 +34,10 @@ napoleon_use_rtype = False
 # type that only stands in a signature need not be on these pages.
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:.*", r"(abc|importlib|torch|numpy|collections|pathlib|typing|types|contextlib)\..*"),
-    ("py:class", r"Module|Tensor|dict\[str|mekd_plugin\..*\._\w+"),
-    ("py:class", r"mekd_plugin\.(training\.processes\.Processes|transport\.samples\.Sample)"),
+    ("py:.*", r"(abc|importlib|torch|numpy|collections|pathlib|typing|types|contextlib|lightning|transformers)\..*"),
+    ("py:class", r"(nn\.)?Module|Tensor|dict\[str|mekd_plugin\..*\._\w+"),
+    ("py:class", r"mekd_plugin\.training\.(processes\.Processes|execution\.Run)"),
+    ("py:class", r"mekd_plugin\.blackbox\.(journal\.Forgotten|spending\.Question)"),
 ]
 _COLON = "\0"
 _NO_CODE_AFTER = re.compile(r"^$|^- |^\.\. |^\w+:$|::$")  # nothing, a list, a directive, a section, code already

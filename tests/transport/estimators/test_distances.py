@@ -153,7 +153,7 @@ def test_what_is_computed_stands_in_the_record():
     [
         ({"order": 3}, "order=3: expected 1 or 2"),
         ({"estimator": "best"}, "estimator='best': expected one of auto, exact"),
-        ({"confidence": 95}, "confidence=95: expected a share"),
+        ({"confidence": 95}, "confidence=95: expected a number"),
         ({"resamples": 1}, "resamples=1: expected 0 for no interval, or at least 2"),
     ],
 )

@@ -2,6 +2,8 @@
 
 Each module here has a function ``trial(method, problem, directory) -> Trial``, and ``COMMANDS``, what a user types for
 as much. The adapters know nothing of them; a third party's suite brings none, and shows what it does in its own tests.
+
+Read ``timm.py`` first, the shortest; the others do the same in their suites.
 """
 
 from __future__ import annotations
