@@ -195,8 +195,8 @@ class Hosted:
         if self._stage.trains_student and not self._stage.by_losses:
             raise NeedsNotMet(
                 f"{type(self.method).__name__} takes a step of its own in stage {self._stage.name!r}, which a host's "
-                "loop cannot carry: use mekd_plugin.distill, and declare Needs(in_step=True), so that this is said before "
-                "anything is asked"
+                "loop cannot carry: use mekd_plugin.distill, and declare Needs(in_step=True), so that this is said "
+                "before anything is asked"
             )
         if self._stage.trains_student:
             processes, recipe = self._run.processes, self._run.recipe

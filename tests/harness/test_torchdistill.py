@@ -336,7 +336,7 @@ def change(config, path, value):
             "auxiliary_model_wrapper.key must be one of distribution_alignment, kd",
         ),
         ("teacher.forward_proc", "forward_batch_only", "forward_proc: forward_batch_supp_dict"),
-        ("teacher.auxiliary_model_wrapper.kwargs.gan_stpes", 3, "gan_steps"),
+        ("teacher.auxiliary_model_wrapper.kwargs.temprature", 3, "temperature"),
         ("teacher.auxiliary_model_wrapper.kwargs.budget", 10, "batch_size=32: expected at most the 10 rows"),
         ("teacher.auxiliary_model_wrapper.kwargs.responses", "words", "words"),
         ("teacher.auxiliary_model_wrapper.kwargs.preset", "fast", "preset of mekd"),
