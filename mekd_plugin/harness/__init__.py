@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["available_suites", "find_suite", "register", "suites"]
 
+_DESCRIPTION = ("package", "tested", "install", "next_step")
+
 
 def suites() -> Registry:
     """The suites of every installed package, as they stand now; imports none of them."""
@@ -49,7 +51,7 @@ def find_suite(name: str) -> Suite:
     Raises:
         UnknownName: there is none of that name.
         MekdError: two packages claim the name, or its target cannot be imported.
-        InputError: the target is not a suite of that name.
+        InputError: the target is not a suite of that name, or does not describe itself.
     """
     registry = suites()
     entry, found = registry.entry(name), registry.load(name)
@@ -61,6 +63,8 @@ def find_suite(name: str) -> Suite:
             f"suite {name!r} of {entry.owner}: {entry.target} is {found!r}, expected an instance of "
             f"mekd_plugin.harness.suite.Suite whose name is {name!r}; correct the line in that package's entry points"
         )
+    if missing := [field for field in _DESCRIPTION if not hasattr(found, field)]:
+        raise InputError(f"suite {name!r} of {entry.owner} has no {', '.join(missing)}: set them on {type(found)}")
     return found
 
 

@@ -169,6 +169,16 @@ def test_what_is_not_a_suite_of_that_name_is_named(monkeypatch, point):
         find_suite("toy")
 
 
+def test_a_suite_that_does_not_describe_itself_is_told(monkeypatch):
+    module = ModuleType("silent_suite")
+    module.SUITE = type("Silent", (Toy,), {})()
+    monkeypatch.setitem(sys.modules, "silent_suite", module)
+    monkeypatch.delattr(Toy, "next_step")
+    brought(monkeypatch, ("toy", "silent_suite:SUITE", "alpha"))
+    with pytest.raises(InputError, match="suite 'toy' of alpha 1.0 has no next_step: set them on .*Silent"):
+        find_suite("toy")
+
+
 def test_a_suite_that_cannot_be_imported_names_its_package(monkeypatch):
     brought(monkeypatch, ("toy", "no_such_module:SUITE", "alpha"))
     with pytest.raises(MekdError, match="cannot load 'toy' of alpha 1.0 from no_such_module:SUITE"):
