@@ -34,7 +34,10 @@ from mekd_plugin.networks.generators import load_generator
 from mekd_plugin.rows import Rows
 
 CLASSES, SHAPE, BATCH, SCALE = 10, (1, 16, 16), 64, 4.0
-METHODS: dict[str, dict[str, Any]] = {"logit_mimicry": {}, "mekd": {"emulation.steps": 20, "latent_temperature": SCALE}}
+METHODS: dict[str, dict[str, Any]] = {
+    "logit_mimicry": {},
+    "mekd": {"emulation_settings": {"steps": 20}, "latent_temperature": SCALE},
+}
 Losses = Callable[[Tensor, dict[str, Tensor]], Tensor]
 
 

@@ -129,7 +129,8 @@ print(f"student: {parameters(pocket_student(0)):,} parameters")
 # per 1,000) and how long the training will take.
 
 # %%
-settings = {"emulation.steps": GENERATOR_STEPS, "emulation.batch_size": 32, "emulation.learning_rates": (1e-3, 1e-3)}
+emulation = {"steps": GENERATOR_STEPS, "batch_size": 32, "learning_rates": (1e-3, 1e-3)}  # how the generator trains
+settings = {"emulation_settings": emulation}
 recipe = mekd.Recipe(steps=STUDENT_STEPS)
 
 foreseen = mekd.plan(

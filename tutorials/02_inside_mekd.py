@@ -43,8 +43,9 @@ from torch import Tensor, nn
 import mekd_plugin as mekd
 from mekd_plugin.bench.statistics import wilson_interval
 from mekd_plugin.mekd.alignment import image_distance, latent_from_scores, score_scale
-from mekd_plugin.mekd.emulations.gan import generator_health, response_strength
+from mekd_plugin.mekd.emulations.gan import response_strength
 from mekd_plugin.mekd.folding import fold
+from mekd_plugin.mekd.health import generator_health
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 TEACHER_STEPS, GENERATOR_STEPS, STUDENT_STEPS = (1000, 3000, 1000) if device == "cuda" else (500, 1000, 300)

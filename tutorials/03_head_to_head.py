@@ -98,9 +98,8 @@ def pocket_student(seed: int) -> nn.Module:
 
 
 RECIPE = mekd.Recipe(steps=STUDENT_STEPS)
-OWN = {
-    "mekd": {"emulation.steps": GENERATOR_STEPS, "emulation.batch_size": 32, "emulation.learning_rates": (1e-3, 1e-3)}
-}
+EMULATION = {"steps": GENERATOR_STEPS, "batch_size": 32, "learning_rates": (1e-3, 1e-3)}
+OWN = {"mekd": {"emulation_settings": EMULATION}}
 SHARED = Path(tempfile.mkdtemp())  # a generator costs no query, so all budgets of a seed share one
 
 

@@ -105,7 +105,7 @@ print(f"the teacher reads {100 * test_accuracy(network):.1f} % of the test digit
 # generator has not asked anything, so it may be shared: with `cache` it is trained once for this whole page.
 
 # %%
-SETTINGS = {"emulation.steps": GENERATOR_STEPS, "generator_width": 24}
+SETTINGS = {"emulation_settings": {"steps": GENERATOR_STEPS, "generator_width": 24}}
 CACHE = work / "cache"
 
 student = new_student()

@@ -188,7 +188,8 @@ print(f"reader: {parameters(reader):,} parameters, student: {parameters(small_st
 # the student with the answers. No image of ours is sent.
 
 # %%
-settings = {"emulation.steps": GENERATOR_STEPS, "emulation.batch_size": 32, "emulation.learning_rates": (1e-3, 5e-4)}
+emulation = {"steps": GENERATOR_STEPS, "batch_size": 32, "learning_rates": (1e-3, 5e-4)}
+settings = {"emulation_settings": emulation}
 recipe = mekd.Recipe(steps=STUDENT_STEPS)
 
 teacher = mekd.BlackBox(read_digits, responses="logits", num_classes=10, budget=2000)
@@ -369,13 +370,15 @@ for name, style_dim in latents.items():
         device=device,
         progress=False,
         directory=work / f"text-{style_dim}",
-        style_dim=style_dim,
         image_weight=0.0,  # without the image-space term, to save time: it is not what decides here
-        gan_steps=TEXT_GENERATOR_STEPS,
-        gan_batch_size=16,
-        gan_learning_rates=(1e-3, 1e-3),
-        generator_width=16,
-        discriminator_width=16,
+        emulation_settings={
+            "style_dim": style_dim,
+            "steps": TEXT_GENERATOR_STEPS,
+            "batch_size": 16,
+            "learning_rates": (1e-3, 1e-3),
+            "generator_width": 16,
+            "discriminator_width": 16,
+        },
     )
 print({name: run.ledger.total for name, run in text_runs.items()})
 

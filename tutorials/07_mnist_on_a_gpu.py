@@ -37,7 +37,7 @@ from matplotlib import pyplot as plt
 
 import mekd_plugin as mekd
 from mekd_plugin.bench.pricing import format_price, price_of
-from mekd_plugin.mekd.method import MEKD
+from mekd_plugin.mekd.emulations.gan import GAN
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 root = os.environ.get("MEKD_DATA", "")
@@ -75,9 +75,9 @@ PRICE = 1.50  # of 1,000 queries, a list price for image labels
 # The package holds it as the preset `paper`. Count what it asks, before anything else.
 
 # %%
-paper, recipe = MEKD.presets["paper"], mekd.Recipe.preset("paper")
-stage_1, stage_2 = paper["gan_steps"] * 64, recipe.steps * recipe.batch_size
-print(f"stage 1: {paper['gan_steps']:>7,} steps of  64 = {stage_1:>10,} questions")
+paper, recipe = GAN.presets["paper"], mekd.Recipe.preset("paper")
+stage_1, stage_2 = paper["steps"] * 64, recipe.steps * recipe.batch_size
+print(f"stage 1: {paper['steps']:>7,} steps of  64 = {stage_1:>10,} questions")
 print(f"stage 2: {recipe.steps:>7,} steps of {recipe.batch_size} = {stage_2:>10,} questions")
 print(f"together {stage_1 + stage_2:,}: {format_price(price_of(stage_1 + stage_2, PRICE))} at {PRICE} per 1,000")
 assert stage_1 + stage_2 == 16_563_200
@@ -173,9 +173,8 @@ distil(
     "mekd",
     None,
     preset="paper",
-    gan_steps=sizes["gan"],
+    emulation_settings={"steps": sizes["gan"], **smaller},
     recipe=mekd.Recipe.preset("paper", steps=sizes["student"], batch_size=128 if device == "cuda" else 64),
-    **smaller,
 )
 
 # %% [markdown]
@@ -196,9 +195,11 @@ distil(
     "mekd",
     sizes["bank"],
     recipe=quick,
-    gan_steps=sizes["quick gan"],
-    gan_batch_size=64 if device == "cuda" else 32,
-    gan_learning_rates=(1e-3, 5e-4) if device == "cpu" else (5e-4, 5e-4),
+    emulation_settings={
+        "steps": sizes["quick gan"],
+        "batch_size": 64 if device == "cuda" else 32,
+        "learning_rates": (1e-3, 5e-4) if device == "cpu" else (5e-4, 5e-4),
+    },
 )
 distil("kd", "kd", sizes["bank"], recipe=quick)
 

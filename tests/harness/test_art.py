@@ -26,7 +26,7 @@ from mekd_plugin.training.hosting import Hosted
 from mekd_plugin.training.recipe import Recipe
 
 METHODS = {
-    "mekd": {"preset": "tiny", "emulation.steps": 20},
+    "mekd": {"preset": "tiny", "emulation_settings": {"steps": 20}},
     "logit_mimicry": {},
     "distribution_alignment": {},
     "kd": {},

@@ -29,7 +29,7 @@ from mekd_plugin.training.recipe import Recipe
 
 HOME = os.environ.get("KD_LIB_HOME", str(Path(__file__).parent / "suites" / "kd_lib"))
 SETTINGS = {
-    "mekd": {"preset": "tiny", "emulation.steps": 10, "emulation.style_dim": 4},
+    "mekd": {"preset": "tiny", "emulation_settings": {"steps": 10, "style_dim": 4}},
     "logit_mimicry": {},
     "distribution_alignment": {},
     "kd": {},

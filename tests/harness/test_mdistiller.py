@@ -22,7 +22,7 @@ import mekd_plugin as mekd
 from mekd_plugin.data import edge_images, load
 from mekd_plugin.errors import DataMissing, InputError, MissingDependency, NeedsNotMet, UnknownName
 from mekd_plugin.harness.evidence.reference_problem import ReferenceProblem
-from mekd_plugin.harness.evidence.trials.mdistiller import trial
+from mekd_plugin.harness.evidence.trials.mdistiller import _written, trial
 from mekd_plugin.harness.launch import launch
 from mekd_plugin.harness.mdistiller import SUITE
 from mekd_plugin.harness.mdistiller.data import Datasets, as_theirs, setting_of, trained_teacher
@@ -32,7 +32,7 @@ from mekd_plugin.training.recipe import Recipe
 
 HOME = os.environ.get("MDISTILLER_HOME", str(Path(__file__).parent / "suites" / "mdistiller"))
 SETTINGS = {
-    "mekd": {"preset": "tiny", "emulation.steps": 10, "emulation.style_dim": 4},
+    "mekd": {"preset": "tiny", "emulation_settings": {"steps": 10, "style_dim": 4}},
     "logit_mimicry": {},
     "distribution_alignment": {},
     "kd": {},
@@ -86,7 +86,7 @@ def probe(tmp_path):
 def configured(directory, method, *, trainer="mekd", epochs=1, node=None, **distiller):
     """A file for the suite's script."""
     name = SUITE.nodes().get(method, method)
-    settings = {key.upper(): value for key, value in SETTINGS.get(method, {}).items()}
+    settings = {key.upper(): _written(value) for key, value in SETTINGS.get(method, {}).items()}
     content = {
         "EXPERIMENT": {"PROJECT": "", "NAME": "trial"},
         "DATASET": {"TYPE": "digits", "NUM_WORKERS": 0},
@@ -165,10 +165,10 @@ def test_our_methods_are_named_beside_the_suites_own():
     assert {"MEKD", "LOGIT_MIMICRY", "DISTRIBUTION_ALIGNMENT", "MEKD_KD"} <= set(names) <= set(distiller_dict)
     assert distiller_dict["KD"].__name__ == KD.__name__ and not hasattr(distiller_dict["KD"], "node")
     assert SUITE.register() == names == list(SUITE.nodes().values())
-    assert CFG.MEKD.GAN_STEPS is None and CFG.MEKD.REAL_FRACTION == 0.1 and "STUDENT" not in CFG.MEKD
-    CFG.merge_from_list(["MEKD.GAN_STEPS", 7, "MEKD.BUDGET", 9])
+    assert CFG.MEKD.QUERIES is None and CFG.MEKD.REAL_FRACTION == 0.1 and "STUDENT" not in CFG.MEKD
+    CFG.merge_from_list(["MEKD.QUERIES", 7, "MEKD.BUDGET", 9])
     SUITE.register()
-    assert (CFG.MEKD.GAN_STEPS, CFG.MEKD.BUDGET) == (7, 9)
+    assert (CFG.MEKD.QUERIES, CFG.MEKD.BUDGET) == (7, 9)
 
 
 def test_a_suite_with_both_names_is_refused(monkeypatch):

@@ -37,7 +37,11 @@ from mekd_plugin.registry import available
 from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
 from mekd_plugin.training.recipe import Recipe
 
-METHODS = {"mekd": {"preset": "tiny", "emulation.steps": 20}, "logit_mimicry": {}, "distribution_alignment": {}}
+METHODS = {
+    "mekd": {"preset": "tiny", "emulation_settings": {"steps": 20}},
+    "logit_mimicry": {},
+    "distribution_alignment": {},
+}
 STEPS, BATCH = 20, 32
 SCRIPT = bundled("configs") / "timm_student.py"
 PROCESS = Path(__file__).with_name("timm_process.py")

@@ -30,7 +30,7 @@ from mekd_plugin.training.checkpoint import save_weights
 from mekd_plugin.training.recipe import Recipe
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "torchdistill"
-TINY = {"preset": "tiny", "emulation.steps": 20}
+TINY = {"preset": "tiny", "emulation_settings": {"steps": 20}}
 SETTINGS = {"mekd": TINY, "logit_mimicry": {}, "distribution_alignment": {}, "kd": {}}
 FITTING = [name for name in available() if how_it_runs(SUITE, distillers().get(name).needs)[0]]
 STEPS, BATCH = 20, 32
@@ -193,7 +193,7 @@ def test_torchdistills_own_loss_gets_the_answers():
 
 
 def stages(**kwargs):
-    shared = {"emulation.steps": 999, **kwargs}  # torchdistill's epochs say how many steps there are
+    shared = {"emulation_settings": {"steps": 999}, **kwargs}  # torchdistill's epochs say how many steps there are
     student = training("mekd", 2, steps_per_epoch=5, **shared)
     del student["train_data_loader"]
     return {"stage1": earlier(2, steps_per_epoch=6, **shared), "stage2": student}

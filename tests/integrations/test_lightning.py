@@ -22,7 +22,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec"),
     pytest.mark.filterwarnings("ignore:.*log_every_n_steps"),
 ]
-METHODS = {"mekd": {"preset": "tiny", "emulation.steps": 20}, "logit_mimicry": {}, "distribution_alignment": {}}
+METHODS = {
+    "mekd": {"preset": "tiny", "emulation_settings": {"steps": 20}},
+    "logit_mimicry": {},
+    "distribution_alignment": {},
+}
 STEPS, BATCH = 20, 32
 
 
@@ -104,7 +108,13 @@ def test_only_the_student_is_lightnings_to_step(tmp_path):
 def test_rows_asked_anew_need_a_length_of_the_epoch(tmp_path):
     student = toy_student()
     box = mekd.BlackBox(ToyTeacher(), "logits", CLASSES)
-    settings = {"preset": "tiny", "emulation.steps": 5, "mode": "fresh", "latent_temperature": 3.0, "progress": False}
+    settings = {
+        "preset": "tiny",
+        "emulation_settings": {"steps": 5},
+        "mode": "fresh",
+        "latent_temperature": 3.0,
+        "progress": False,
+    }
     hosted = mekd.host(student, box, toy_images(60, seed=1), **settings)
     trainer(tmp_path, max_epochs=2).fit(HostedModule(student, hosted, sgd, batch_size=BATCH, steps=2))
     assert 4 * BATCH <= hosted.ledger.total

@@ -17,7 +17,11 @@ from mekd_plugin.integrations.transformers import HostedTrainer, Logits
 from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images
 from mekd_plugin.training.recipe import Recipe
 
-METHODS = {"mekd": {"preset": "tiny", "emulation.steps": 20}, "logit_mimicry": {}, "distribution_alignment": {}}
+METHODS = {
+    "mekd": {"preset": "tiny", "emulation_settings": {"steps": 20}},
+    "logit_mimicry": {},
+    "distribution_alignment": {},
+}
 STEPS, BATCH = 20, 32
 
 

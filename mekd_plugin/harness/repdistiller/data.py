@@ -32,7 +32,7 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
     settings = {}
     for word in words:
         key, equals, value = word.partition("=")
-        if not (key.isidentifier() and equals):
+        if not (key.replace(".", "_").isidentifier() and equals):
             raise InputError(f"--mekd {word}: expected KEY=VALUE, such as budget=3000")
         settings[key] = yaml.safe_load(value)
     return settings
