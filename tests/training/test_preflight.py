@@ -78,7 +78,7 @@ def run(student, **options):
     ("student", "message"),
     [
         (Auxiliary, "in training mode the student Auxiliary returns tuple: expected logits .* auxiliary outputs off"),
-        (Untaught, "Untaught gives logits without a gradient"),
+        (Untaught, "Untaught returns logits without a gradient"),
         (Failing, "Failing fails in training mode on images .*too few rows"),
         (Secretive, "the state of the student Secretive cannot be kept"),
         (lambda: toy_student().half(), "weights of torch.float16.*student.float()"),
