@@ -7,7 +7,8 @@ import warnings
 import pytest
 import torch
 
-from mekd_plugin.blackbox import BlackBox, Ledger
+from mekd_plugin.blackbox import BlackBox
+from mekd_plugin.blackbox.ledger_file import LedgerFile
 from mekd_plugin.errors import QueryBudgetExceeded, Refused
 
 DAMAGES = {
@@ -80,7 +81,7 @@ def test_a_replay_after_the_loss_asks_nothing_twice(new_probe, thirty, tmp_path)
 def test_killed_while_it_is_brought_back(new_probe, thirty, tmp_path, monkeypatch, written):
     whole = life(new_probe(), tmp_path, thirty, forget=4)
     (tmp_path / "ledger-0.jsonl").unlink()
-    write, calls = Ledger._write_kept, []
+    write, calls = LedgerFile.keep, []
 
     def die_after(ledger, *given):
         if len(calls) == written:
@@ -88,7 +89,7 @@ def test_killed_while_it_is_brought_back(new_probe, thirty, tmp_path, monkeypatc
         calls.append(None)
         write(ledger, *given)
 
-    monkeypatch.setattr(Ledger, "_write_kept", die_after)
+    monkeypatch.setattr(LedgerFile, "keep", die_after)
     with pytest.raises(KeyboardInterrupt):
         BlackBox(new_probe(), "logits").keep(tmp_path)
     monkeypatch.undo()
