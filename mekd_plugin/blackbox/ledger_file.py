@@ -72,11 +72,13 @@ class LedgerFile:
         forgotten = journal.forgotten
         if self.serial < forgotten.serial:
             known = self.spending.sent
-            short = [
-                question._replace(images=question.images - (0 if question.evaluation else known.get(question.stage, 0)))
-                for question in forgotten.questions
-            ]
-            missing = [question for question in short if question.images > 0]
+            evaluated = self.spending.evaluation
+            missing = []
+            for question in forgotten.questions:
+                told = min(question.images, evaluated if question.evaluation else known.get(question.stage, 0))
+                evaluated -= told if question.evaluation else 0
+                if told < question.images:
+                    missing.append(question._replace(images=question.images - told))
             # Numbered up to the last: killed half-way, the next life still sees that some are missing.
             first = forgotten.serial + 1 - len(missing)
             found = [(first + index, question, NO_IMAGES) for index, question in enumerate(missing)]
