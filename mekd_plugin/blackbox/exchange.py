@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from mekd_plugin.blackbox.answers import Precision, as_tensor, check_response
+from mekd_plugin.blackbox.answers import Precision, as_tensor, check_response, precise
 from mekd_plugin.blackbox.backends import Ask, Call
 from mekd_plugin.blackbox.journal import Journal
 from mekd_plugin.blackbox.ledger import Ledger
@@ -87,7 +87,7 @@ class Exchange:
         self, images: Tensor, fingerprints: Tensor, stage: str, evaluation: bool, call: Call | None
     ) -> Response:
         """The answers of an interrupted life; or those of as many attempts as are allowed."""
-        kept = None if self.journal is None else self.journal.replay(fingerprints, stage, self.kind)
+        kept = None if self.journal is None else self.journal.replay(fingerprints, stage, self.kind, evaluation)
         if kept is not None:
             # Other processes may have to ask: all take part in counting.
             self.ledger.intend(fingerprints[:0], stage, evaluation=evaluation)
@@ -141,7 +141,7 @@ class Exchange:
         answer = as_tensor(answered, len(images), self._batches).to(images.device)
         computed_in = answer.dtype if answer.is_floating_point() else torch.float32
         if answer.is_floating_point():
-            answer = answer.to(_precise(images.dtype))
+            answer = answer.to(precise(images.dtype))
         response = check_response(
             answer,
             self.kind,
@@ -156,7 +156,3 @@ class Exchange:
 
 _ASKS: WeakKeyDictionary[Exchange, Ask] = WeakKeyDictionary()
 """The ways to ask, away from the objects that methods are handed."""
-
-
-def _precise(dtype: torch.dtype) -> torch.dtype:
-    return dtype if dtype in (torch.float32, torch.float64) else torch.float32

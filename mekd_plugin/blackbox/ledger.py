@@ -260,11 +260,13 @@ class Ledger:
             read_ledger(path, found)
         self.processes.gather(torch.zeros(1))  # ... and nobody goes on before everybody has read
         goes_on = bool(found.total or found.evaluation or at_least)
-        known = found if folder in self._attached else Spending()
+        in_files, known = found.total, found if folder in self._attached else Spending()
         self._carry_over(found, known, write=rank == 0)
+        # What this ledger counted elsewhere is none of what the run's other files know of.
+        in_run = self.total if folder in self._attached else in_files
         self._attached.add(folder)
-        if missing := max(0, at_least - self.total):
-            _warn_of_loss(own.path, self.total, at_least, f"they count as {LOST!r}, and as uncertain")
+        if missing := max(0, at_least - in_run):
+            _warn_of_loss(own.path, in_run, at_least, f"they count as {LOST!r}, and as uncertain")
             if rank == 0:
                 self._write_intent(Question(LOST, missing), NO_IMAGES)
             self._spending.send(Question(LOST, missing), NO_IMAGES)

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from mekd_plugin.blackbox.answers import Precision
+from mekd_plugin.blackbox.answers import Precision, precise
 from mekd_plugin.blackbox.arguments import checked_device, checked_range, checked_seconds, whole_number
 from mekd_plugin.blackbox.backends import Call, Identity, identity_of, make_backend, place_of
 from mekd_plugin.blackbox.exchange import Exchange
@@ -263,9 +263,7 @@ class BlackBox:
             response = self._query(images, stage, None, call=call)
             if response.soft:
                 return response.values
-            return nn.functional.one_hot(response.values, response.num_classes).to(
-                torch.float32 if images.dtype not in (torch.float32, torch.float64) else images.dtype
-            )
+            return nn.functional.one_hot(response.values, response.num_classes).to(precise(images.dtype))
 
         return TeacherModule(answer, self._exchange.ledger, _HIDDEN[self].place)
 

@@ -148,3 +148,11 @@ def test_refused_batches_are_no_loss(thirty, tmp_path):
         again = BlackBox(teacher, "logits", 3, identity="t")
         again.keep(tmp_path, at_least=10)
     assert again.ledger.by_stage == {"query": 10} and again.ledger.uncertain == 0
+
+
+def test_what_was_spent_elsewhere_does_not_make_up_for_it(new_probe, thirty, tmp_path):
+    box = BlackBox(new_probe(), "logits", budget=40)
+    box.query(thirty[:10], stage="elsewhere")
+    with pytest.warns(UserWarning, match="of 0 images and other files of the run of 30"):
+        box.keep(tmp_path, at_least=30)
+    assert box.ledger.by_stage == {"earlier runs": 10, "lost from the ledger": 30} and box.ledger.remaining == 0
