@@ -113,15 +113,24 @@ def many_askers(network: str, questions: int) -> dict[str, Any]:
         for _ in range(THREADS):
             work()
 
-    seconds: dict[str, list[float]] = {"together": [], "alone": []}
-    for _ in range(3):
-        for name, run in (("together", together), ("alone", alone)):
-            began = time.perf_counter()
+    arms = {"together": together, "alone": alone}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in arms}
+    for _ in range(5):
+        for name, run in arms.items():
+            wall, processor = time.perf_counter(), time.process_time()
             run()
-            seconds[name].append(time.perf_counter() - began)
-    medians = {name: round(statistics.median(values), 3) for name, values in seconds.items()}
-    return {"threads": THREADS, "questions_each": questions, "seconds": medians} | {
-        "ratio": round(medians["together"] / medians["alone"], 3)
+            seconds[name].append((time.perf_counter() - wall, time.process_time() - processor))
+
+    def ratio(clock: int) -> float:
+        pairs = zip(seconds["together"], seconds["alone"], strict=True)
+        return round(statistics.median(ours[clock] / one[clock] for ours, one in pairs), 3)
+
+    return {
+        "threads": THREADS,
+        "questions_each": questions,
+        "seconds": {name: round(statistics.median(wall for wall, _ in taken), 2) for name, taken in seconds.items()},
+        "ratio": ratio(0),
+        "ratio_of_processor_time": ratio(1),
     }
 
 

@@ -7,20 +7,23 @@ Read ``teacher.py`` first (:class:`BlackBox`, and the order intend, ask, check, 
 
 from mekd_plugin.blackbox.backends import onnx_teacher
 from mekd_plugin.blackbox.bank import Bank, FreshQueries
-from mekd_plugin.blackbox.journal import Journal
+from mekd_plugin.blackbox.journal import Forgotten, Journal
 from mekd_plugin.blackbox.ledger import Ledger, Peers
 from mekd_plugin.blackbox.meter import TeacherModule, meter
 from mekd_plugin.blackbox.patience import RateLimit, Retry
+from mekd_plugin.blackbox.spending import Question
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
 
 __all__ = [
     "Bank",
     "BlackBox",
+    "Forgotten",
     "FreshQueries",
     "Journal",
     "Ledger",
     "Peers",
+    "Question",
     "RateLimit",
     "Retry",
     "TeacherModule",

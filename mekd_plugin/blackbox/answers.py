@@ -13,7 +13,7 @@ from mekd_plugin.blackbox.arguments import whole_number
 from mekd_plugin.errors import InputError, TeacherAnswerError
 from mekd_plugin.responses import Kind, Response
 
-__all__ = ["Precision", "as_tensor", "check_response"]
+__all__ = ["Precision", "as_tensor", "check_response", "precise"]
 
 _SUM_TOLERANCE = 1e-3
 
@@ -125,6 +125,11 @@ def check_response(
         answer = _check_probabilities(answer, batch, precision or Precision(kind), computed_in)
     values = answer.argmax(dim=1) if kind == "hard" else answer
     return Response(values, kind, answer.shape[1])
+
+
+def precise(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of scores for images of ``dtype``: the same, or float32 where that is less precise."""
+    return dtype if dtype in (torch.float32, torch.float64) else torch.float32
 
 
 def _from_lists(answer: list[Any], batch: int) -> np.ndarray:

@@ -146,7 +146,7 @@ class Journal:
             )
         self._position = position
 
-    def replay(self, fingerprints: Tensor, stage: str, kind: Kind) -> Response | None:
+    def replay(self, fingerprints: Tensor, stage: str, kind: Kind, evaluation: bool = False) -> Response | None:
         """The answers kept for the next question, on the CPU; None at the end of the journal.
 
         Raises:
@@ -159,11 +159,15 @@ class Journal:
                 f"question {self._position} ({stage!r}) was asked before the last checkpoint, and its answer is no "
                 f"longer kept: the journal begins at {self._first}; resume from the latest checkpoint"
             )
-        tensors, about = self._read(self._entries[self._position - self._first])
+        entry = self._entries[self._position - self._first]
+        tensors, about = self._read(entry)
         if not torch.equal(tensors["fingerprints"], fingerprints):
             raise self._diverged(f"{len(tensors['fingerprints'])} other images", about["stage"], stage)
         if about["stage"] != stage or about["kind"] != kind:
             raise self._diverged(f"{about['kind']} responses", about["stage"], f"{stage}, {kind}")
+        if entry.evaluation != evaluation:
+            paid = {True: "an evaluation", False: "what counts against the budget"}
+            raise self._diverged(paid[entry.evaluation], about["stage"], paid[evaluation])
         self._position += 1
         return Response(tensors["values"], kind, int(about["num_classes"]))
 

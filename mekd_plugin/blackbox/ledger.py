@@ -23,20 +23,10 @@ from torch import Tensor
 
 from mekd_plugin.blackbox.arguments import whole_number
 from mekd_plugin.blackbox.journal import Journal
-from mekd_plugin.blackbox.spending import (
-    EARLIER,
-    FIRST_LINE,
-    LOST,
-    NO_IMAGES,
-    Question,
-    Spending,
-    Tail,
-    line,
-    question_line,
-    read_ledger,
-)
+from mekd_plugin.blackbox.ledger_file import LedgerFile, read_ledger
+from mekd_plugin.blackbox.spending import EARLIER, LOST, NO_IMAGES, Question, Spending
 from mekd_plugin.errors import CheckpointError, InputError, QueryBudgetExceeded
-from mekd_plugin.files import AppendedFile, writable_directory
+from mekd_plugin.files import writable_directory
 
 __all__ = ["EARLIER", "LOST", "Ledger", "Peers"]
 
@@ -88,7 +78,7 @@ class Ledger:
         self._lock = threading.RLock()
         self._owner = os.getpid()
         self._serial = 0
-        self._file: AppendedFile | None = None
+        self._file: LedgerFile | None = None
         self._attached: set[Path] = set()
 
     @property
@@ -212,7 +202,7 @@ class Ledger:
         serial, question = self._pending
         if serial and self._file is not None:
             # Not synced: if the machine stops here, the batch is called uncertain, which errs on the honest side.
-            self._file.append(line({"kept": serial}), sync=False)
+            self._file.keep(serial, sync=False)
         self._spending.keep(question)
         self._pending = None
 
@@ -225,7 +215,7 @@ class Ledger:
             return
         serial, question = self._pending
         if serial and self._file is not None:
-            self._file.append(line({"refused": serial}), sync=False)
+            self._file.take_back(serial)
         self._spending.take_back(question)
         self._pending = None
 
@@ -258,17 +248,11 @@ class Ledger:
             self._spending = self._spending.folded()
             return False
         folder = writable_directory(Path(directory)).resolve()
-        own = folder / f"ledger-{rank}.jsonl"
-        own_spending = Spending()
-        tail = read_ledger(own, own_spending) if own.exists() else Tail()
-        self._serial = tail.serial
-        self._file = AppendedFile(own, tail.length)
-        if tail.length == 0:
-            self._file.append(line(FIRST_LINE))
-        if journal is not None:
-            if tail.unkept is not None and tail.unkept == journal.last_serial:
-                self._file.append(line({"kept": tail.unkept}))
-            self._restore(own_spending, journal, own)
+        own = self._file = LedgerFile(folder / f"ledger-{rank}.jsonl")
+        if journal is not None and (restored := own.restore(journal)):
+            knew = own.spending.total + own.spending.evaluation
+            _warn_of_loss(own.path, knew, knew + restored, "they count again under their stages")
+        self._serial = own.serial
         # Nobody reads before everybody has put its own file right ...
         at_least = int(self.processes.gather(torch.tensor([at_least])).max())
         found = Spending()
@@ -276,11 +260,13 @@ class Ledger:
             read_ledger(path, found)
         self.processes.gather(torch.zeros(1))  # ... and nobody goes on before everybody has read
         goes_on = bool(found.total or found.evaluation or at_least)
-        known = found if folder in self._attached else Spending()
+        in_files, known = found.total, found if folder in self._attached else Spending()
         self._carry_over(found, known, write=rank == 0)
+        # What this ledger counted elsewhere is none of what the run's other files know of.
+        in_run = self.total if folder in self._attached else in_files
         self._attached.add(folder)
-        if missing := max(0, at_least - self.total):
-            _warn_of_loss(own, self.total, at_least, f"they count as {LOST!r}, and as uncertain")
+        if missing := max(0, at_least - in_run):
+            _warn_of_loss(own.path, in_run, at_least, f"they count as {LOST!r}, and as uncertain")
             if rank == 0:
                 self._write_intent(Question(LOST, missing), NO_IMAGES)
             self._spending.send(Question(LOST, missing), NO_IMAGES)
@@ -317,40 +303,12 @@ class Ledger:
         vars(self).update(state)
         self._lock = threading.RLock()
 
-    def _write_intent(self, question: Question, fingerprints: np.ndarray, serial: int | None = None) -> None:
-        self._serial = self._serial + 1 if serial is None else serial
+    def _write_intent(self, question: Question, fingerprints: np.ndarray, *, kept: bool = False) -> None:
+        self._serial += 1
         if self._file is not None:
-            self._file.append(question_line(question, self._serial, fingerprints))
-
-    def _write_kept(self, question: Question, fingerprints: np.ndarray, serial: int | None = None) -> None:
-        self._write_intent(question, fingerprints, serial)
-        if self._file is not None:
-            self._file.append(line({"kept": self._serial}))
-
-    def _restore(self, own: Spending, journal: Journal, path: Path) -> None:
-        """Write down again what the journal holds answers to and the file ``path`` no longer announces."""
-        before, last = own.total + own.evaluation, journal.last_serial or 0
-        if self._serial >= last:
-            return
-        restored = 0
-        forgotten = journal.forgotten
-        if self._serial < forgotten.serial:
-            sent = {(stage, False): count for stage, count in own.sent.items()}
-            short = [
-                question._replace(images=question.images - sent.get((question.stage, question.evaluation), 0))
-                for question in forgotten.questions
-            ]
-            missing = [question for question in short if question.images > 0]
-            # Numbered up to the last: killed half-way, the next life still sees that some are missing.
-            for serial, question in enumerate(missing, start=forgotten.serial + 1 - len(missing)):
-                self._write_kept(question, NO_IMAGES, serial)
-                restored += question.images
-            self._serial = forgotten.serial
-        for serial, question, fingerprints in journal.questions_after(self._serial):
-            self._write_kept(question, fingerprints, serial)
-            restored += question.images
-        self._serial = max(self._serial, last)
-        _warn_of_loss(path, before, before + restored, "they count again under their stages")
+            self._file.announce(question, fingerprints, self._serial)
+            if kept:
+                self._file.keep(self._serial)
 
     def _carry_over(self, found: Spending, known: Spending, *, write: bool) -> None:
         """Take over ``found``, and with it what this ledger had counted that ``known`` does not hold."""
@@ -360,7 +318,7 @@ class Ledger:
         if kept:
             question = Question(EARLIER, kept)
             if write:
-                self._write_kept(question, new)
+                self._write_intent(question, new, kept=True)
             found.send(question, new)
             found.keep(question)
         if lost:
@@ -371,7 +329,7 @@ class Ledger:
         if evaluated := max(0, self.evaluation - known.evaluation):
             question = Question(EARLIER, evaluated, evaluation=True)
             if write:
-                self._write_kept(question, NO_IMAGES)
+                self._write_intent(question, NO_IMAGES, kept=True)
             found.send(question, NO_IMAGES)
         self._spending = found
 
@@ -380,7 +338,7 @@ def _warn_of_loss(path: Path, knew: int, known: int, how: str) -> None:
     warnings.warn(
         f"{path} knows of {knew:,} images and other files of the run of {known:,}: it was cut, emptied or lost. The "
         f"{known - knew:,} are taken as sent; {how}",
-        stacklevel=4,
+        stacklevel=3,
     )
 
 

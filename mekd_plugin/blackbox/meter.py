@@ -139,7 +139,7 @@ def meter(
             number = ledger.intend(image_hashes(images), stage)
             where = f"batch {number} ({len(images):,} images for {stage!r}) was asked about"
             try:
-                with teacher_errors(where, f"counted so far: {ledger}"):
+                with teacher_errors(where, lambda: f"counted so far: {ledger}"):
                     answered = as_tensor(ask(images.clone(), call), len(images), number).to(images.device)
             except Refused:
                 ledger.take_back()

@@ -110,7 +110,7 @@ def within(seconds: float, ask: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def teacher_errors(where: str, kept: str) -> Iterator[None]:
+def teacher_errors(where: str, kept: Callable[[], str]) -> Iterator[None]:
     """Have errors of a teacher say at what they struck, and what is kept.
 
     Being out of reach becomes :class:`TeacherUnavailable`, which is still a ``ConnectionError`` and a ``TimeoutError``;
@@ -120,20 +120,20 @@ def teacher_errors(where: str, kept: str) -> Iterator[None]:
     try:
         yield
     except MekdError as error:
-        error.add_note(f"{where}; {kept}")
+        error.add_note(f"{where}; {kept()}")
         raise
     except ConnectionRefusedError as error:
-        raise Refused(f"{where}, the connection was refused ({error}): nothing was sent; {kept}") from error
+        raise Refused(f"{where}, the connection was refused ({error}): nothing was sent; {kept()}") from error
     except (ConnectionError, TimeoutError) as error:
         raise TeacherUnavailable(
             f"{where}, the teacher was out of reach ({type(error).__name__}: {error}). Whether the images arrived is "
-            f"not known, so they count; {kept}"
+            f"not known, so they count; {kept()}"
         ) from error
     except SystemExit as error:
         raise TeacherAnswerError(
             f"{where}, it raised SystemExit({error.code!r}): a teacher answers or raises an error, it does not end the "
-            f"process that asks; {kept}"
+            f"process that asks; {kept()}"
         ) from error
     except Exception as error:
-        error.add_note(f"{where}; {kept}")
+        error.add_note(f"{where}; {kept()}")
         raise

@@ -1,24 +1,15 @@
-"""What was spent on a teacher, as numbers and as the lines of a ledger's file.
-
-A line announces a question before it is asked, ``{"ask": images, "serial": n, "stage": name, "images": fingerprints}``,
-with ``"evaluation": true`` for one that no budget limits. Another says that its answer was kept, ``{"kept": n}``, or
-that the service refused it and did no work, ``{"refused": n}``.
-"""
+"""What was spent on a teacher, as numbers."""
 
 from __future__ import annotations
 
-import base64
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from mekd_plugin.blackbox.image_hashes import DistinctCounter
-from mekd_plugin.errors import CheckpointError
 
-__all__ = ["EARLIER", "FIRST_LINE", "LOST", "NO_IMAGES", "Question", "Spending", "line", "question_line", "read_ledger"]
+__all__ = ["EARLIER", "LOST", "NO_IMAGES", "Question", "Spending"]
 
 EARLIER = "earlier runs"
 """The stage under which a run finds what was spent before it began."""
@@ -26,7 +17,6 @@ EARLIER = "earlier runs"
 LOST = "lost from the ledger"
 """The stage of images that other files of the run know of, and its ledger no longer."""
 
-FIRST_LINE = {"mekd ledger": 2}
 NO_IMAGES = np.empty(0, dtype=np.int64)
 
 
@@ -105,71 +95,3 @@ class Spending:
 
     def __str__(self) -> str:
         return ", ".join(f"{stage} {count:,}" for stage, count in self.sent.items()) or "nothing yet"
-
-
-def line(entry: dict[str, Any]) -> bytes:
-    return json.dumps(entry).encode() + b"\n"
-
-
-def question_line(question: Question, serial: int, fingerprints: np.ndarray) -> bytes:
-    """The announcement of a question."""
-    images = base64.b64encode(fingerprints.astype("<i8").tobytes()).decode()
-    entry = {"ask": question.images, "serial": serial, "stage": question.stage, "images": images}
-    return line({**entry, "evaluation": True} if question.evaluation else entry)
-
-
-class Tail(NamedTuple):
-    """How a ledger's file ends.
-
-    Attributes:
-        length: bytes of it that are whole lines.
-        serial: number of the last question; 0 for none.
-        unkept: that number again if its answer was not kept, else None.
-    """
-
-    length: int = 0
-    serial: int = 0
-    unkept: int | None = None
-
-
-def read_ledger(path: Path, spending: Spending) -> Tail:
-    """Add a file's entries to ``spending``.
-
-    Raises:
-        CheckpointError: it is damaged elsewhere than in its last line, or of another version.
-    """
-    length, serial, unkept = Tail()
-    lines = path.read_bytes().splitlines(keepends=True)
-    open_questions: dict[int, Question] = {}
-    for number, text in enumerate(lines, start=1):
-        try:
-            if not text.endswith(b"\n"):
-                raise ValueError("a line without an end")
-            entry = json.loads(text)
-            if number == 1:
-                if entry != FIRST_LINE:
-                    raise CheckpointError(
-                        f"{path} is not a ledger that this version can read: go on with the version that wrote it, or "
-                        "start a new run in another directory"
-                    )
-            elif "ask" in entry:
-                serial, unkept = entry["serial"], entry["serial"]
-                images = np.frombuffer(base64.b64decode(entry["images"]), dtype="<i8").astype(np.int64)
-                question = Question(entry["stage"], entry["ask"], entry.get("evaluation", False))
-                open_questions[serial] = question
-                spending.send(question, images)
-            elif "refused" in entry:
-                spending.take_back(open_questions.pop(entry["refused"]))
-                unkept = None
-            else:
-                spending.keep(open_questions.pop(entry["kept"]))
-                unkept = None
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines):
-                break  # torn by a kill while it was written: what it announced was never asked
-            raise CheckpointError(
-                f"{path} is damaged in line {number} ({error}): what was spent can no longer be told; restore the "
-                "file, or start a new run in another directory"
-            ) from error
-        length += len(text)
-    return Tail(length, serial, unkept)

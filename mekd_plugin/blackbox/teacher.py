@@ -19,16 +19,17 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from mekd_plugin.blackbox.answers import Precision, as_tensor, check_response
+from mekd_plugin.blackbox.answers import Precision, precise
 from mekd_plugin.blackbox.arguments import checked_device, checked_range, checked_seconds, whole_number
-from mekd_plugin.blackbox.backends import Ask, Call, Identity, identity_of, make_backend, place_of
+from mekd_plugin.blackbox.backends import Call, Identity, identity_of, make_backend, place_of
+from mekd_plugin.blackbox.exchange import Exchange
 from mekd_plugin.blackbox.image_hashes import image_hashes
 from mekd_plugin.blackbox.images import check_images, gradient_image, plain_tensor, quantize_images, refuse_tracing
 from mekd_plugin.blackbox.journal import Journal
 from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.blackbox.meter import TeacherModule
-from mekd_plugin.blackbox.patience import RateLimit, Retry, teacher_errors, within
-from mekd_plugin.errors import InputError, NeedsNotMet, Refused
+from mekd_plugin.blackbox.patience import RateLimit, Retry, within
+from mekd_plugin.errors import InputError
 from mekd_plugin.responses import Kind, Response, resolve_kind
 
 __all__ = ["BlackBox"]
@@ -105,18 +106,19 @@ class BlackBox:
             if given is not None and not isinstance(given, kind):
                 raise InputError(f"{name}={given!r}: expected a {kind.__name__}(...) or None")
         self._kind = resolve_kind(responses)
-        self._num_classes: int | None = None
+        self._value_range = checked_range(value_range)
+        self._quantize = quantize is not None
+        self._stage = "query"
+        self._exchange = Exchange(
+            self._kind,
+            Precision(self._kind, rounding, top_k),
+            Ledger(budget) if ledger is None else ledger,
+            whole_number("batch_size", batch_size, 1, "of images from 1"),
+            retry,
+            rate_limit,
+        )
         if num_classes is not None:
             self.expect_classes(num_classes)
-        self._value_range = checked_range(value_range)
-        self._batch_size = whole_number("batch_size", batch_size, 1, "of images from 1")
-        self._quantize = quantize is not None
-        self._precision = Precision(self._kind, rounding, top_k)
-        self._retry, self._rate_limit = retry, rate_limit
-        self._ledger = Ledger(budget) if ledger is None else ledger
-        self._journal: Journal | None = None
-        self._stage = "query"
-        self._batches = 0
         place = checked_device(device)
         ask = make_backend(teacher, place, answer)
         if timeout is not None:
@@ -125,8 +127,9 @@ class BlackBox:
                     f"timeout={timeout} of a module: expected it of a function, which may wait for a service"
                 )
             ask = within(checked_seconds("timeout", timeout), ask)
+        self._exchange.begin(ask)
         _HIDDEN[self] = _Hidden(
-            ask, identity_of(teacher, identity), lambda: place_of(teacher, place), isinstance(teacher, nn.Module)
+            identity_of(teacher, identity), lambda: place_of(teacher, place), isinstance(teacher, nn.Module)
         )
 
     @property
@@ -141,9 +144,7 @@ class BlackBox:
         Raises:
             InputError: not declared, and nothing was asked yet that tells it.
         """
-        if self._num_classes is None:
-            raise InputError("the teacher's num_classes is not known before its first answer: give num_classes=")
-        return self._num_classes
+        return self._exchange.known_classes()
 
     @property
     def value_range(self) -> tuple[float, float]:
@@ -160,12 +161,12 @@ class BlackBox:
     @property
     def ledger(self) -> Ledger:
         """What was spent on asking."""
-        return self._ledger
+        return self._exchange.ledger
 
     @property
     def journal(self) -> Journal | None:
         """Answers since the last checkpoint; None where no directory keeps them."""
-        return self._journal
+        return self._exchange.journal
 
     def expect_classes(self, num_classes: int) -> None:
         """Declare the number of classes where it was left open.
@@ -174,9 +175,11 @@ class BlackBox:
             InputError: fewer than 2, or another number is declared or learnt already.
         """
         num_classes = whole_number("num_classes", num_classes, 2, "from 2")
-        if self._num_classes not in (None, num_classes):
-            raise InputError(f"num_classes={num_classes}: this teacher answers about {self._num_classes} classes")
-        self._num_classes = num_classes
+        if self._exchange.num_classes not in (None, num_classes):
+            raise InputError(
+                f"num_classes={num_classes}: this teacher answers about {self._exchange.num_classes} classes"
+            )
+        self._exchange.num_classes = num_classes
 
     def query(self, images: Tensor, *, stage: str | None = None) -> Response:
         """Ask about images; each counts, also one that was asked about before.
@@ -225,9 +228,9 @@ class BlackBox:
         if _HIDDEN[self].is_module:
             return
         image = gradient_image(image_shape, self._value_range)
-        if self._journal is not None and self._journal.first:
+        if self._exchange.journal is not None and self._exchange.journal.first:
             return  # asked before the last checkpoint
-        if self._ledger.processes.rank:
+        if self._exchange.ledger.processes.rank:
             self.sit_out(stage="probe")
         else:
             self.query(image, stage="probe")
@@ -237,7 +240,7 @@ class BlackBox:
 
         It has its place in the journal, so the position is the same in every process.
         """
-        self._in_step(torch.empty(0), torch.empty(0, dtype=torch.int64), stage)
+        self._exchange.ask(torch.empty(0), torch.empty(0, dtype=torch.int64), stage)
 
     @contextmanager
     def asking_for(self, stage: str) -> Iterator[None]:
@@ -260,9 +263,9 @@ class BlackBox:
             response = self._query(images, stage, None, call=call)
             if response.soft:
                 return response.values
-            return nn.functional.one_hot(response.values, response.num_classes).to(_precise(images.dtype))
+            return nn.functional.one_hot(response.values, response.num_classes).to(precise(images.dtype))
 
-        return TeacherModule(answer, self._ledger, _HIDDEN[self].place)
+        return TeacherModule(answer, self._exchange.ledger, _HIDDEN[self].place)
 
     def keep(self, directory: str | Path | None, rank: int = 0, *, at_least: int = 0) -> None:
         """Begin, or go on with, a run whose spending and answers are kept in ``directory``; None keeps it in memory.
@@ -282,14 +285,14 @@ class BlackBox:
         """
         self.release()
         if directory is None:
-            self._ledger.attach(None)
+            self._exchange.ledger.attach(None)
             return
-        self._ledger.check_process()
+        self._exchange.ledger.check_process()
         identity = _HIDDEN[self].identity
         journal = Journal(Path(directory) / f"journal-{rank}.bin", identity.describe())
-        found = self._ledger.attach(directory, rank, journal=journal, at_least=at_least)
-        self._journal = journal
-        if found and not identity.certain and not self._ledger.processes.rank:
+        found = self._exchange.ledger.attach(directory, rank, journal=journal, at_least=at_least)
+        self._exchange.journal = journal
+        if found and not identity.certain and not self._exchange.ledger.processes.rank:
             warnings.warn(
                 f"the run in {directory} goes on with a teacher known by its name alone, {identity.describe()}: that "
                 "does not tell whether it is the one that answered before. Say which model it is by identity=",
@@ -298,10 +301,10 @@ class BlackBox:
 
     def release(self) -> None:
         """Let go of the directory; what was counted stays counted."""
-        if self._journal is not None:
-            self._journal.close()
-        self._journal = None
-        self._ledger.detach()
+        if self._exchange.journal is not None:
+            self._exchange.journal.close()
+        self._exchange.journal = None
+        self._exchange.ledger.detach()
 
     def _query(
         self,
@@ -316,99 +319,7 @@ class BlackBox:
         images = plain_tensor(images)
         check_images(images, value_range)
         sent = quantize_images(images, self._value_range) if self._quantize else images
-        response: Response = self._in_step(sent, image_hashes(sent), stage, evaluation=evaluation, call=call)
-        return response
-
-    @torch.compiler.disable  # a query is no part of a graph
-    def _in_step(
-        self,
-        images: Tensor,
-        fingerprints: Tensor,
-        stage: str,
-        *,
-        evaluation: bool = False,
-        call: Call | None = None,
-    ) -> Response:
-        """The answers to ``images``, in questions of ``batch_size``; every process asks as many, some of them empty."""
-        with self._ledger.in_turn():
-            ahead = 0 if self._journal is None else self._journal.images_ahead
-            everyone = self._ledger.processes.gather(torch.tensor([[len(images), min(ahead, len(images))]]))
-            asked, kept = everyone.sum(dim=0).tolist()
-            if not evaluation:  # refused as a whole, before its first part is sent
-                self._ledger.check_budget(asked - kept, stage)
-            starts = range(0, int(everyone[:, 0].max()), self._batch_size)
-            parts = [slice(start, start + self._batch_size) for start in starts]
-
-            def answers(part: slice) -> Tensor:
-                return self._question(images[part], fingerprints[part], stage, evaluation, call).values
-
-            return Response(torch.cat([answers(part) for part in parts]), self._kind, self.num_classes)
-
-    def _question(
-        self, images: Tensor, fingerprints: Tensor, stage: str, evaluation: bool, call: Call | None
-    ) -> Response:
-        """The answers of an interrupted life; or those of as many attempts as are allowed."""
-        kept = None if self._journal is None else self._journal.replay(fingerprints, stage, self._kind)
-        if kept is not None:
-            # Other processes may have to ask: all take part in counting.
-            self._ledger.intend(fingerprints[:0], stage, evaluation=evaluation)
-            self._ledger.settle()
-            self._num_classes = kept.num_classes
-            return kept.to(images.device)
-        self._batches += 1
-
-        def attempt() -> Response:
-            return self._attempt(images, fingerprints, stage, evaluation, call)
-
-        if self._retry is None:
-            return attempt()
-        if self._ledger.processes.world > 1:
-            raise NeedsNotMet(
-                "retry= in a run of several processes, which count in step: an attempt of one alone would stop all of "
-                "them. Use one process, or leave retry= out and resume the run after an error"
-            )
-        return self._retry(attempt)
-
-    def _attempt(
-        self, images: Tensor, fingerprints: Tensor, stage: str, evaluation: bool, call: Call | None
-    ) -> Response:
-        """Intend, ask, check, keep, settle; what was refused is taken back instead."""
-        if self._rate_limit is not None and len(images):
-            self._rate_limit.wait(self._ledger.processes.world)
-        serial = self._ledger.intend(fingerprints, stage, evaluation=evaluation)
-        where = f"asking the teacher about batch {self._batches} ({len(images):,} images for {stage!r})"
-        kept = "no directory keeps the answers before it" if self._journal is None else f"kept: {self._journal}"
-        try:
-            with teacher_errors(where, f"{kept}; {self._ledger}"):
-                response = self._ask(images, call)
-        except Refused:
-            self._ledger.take_back()
-            raise
-        if self._journal is not None:
-            self._journal.append(response, fingerprints, stage, serial, evaluation=evaluation)
-        self._ledger.settle()
-        return response
-
-    def _ask(self, images: Tensor, call: Call | None) -> Response:
-        if not len(images):
-            shape, dtype = ((0,), torch.int64) if self._kind == "hard" else ((0, self.num_classes), None)
-            return Response(torch.empty(shape, dtype=dtype, device=images.device), self._kind, self.num_classes)
-        # The teacher gets a copy: a layer that works in place must not reach the caller's images.
-        ask = _HIDDEN[self].ask
-        answered = ask(images.clone()) if call is None else ask(images.clone(), call)
-        answer = as_tensor(answered, len(images), self._batches).to(images.device)
-        computed_in = answer.dtype if answer.is_floating_point() else torch.float32
-        if answer.is_floating_point():
-            answer = answer.to(_precise(images.dtype))
-        response = check_response(
-            answer,
-            self._kind,
-            self._num_classes,
-            self._batches,
-            precision=self._precision,
-            computed_in=computed_in,
-        )
-        self._num_classes = response.num_classes
+        response: Response = self._exchange.ask(sent, image_hashes(sent), stage, evaluation=evaluation, call=call)
         return response
 
     def __copy__(self) -> Self:
@@ -421,12 +332,11 @@ class BlackBox:
         raise InputError("a BlackBox cannot be pickled, which would hand out its teacher: save its answers, a Bank")
 
     def __repr__(self) -> str:
-        classes = "?" if self._num_classes is None else self._num_classes
-        return f"BlackBox(responses={self._kind!r}, num_classes={classes}, {self._ledger})"
+        classes = "?" if self._exchange.num_classes is None else self._exchange.num_classes
+        return f"BlackBox(responses={self._kind!r}, num_classes={classes}, {self._exchange.ledger})"
 
 
 class _Hidden(NamedTuple):
-    ask: Ask
     identity: Identity
     place: Callable[[], tuple[torch.device, torch.dtype]]
     is_module: bool
@@ -434,7 +344,3 @@ class _Hidden(NamedTuple):
 
 _HIDDEN: WeakKeyDictionary[BlackBox, _Hidden] = WeakKeyDictionary()
 """The teachers, away from the objects that methods are handed."""
-
-
-def _precise(dtype: torch.dtype) -> torch.dtype:
-    return dtype if dtype in (torch.float32, torch.float64) else torch.float32

@@ -56,7 +56,8 @@ class WhiteBox(BlackBox):
         Raises:
             QueryBudgetExceeded: they would pass the budget; nothing was computed.
         """
-        self.ledger.intend(image_hashes(images.detach()), stage)
-        answers: Tensor = self.module(images)
-        self.ledger.settle()
+        with self.ledger.in_turn():
+            self.ledger.intend(image_hashes(images.detach()), stage)
+            answers: Tensor = self.module(images)
+            self.ledger.settle()
         return answers

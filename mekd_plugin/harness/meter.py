@@ -55,8 +55,9 @@ class Counted:
 
     def count(self, images: Tensor) -> None:
         """Count images that went to a teacher that is not a module."""
-        self.ledger.intend(image_hashes(images.detach()), self._stage)
-        self.ledger.settle()
+        with self.ledger.in_turn():
+            self.ledger.intend(image_hashes(images.detach()), self._stage)
+            self.ledger.settle()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

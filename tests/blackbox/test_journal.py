@@ -195,3 +195,12 @@ def test_something_else_is_no_journal(tmp_path):
     (tmp_path / "journal").write_bytes(b"x" * 100)
     with pytest.raises(CheckpointError, match="not a journal that this version can read"):
         Journal(tmp_path / "journal")
+
+
+def test_an_evaluations_answers_serve_no_query(tmp_path):
+    journal = Journal(tmp_path / "journal")
+    journal.append(answers(1), prints(1, 1), "test", 1, evaluation=True)
+    journal.rewind(0)
+    with pytest.raises(ReplayDiverged, match="about an evaluation, now 'what counts against the budget'"):
+        journal.replay(prints(1, 1), "test", "logits")
+    assert len(journal.replay(prints(1, 1), "test", "logits", evaluation=True)) == 2

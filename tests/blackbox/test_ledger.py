@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import pickle
 
 import pytest
 import torch
@@ -269,3 +271,55 @@ def test_a_full_disk_stops_before_anything_is_asked(tmp_path, probe, images, mon
     assert (tmp_path / "ledger-0.jsonl").stat().st_size == size, "no part of the line stays behind"
     box.query(images)
     assert box.ledger.total == 10
+
+
+def test_shows_itself_in_that_line():
+    assert repr(Ledger(5000)) == str(Ledger(5000)) == "0 of 5,000 images sent, 0 distinct (nothing yet)"
+
+
+def test_an_evaluation_stands_beside_the_rest(tmp_path):
+    ledger = Ledger(3)
+    ledger.attach(tmp_path / "first")
+    spend(ledger, "ask", 1, 2)
+    ledger.intend(prints(*range(50)), "test", evaluation=True)
+    ledger.settle()
+    expected = {"by_stage": {"ask": 2}, "total": 2, "distinct": 2, "uncertain": 0, "evaluation": 50}
+    assert ledger.as_record() == expected and ledger.remaining == 1 and ledger.available("more") == 1
+    again = Ledger(3)
+    again.attach(tmp_path / "first")
+    assert again.as_record() == expected
+    again.attach(tmp_path / "second")
+    last = Ledger(3)
+    last.attach(tmp_path / "second")
+    assert (last.by_stage, last.evaluation) == ({"earlier runs": 2}, 50)
+    last.attach(None)
+    assert (last.by_stage, last.evaluation) == ({"earlier runs": 2}, 50)
+
+
+def test_what_was_refused_is_taken_back(tmp_path):
+    ledger = Ledger(3)
+    ledger.attach(tmp_path)
+    spend(ledger, "ask", 1, 2)
+    ledger.intend(prints(3), "more")
+    assert (ledger.total, ledger.distinct, ledger.uncertain) == (3, 3, 1)
+    ledger.take_back()
+    expected = {"by_stage": {"ask": 2}, "total": 2, "distinct": 2, "uncertain": 0, "evaluation": 0}
+    assert ledger.as_record() == expected
+    ledger.take_back()  # nothing awaits an answer
+    ledger.intend(prints(7, 8), "test", evaluation=True)
+    ledger.take_back()
+    assert ledger.as_record() == expected
+    again = Ledger(3)
+    again.attach(tmp_path)
+    assert again.as_record() == expected
+    spend(again, "more", 3)
+    assert again.remaining == 0 and again.distinct == 3
+
+
+def test_a_copy_in_another_process_does_not_count():
+    ledger = Ledger(10)
+    spend(ledger, "ask", 1, 2)
+    copied = pickle.loads(pickle.dumps(ledger))
+    assert copied.as_record() == ledger.as_record()
+    with multiprocessing.get_context("spawn").Pool(1) as pool, pytest.raises(InputError, match="would never know"):
+        pool.apply(copied.intend, (prints(3), "ask"))

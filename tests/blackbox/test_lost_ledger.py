@@ -7,7 +7,8 @@ import warnings
 import pytest
 import torch
 
-from mekd_plugin.blackbox import BlackBox, Ledger
+from mekd_plugin.blackbox import BlackBox
+from mekd_plugin.blackbox.ledger_file import LedgerFile
 from mekd_plugin.errors import QueryBudgetExceeded, Refused
 
 DAMAGES = {
@@ -80,7 +81,7 @@ def test_a_replay_after_the_loss_asks_nothing_twice(new_probe, thirty, tmp_path)
 def test_killed_while_it_is_brought_back(new_probe, thirty, tmp_path, monkeypatch, written):
     whole = life(new_probe(), tmp_path, thirty, forget=4)
     (tmp_path / "ledger-0.jsonl").unlink()
-    write, calls = Ledger._write_kept, []
+    write, calls = LedgerFile.keep, []
 
     def die_after(ledger, *given):
         if len(calls) == written:
@@ -88,7 +89,7 @@ def test_killed_while_it_is_brought_back(new_probe, thirty, tmp_path, monkeypatc
         calls.append(None)
         write(ledger, *given)
 
-    monkeypatch.setattr(Ledger, "_write_kept", die_after)
+    monkeypatch.setattr(LedgerFile, "keep", die_after)
     with pytest.raises(KeyboardInterrupt):
         BlackBox(new_probe(), "logits").keep(tmp_path)
     monkeypatch.undo()
@@ -147,3 +148,11 @@ def test_refused_batches_are_no_loss(thirty, tmp_path):
         again = BlackBox(teacher, "logits", 3, identity="t")
         again.keep(tmp_path, at_least=10)
     assert again.ledger.by_stage == {"query": 10} and again.ledger.uncertain == 0
+
+
+def test_what_was_spent_elsewhere_does_not_make_up_for_it(new_probe, thirty, tmp_path):
+    box = BlackBox(new_probe(), "logits", budget=40)
+    box.query(thirty[:10], stage="elsewhere")
+    with pytest.warns(UserWarning, match="of 0 images and other files of the run of 30"):
+        box.keep(tmp_path, at_least=30)
+    assert box.ledger.by_stage == {"earlier runs": 10, "lost from the ledger": 30} and box.ledger.remaining == 0

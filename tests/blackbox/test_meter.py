@@ -176,3 +176,14 @@ def test_images_may_come_by_name_among_other_arguments(images):
 def test_a_call_without_a_tensor(probe, given):
     with pytest.raises(InputError, match="called without a tensor"):
         meter(probe)(*given)
+
+
+def test_a_model_of_the_transformers_library_is_asked_by_its_argument(images):
+    from transformers import ViTConfig, ViTForImageClassification
+
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    model = ViTForImageClassification(ViTConfig(**sizes, image_size=4, patch_size=2, num_channels=1, num_labels=3))
+    teacher = meter(model, answer=lambda out: out.logits)
+    answer = teacher(pixel_values=images.to(teacher.device), interpolate_pos_encoding=True)
+    torch.testing.assert_close(answer, model.eval()(images).logits.detach())
+    assert teacher.ledger.total == 10 and next(teacher.parameters()).dtype == torch.float32

@@ -177,3 +177,52 @@ def test_a_search_takes_a_single_process(meeting, new_probe, draw):
         Bank().fill(boxed(new_probe(), processes), draw, 5, stage="ask", label=lambda teacher, rows: rows)
 
     assert all(isinstance(result, NeedsNotMet) for result in meeting.run(work))
+
+
+def test_several_processes_evaluate_and_probe_in_step(meeting, images):
+    asked = [0] * meeting.world
+
+    def work(processes):
+        def teacher(batch):
+            asked[processes.rank] += len(batch)
+            return batch.flatten(1)[:, :3].clone()
+
+        box = BlackBox(teacher, "logits", 3, budget=1)
+        box.ledger.processes = processes
+        box.probe((1, 4, 4))
+        box.evaluate(images)
+        return box.ledger.as_record()
+
+    evaluated = 10 * meeting.world
+    expected = {"by_stage": {"probe": 1}, "total": 1, "distinct": 1, "uncertain": 0, "evaluation": evaluated}
+    assert meeting.run(work) == [expected] * meeting.world
+    assert asked == [11] + [10] * (meeting.world - 1)
+
+
+@pytest.mark.filterwarnings("ignore:.*cut, emptied or lost")  # warnings are no business of threads
+def test_one_lost_ledger_of_several_comes_back_for_all(meeting, new_probe, images, tmp_path):
+    def spend(processes):
+        box = boxed(new_probe(), processes, tmp_path)
+        box.query(images, stage="ask")
+        box.release()
+        return box.ledger.as_record()
+
+    before = meeting.run(spend)
+    (tmp_path / f"ledger-{meeting.world - 1}.jsonl").unlink()
+
+    def look(processes):
+        return boxed(new_probe(), processes, tmp_path).ledger.as_record()
+
+    assert meeting.run(look) == before
+    for path in tmp_path.iterdir():
+        path.unlink()
+    total = before[0]["total"]
+
+    def go_on(processes):
+        box = BlackBox(new_probe(), "logits", 3)
+        box.ledger.processes = processes
+        box.keep(tmp_path, processes.rank, at_least=total if processes.rank == 0 else 0)
+        return box.ledger.as_record()
+
+    lost = {"by_stage": {"lost from the ledger": total}, "total": total, "distinct": 0, "uncertain": total}
+    assert meeting.run(go_on) == [{**lost, "evaluation": 0}] * meeting.world

@@ -113,7 +113,7 @@ def test_killed_between_intending_and_asking(new_probe, killed, batches, tmp_pat
     box = BlackBox(probe, "logits")
     box.keep(tmp_path)
     monkeypatch.setattr(Journal, "append", lambda *_: pytest.fail("nothing to keep"))
-    monkeypatch.setattr("mekd_plugin.blackbox.teacher.as_tensor", lambda *_: (_ for _ in ()).throw(killed()))
+    monkeypatch.setattr("mekd_plugin.blackbox.exchange.as_tensor", lambda *_: (_ for _ in ()).throw(killed()))
     with pytest.raises(killed):
         box.query(batches[0])
     monkeypatch.undo()
