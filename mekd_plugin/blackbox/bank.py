@@ -140,7 +140,8 @@ class Bank:
             QueryBudgetExceeded: the budget does not reach; then nothing was asked. Where it is short by no more than
                 was spent on answers that were lost, the bank gets as many rows as it reaches for, with a warning.
             CheckpointError: a kept bank is gone, and the run went on after it.
-            InputError: another teacher answered the rows that there are, rows are held out already, or ``draw`` or ``label`` does not return what it was asked for.
+            InputError: another teacher answered the rows that there are, rows are held out already, or ``draw`` or
+                ``label`` does not return what it was asked for.
             NeedsNotMet: ``label`` in a run of several processes.
         """
         if size < 1:
@@ -153,7 +154,7 @@ class Bank:
         self._check_origin(teacher)
         if self._take_over(teacher, size):
             return
-        self._skip_forgotten(teacher)
+        self._skip_forgotten(teacher, stage)
         begin = self._columns.rows
         reach = size if label is not None else begin + affordable(teacher, size - begin, stage, self.name, begin)
         journal = teacher.journal
@@ -346,22 +347,24 @@ class Bank:
     def _way_out(self) -> str:
         return ", or say trust_bank=True (trust=True of Bank.load) if it is meant" if self._loaded else ""
 
-    def _skip_forgotten(self, teacher: BlackBox) -> None:
+    def _skip_forgotten(self, teacher: BlackBox, stage: str) -> None:
         """Go behind questions of which the journal keeps no answer, where a kept bank of them is gone."""
-        journal = teacher.journal
-        if journal is None or journal.position >= journal.first:
+        journal, ledger = teacher.journal, teacher.ledger
+        if journal is None or not journal.first:
             return
-        if journal.first < journal.end:
+        kept = self._columns.rows + journal.images_ahead
+        if journal.position < journal.first < journal.end:
             raise CheckpointError(
                 f"bank {self.name!r} is gone, and the run asked further questions after it: put back a copy of the "
                 "bank, or start a new run in another directory"
             )
-        warnings.warn(
-            f"bank {self.name!r} is gone, and so are the answers that were kept for it: they are asked again, and "
-            "counted again",
-            stacklevel=3,
-        )
-        journal.rewind(journal.end)
+        if journal.position < journal.first or ledger.by_stage.get(stage, 0) - ledger.uncertain > kept:
+            warnings.warn(
+                f"bank {self.name!r} is gone, and so are the answers that were kept for it: they are asked again, and "
+                "counted again",
+                stacklevel=3,
+            )
+        journal.rewind(max(journal.position, journal.first))
 
     def _take_over(self, teacher: BlackBox, size: int) -> bool:
         """Show ``size`` rows, if finished fills hold them; a replay then goes on behind the questions they took."""

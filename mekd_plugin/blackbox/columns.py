@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mekd_plugin.errors import CheckpointError, DamagedFile, InputError
+from mekd_plugin.errors import DamagedFile, InputError
 from mekd_plugin.files import cannot_write, writable_directory, write_atomically
 from mekd_plugin.responses import Kind
 from mekd_plugin.sealing import CHECKSUM, check_seal, file_checksum, seal

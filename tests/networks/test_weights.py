@@ -102,8 +102,10 @@ def test_other_names_and_shapes_are_listed(network, tmp_path):
 
 
 def test_a_missing_file_and_another_suffix_are_named(tmp_path):
-    with pytest.raises(CheckpointError, match="no weights at .*nothing.pt: expected a .safetensors, .pt or .pth file"):
+    with pytest.raises(
+        CheckpointError, match="no weights at .*nothing.pt: expected a .safetensors, .pt, .pth or .ckpt file"
+    ):
         read_weights(tmp_path / "nothing.pt")
     (tmp_path / "weights.bin").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match="expected a .safetensors, .pt or .pth file, not '.bin'"):
+    with pytest.raises(CheckpointError, match="expected a .safetensors, .pt, .pth or .ckpt file, not '.bin'"):
         read_weights(tmp_path / "weights.bin")
