@@ -152,6 +152,8 @@ class Bank:
             raise NeedsNotMet(f"bank {self.name!r} is asked in the method's own way, which takes a single process")
         self._indices = None
         self._check_origin(teacher)
+        if self._loaded:
+            self._check_shape(draw(0, 1).images)
         if self._take_over(teacher, size):
             return
         self._skip_forgotten(teacher, stage)
@@ -342,6 +344,14 @@ class Bank:
             raise InputError(
                 f"bank {self.name!r} was answered by the teacher {origin.teacher}, and this one is {teacher.identity}: "
                 "fill another bank" + self._way_out()
+            )
+
+    def _check_shape(self, drawn: Tensor) -> None:
+        here = tuple(self._columns[_IMAGES].shape[1:])
+        if here != tuple(drawn.shape[1:]):
+            raise InputError(
+                f"bank {self.name!r} holds images of {here}, and this run's are {tuple(drawn.shape[1:])}: "
+                "fill another bank"
             )
 
     def _way_out(self) -> str:

@@ -37,12 +37,19 @@ FILES = {
         "stages/0-deprivatization.safetensors",
         "generator.safetensors",
         "discriminator.safetensors",
-        *(f"banks/bank/{name}" for name in ("bank.json", "images-0.npy", "response-0.npy", "target-1.npy")),
+        *(
+            f"banks/bank/{name}"
+            for name in ("bank.json", "images-0.npy", "response-0.npy", "style-0.npy", "target-1.npy")
+        ),
     ),
 }
 FILES |= {
     ("kd", "finished"): (*FILES["kd", "interrupted"], "stages/1-student.safetensors", "student.safetensors"),
-    ("mekd", "finished"): (*FILES["mekd", "interrupted"], "stages/2-alignment.safetensors", "student.safetensors"),
+    ("mekd", "finished"): (
+        *(file.replace("target-1", "target-2") for file in FILES["mekd", "interrupted"]),  # computed anew on resuming
+        "stages/2-alignment.safetensors",
+        "student.safetensors",
+    ),
 }
 DAMAGES = ("emptied", "halved", "first byte", "middle byte", "last byte", "swapped")
 CASES = [(method, state, file) for (method, state), files in FILES.items() for file in files]
