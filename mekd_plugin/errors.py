@@ -7,6 +7,7 @@ from __future__ import annotations
 
 __all__ = [
     "CheckpointError",
+    "DamagedFile",
     "DataMissing",
     "InputError",
     "MekdError",
@@ -62,6 +63,10 @@ class ReplayDiverged(MekdError):
 
 class CheckpointError(MekdError):
     """A file that should hold weights or a run's state cannot be used."""
+
+
+class DamagedFile(CheckpointError):
+    """A file was emptied, cut off or changed since it was written."""
 
 
 class DataMissing(MekdError, FileNotFoundError):

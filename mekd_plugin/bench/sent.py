@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import time
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ class SentImages:
     """The last image of each of up to ten classes, evenly spaced among all, that the teacher answered.
 
     Args:
-        path: of the ``.npz`` file; one that is there is gone on with.
+        path: of the ``.npz`` file; a whole one that is there is gone on with.
         num_classes: C.
         value_range: of the images.
     """
@@ -36,8 +38,11 @@ class SentImages:
         self._images: dict[int, np.ndarray] = {}
         self._written = -_SECONDS_BETWEEN_WRITES
         if path.exists():
-            with np.load(path) as kept:
-                self._images = dict(zip(kept["labels"].tolist(), kept["images"], strict=True))
+            try:
+                with np.load(path, allow_pickle=False) as kept:
+                    self._images = dict(zip(kept["labels"].tolist(), kept["images"], strict=True))
+            except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error):
+                self._images = {}  # pictures for a report only: a damaged file is begun again
 
     def wrap(self, teacher: nn.Module | Callable[[Tensor], Any]) -> nn.Module | Callable[[Tensor], Any]:
         """``teacher``, its questions looked at on their way."""

@@ -16,8 +16,11 @@ from mekd_plugin.rows import Rows
 __all__ = ["affordable", "ask_together"]
 
 
-def affordable(teacher: BlackBox, wanted: int, stage: str, bank: str) -> int:
-    """How many of ``wanted`` rows the budget reaches for: all of them, or all but what a killed process lost.
+def affordable(teacher: BlackBox, wanted: int, stage: str, bank: str, held: int = 0) -> int:
+    """How many of ``wanted`` rows the budget reaches for: all of them, or all but those whose answers were lost.
+
+    An answer is lost with a killed process, a failed batch, or an attempt that had to be repeated; the ``held`` rows of
+    the bank and the answers in the journal are all that is left of what was spent on ``stage``.
 
     Answers that the journal holds cost nothing.
 
@@ -32,15 +35,16 @@ def affordable(teacher: BlackBox, wanted: int, stage: str, bank: str) -> int:
     short = wanted - kept - ledger.remaining
     if short <= 0:
         return wanted
-    if short > ledger.uncertain or short >= wanted:
+    lost = max(ledger.uncertain, ledger.by_stage.get(stage, 0) - held - kept)
+    if short > lost or short >= wanted:
         raise QueryBudgetExceeded(
             f"bank {bank!r} needs {wanted - kept:,} more answers for {stage!r}, and the query budget of "
             f"{ledger.budget:,} has {ledger.remaining:,} left ({ledger}); nothing was asked. Raise the budget, or make "
             "the bank smaller"
         )
     warnings.warn(
-        f"bank {bank!r} gets {short:,} rows fewer: that many answers were lost when the run was interrupted, and they "
-        "count against the query budget",
+        f"bank {bank!r} gets {short:,} rows fewer: that many answers were paid for and lost, and they count "
+        "against the query budget",
         stacklevel=3,
     )
     return wanted - short

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -10,9 +12,9 @@ import torch
 from torch import Tensor
 
 from mekd_plugin.blackbox.asking import affordable, ask_together
-from mekd_plugin.blackbox.columns import Columns, Fill
+from mekd_plugin.blackbox.columns import Columns, Fill, Origin
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.errors import CheckpointError, InputError, NeedsNotMet
+from mekd_plugin.errors import CheckpointError, InputError, NeedsNotMet, QueryBudgetExceeded
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows, Shard, ShuffledIndices, WeightedIndices, check_weights
 
@@ -31,9 +33,10 @@ class Bank:
     Args:
         name: of the bank, for messages and directories.
         memory_limit: bytes; a larger column lies in the bank's directory, if it has one, mapped into memory.
+        drawn_by: digest of the generator that draws the images; None for a method that has none.
     """
 
-    def __init__(self, name: str = "bank", *, memory_limit: int = 256 * 2**20) -> None:
+    def __init__(self, name: str = "bank", *, memory_limit: int = 256 * 2**20, drawn_by: str | None = None) -> None:
         self.name = name
         self._columns = Columns(memory_limit)
         self._count = 0
@@ -41,6 +44,7 @@ class Bank:
         self._seed = 0
         self._weights: Tensor | None = None
         self._indices: ShuffledIndices | None = None
+        self._drawn_by, self._trusted, self._loaded = drawn_by, False, False
 
     def __len__(self) -> int:
         """Rows to learn from: those held out are not among them."""
@@ -69,34 +73,45 @@ class Bank:
         """
         return self._slice(0, len(self))
 
-    def keep(self, directory: str | Path) -> None:
+    def keep(self, directory: str | Path, *, identity: str = "") -> None:
         """Keep the bank in ``directory``; the rows of a whole bank there are taken over.
 
-        In a run of several processes each names a directory of its own.
+        In a run of several processes each names a directory of its own. Every file there is read once, to compare its
+        checksum.
+
+        Args:
+            directory: of the bank, made if it does not exist.
+            identity: of the run that the bank belongs to; "" for none, which takes over any run's.
 
         Raises:
             InputError: rows were asked about already, or the directory cannot be written.
-            CheckpointError: the bank in it is damaged.
+            CheckpointError: the bank in it is damaged, of another run, or drawn by another generator.
         """
         if self._count:
             raise InputError(f"bank {self.name!r} holds {self._count} rows already: keep(directory) comes before fill")
-        self._columns.keep(directory)
-        self._count = self._columns.rows
+        self._open(Path(directory), identity)
 
     @classmethod
-    def load(cls, directory: str | Path) -> Self:
+    def load(cls, directory: str | Path, *, drawn_by: str | None = None, trust: bool = False) -> Self:
         """A bank that a run kept in ``directory``, to learn from; the directory is only read.
 
+        Args:
+            directory: banks/NAME of a run.
+            drawn_by: digest of the generator that must have drawn its images; None does not ask.
+            trust: take the bank though another teacher answered it, or another generator drew it. Damage is refused
+                all the same.
+
         Raises:
-            CheckpointError: there is no whole bank, or it is damaged.
+            CheckpointError: there is no whole bank, it is damaged, or another generator drew it.
         """
         folder = Path(directory)
         if not (folder / "bank.json").is_file():
             raise CheckpointError(
                 f"no bank in {folder}: expected the directory of one that was filled, banks/NAME of a run"
             )
-        bank = cls(folder.name)
-        bank.keep(folder)
+        bank = cls(folder.name, drawn_by=drawn_by)
+        bank._trusted, bank._loaded = trust, True
+        bank._open(folder, "")
         bank._columns.let_go()
         return bank
 
@@ -123,8 +138,10 @@ class Bank:
 
         Raises:
             QueryBudgetExceeded: the budget does not reach; then nothing was asked. Where it is short by no more than
-                was lost with a killed process, the bank gets as many rows as it reaches for, with a warning.
-            InputError: rows are held out already, or ``draw`` or ``label`` does not return what it was asked for.
+                was spent on answers that were lost, the bank gets as many rows as it reaches for, with a warning.
+            CheckpointError: a kept bank is gone, and the run went on after it.
+            InputError: another teacher answered the rows that there are, rows are held out already, or ``draw`` or
+                ``label`` does not return what it was asked for.
             NeedsNotMet: ``label`` in a run of several processes.
         """
         if size < 1:
@@ -134,23 +151,42 @@ class Bank:
         if label is not None and teacher.ledger.processes.world > 1:
             raise NeedsNotMet(f"bank {self.name!r} is asked in the method's own way, which takes a single process")
         self._indices = None
+        self._check_origin(teacher)
+        if self._loaded:
+            self._check_shape(draw(0, 1).images)
         if self._take_over(teacher, size):
             return
-        start = self._columns.rows
-        reach = size if label is not None else start + affordable(teacher, size - start, stage, self.name)
+        self._skip_forgotten(teacher, stage)
+        begin = self._columns.rows
+        reach = size if label is not None else begin + affordable(teacher, size - begin, stage, self.name, begin)
+        journal = teacher.journal
         try:
-            for begin in range(start, reach, _CHUNK):
+            while begin < reach:
                 end = min(begin + _CHUNK, reach)
                 rows = draw(begin, end)
                 if len(rows) != end - begin:
                     raise InputError(f"draw({begin}, {end}) returned {len(rows)} rows: expected {end - begin}")
-                response = ask_together(teacher, rows, stage, label)
+                position = 0 if journal is None else journal.position
+                try:
+                    response = ask_together(teacher, rows, stage, label)
+                except QueryBudgetExceeded:
+                    if label is not None:
+                        raise
+                    # Answers were lost since the reach was found; what the journal kept of this chunk is asked again.
+                    if journal is not None:
+                        journal.rewind(position)
+                    nearer = begin + affordable(teacher, reach - begin, stage, self.name, begin)
+                    if nearer >= reach:
+                        raise
+                    reach = nearer
+                    continue
                 columns = {**rows.extra, _IMAGES: rows.images, _RESPONSE: response.values}
                 self._columns.write(begin, reach, columns, (response.kind, response.num_classes))
+                begin = end
                 if progress is not None:
                     progress(end, reach)
-            journal = teacher.journal
             fill = Fill(reach) if journal is None else Fill(reach, journal.identity, journal.position)
+            self._columns.origin = self._origin_of(teacher)
             self._columns.finish(size, fill)
         except BaseException:
             self._columns.discard_unfinished()
@@ -265,16 +301,83 @@ class Bank:
         response = Response(self._columns[_RESPONSE][begin:end], kind, num_classes)
         return Rows(self._columns[_IMAGES][begin:end], response, extra)
 
+    def _open(self, directory: Path, identity: str) -> None:
+        self._columns.keep(directory, read_only=self._loaded)
+        origin = self._columns.origin
+        if self._columns.rows and identity and origin.run and origin.run != identity:
+            raise CheckpointError(
+                f"the bank in {directory} belongs to another run: {origin.run} there, {identity} expected; put back "
+                "this run's own, or move it away to ask again, which the query budget has to pay for"
+            )
+        if self._columns.rows and not self._trusted and self._drawn_by not in (None, origin.drawn_by):
+            raise CheckpointError(
+                f"the bank in {directory} was drawn by {_generator(origin.drawn_by)}, and this method draws by "
+                f"{_generator(self._drawn_by)}: give the generator.safetensors of the bank's own run" + self._way_out()
+            )
+        self._columns.origin = replace(origin, run=identity or origin.run)
+        self._count = self._columns.rows
+
+    def _origin_of(self, teacher: BlackBox) -> Origin:
+        drawn_by = self._drawn_by if self._drawn_by is not None else self._columns.origin.drawn_by
+        return Origin(self._columns.origin.run, teacher.identity, teacher.value_range, drawn_by)
+
+    def _check_origin(self, teacher: BlackBox) -> None:
+        """Refuse a teacher that did not give the answers that are here."""
+        if self._columns.answers is None or not self._columns.rows:
+            return
+        kind, classes = self._columns.answers
+        if kind != teacher.responses:
+            raise InputError(
+                f"bank {self.name!r} holds {kind!r} responses and the teacher answers {teacher.responses!r}: "
+                "fill another bank"
+            )
+        teacher.expect_classes(classes)
+        origin = self._columns.origin
+        if self._trusted:
+            return
+        if origin.value_range not in (None, teacher.value_range):
+            raise InputError(
+                f"bank {self.name!r} holds images in {origin.value_range}, and the teacher takes "
+                f"{teacher.value_range}: fill another bank" + self._way_out()
+            )
+        if origin.teacher and origin.teacher != teacher.identity:
+            raise InputError(
+                f"bank {self.name!r} was answered by the teacher {origin.teacher}, and this one is {teacher.identity}: "
+                "fill another bank" + self._way_out()
+            )
+
+    def _check_shape(self, drawn: Tensor) -> None:
+        here = tuple(self._columns[_IMAGES].shape[1:])
+        if here != tuple(drawn.shape[1:]):
+            raise InputError(
+                f"bank {self.name!r} holds images of {here}, and this run's are {tuple(drawn.shape[1:])}: "
+                "fill another bank"
+            )
+
+    def _way_out(self) -> str:
+        return ", or say trust_bank=True (trust=True of Bank.load) if it is meant" if self._loaded else ""
+
+    def _skip_forgotten(self, teacher: BlackBox, stage: str) -> None:
+        """Go behind questions of which the journal keeps no answer, where a kept bank of them is gone."""
+        journal, ledger = teacher.journal, teacher.ledger
+        if journal is None or not journal.first:
+            return
+        kept = self._columns.rows + journal.images_ahead
+        if journal.position < journal.first < journal.end:
+            raise CheckpointError(
+                f"bank {self.name!r} is gone, and the run asked further questions after it: put back a copy of the "
+                "bank, or start a new run in another directory"
+            )
+        if journal.position < journal.first or ledger.by_stage.get(stage, 0) - ledger.uncertain > kept:
+            warnings.warn(
+                f"bank {self.name!r} is gone, and so are the answers that were kept for it: they are asked again, and "
+                "counted again",
+                stacklevel=3,
+            )
+        journal.rewind(max(journal.position, journal.first))
+
     def _take_over(self, teacher: BlackBox, size: int) -> bool:
         """Show ``size`` rows, if finished fills hold them; a replay then goes on behind the questions they took."""
-        answers = self._columns.answers
-        if answers is not None:
-            if answers[0] != teacher.responses:
-                raise InputError(
-                    f"bank {self.name!r} holds {answers[0]!r} responses and the teacher answers {teacher.responses!r}: "
-                    "fill another bank"
-                )
-            teacher.expect_classes(answers[1])
         fill = self._columns.fills.get(size)
         if fill is not None and teacher.journal is not None and fill.journal == teacher.journal.identity:
             teacher.journal.rewind(fill.position)
@@ -282,6 +385,10 @@ class Bank:
             return True
         self._count = min(size, self._columns.rows)
         return self._count == size
+
+
+def _generator(digest: str | None) -> str:
+    return "no generator that it names" if digest is None else f"generator {digest}"
 
 
 class FreshQueries:

@@ -1,12 +1,14 @@
 """The columns of a bank: tensors with one entry a row, in memory, or in a directory, mapped where they are large.
 
-In a directory each column is one ``.npy`` file, and ``bank.json`` names the files that belong together. It is written
-last and renamed into place, so a fill that was killed leaves the bank as it was before.
+In a directory each column is one ``.npy`` file, and ``bank.json`` names the files that belong together, with their
+checksums and what the bank is about. It is written last and renamed into place, so a fill that was killed leaves the
+bank as it was before. NumPy has no bfloat16: such a column is stored as the int16 numbers of the same bits.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -17,13 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mekd_plugin.errors import CheckpointError, InputError
+from mekd_plugin.errors import DamagedFile, InputError
 from mekd_plugin.files import cannot_write, writable_directory, write_atomically
 from mekd_plugin.responses import Kind
+from mekd_plugin.sealing import CHECKSUM, check_seal, file_checksum, seal
 
-__all__ = ["Columns", "Fill"]
+__all__ = ["Columns", "Fill", "Origin"]
 
-_SCHEMA = 1
+_SCHEMA = 2
+_SLACK = 0.01  # what rounding may add to a probability
 _COPIED = 4096  # rows copied at a time when a bank grows
 
 
@@ -37,11 +41,29 @@ class Fill:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Whose answers a bank holds, and to which images.
+
+    Attributes:
+        run: identity of the run that kept it; "" for none.
+        teacher: its identity; "" before the first fill.
+        value_range: smallest and largest pixel value of the images; None before the first fill.
+        drawn_by: digest of the generator that drew the images; None where a method names none.
+    """
+
+    run: str = ""
+    teacher: str = ""
+    value_range: tuple[float, float] | None = None
+    drawn_by: str | None = None
+
+
+@dataclass(frozen=True)
 class _Column:
     tensor: Tensor
     drawn: bool  # came with the rows; else computed from them later
     file: str | None = None
     mapped: np.ndarray | None = None
+    checksum: str = ""  # of the file
 
 
 class Columns:
@@ -54,6 +76,7 @@ class Columns:
         rows: of the fills that were finished.
         fills: how each was finished, by the rows it was asked for.
         answers: kind and number of classes of the teacher's answers in them; None before the first.
+        origin: where they come from.
     """
 
     def __init__(self, memory_limit: int) -> None:
@@ -66,6 +89,7 @@ class Columns:
         self.rows = 0
         self.fills: dict[int, Fill] = {}
         self.answers: tuple[Kind, int] | None = None
+        self.origin = Origin()
 
     def __getitem__(self, name: str) -> Tensor:
         return self._columns[name].tensor
@@ -87,35 +111,47 @@ class Columns:
         """The same columns with another one in the place of ``name``, in memory."""
         other = Columns(self._memory_limit)
         other._columns = {**self._columns, name: _Column(tensor, drawn=True)}
-        other.rows, other.answers = self.rows, answers
+        other.rows, other.answers, other.origin = self.rows, answers, self.origin
         return other
 
-    def keep(self, directory: str | Path) -> None:
+    def keep(self, directory: str | Path, *, read_only: bool = False) -> None:
         """Keep the columns in ``directory``, and take over what finished fills left there.
 
         Raises:
             InputError: it cannot be written.
-            CheckpointError: what is there is damaged.
+            DamagedFile: what is there is no longer what was written, or cannot be a bank.
         """
-        self._directory = writable_directory(Path(directory))
+        self._directory = Path(directory) if read_only else writable_directory(Path(directory))
         marker = self._directory / "bank.json"
         if not marker.exists():
             return
         try:
-            found = json.loads(marker.read_text())
+            content = marker.read_bytes()
+            found = json.loads(content)
+            check_seal(content, found[CHECKSUM])
             if found["mekd bank"] != _SCHEMA:
                 raise ValueError(f"schema {found['mekd bank']}, expected {_SCHEMA}")
-            self._columns = {name: self._load(**entry) for name, entry in found["columns"].items()}
-            self.rows, self._number = int(found["rows"]), int(found["number"])
-            self.answers = (found["kind"], int(found["num_classes"]))
-            self.fills = {int(size): Fill(**fill) for size, fill in found["fills"].items()}
-            short = [name for name, column in self._columns.items() if column.drawn and len(column.tensor) != self.rows]
+            columns = {name: self._load(**entry) for name, entry in found["columns"].items()}
+            rows, number, answers = int(found["rows"]), int(found["number"]), (found["kind"], int(found["num_classes"]))
+            fills = {int(size): Fill(**fill) for size, fill in found["fills"].items()}
+            origin = Origin(**found["origin"])
+            if origin.value_range is not None:
+                origin = replace(origin, value_range=(origin.value_range[0], origin.value_range[1]))
+            short = [name for name, column in columns.items() if column.drawn and len(column.tensor) != rows]
             if short:
-                raise ValueError(f"columns {short} have not {self.rows} rows")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"the bank in {self._directory} is damaged ({error}): move the directory away to ask again"
+                raise ValueError(f"columns {short} have not {rows} rows")
+            for name, column in columns.items():
+                if column.drawn:
+                    _check_content(name, column.tensor, answers)
+            if not {"images", "response"} <= columns.keys():
+                raise ValueError(f"columns {sorted(columns)}, expected images and response among them")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError) as error:
+            raise DamagedFile(
+                f"the bank in {self._directory} is damaged ({error}): put back a copy of the directory, or move it "
+                "away to ask again, which the query budget has to pay for"
             ) from error
+        self._columns, self.rows, self._number = columns, rows, number
+        self.answers, self.fills, self.origin = answers, fills, origin
 
     def write(self, begin: int, size: int, columns: Mapping[str, Tensor], answers: tuple[Kind, int]) -> None:
         """Write rows from ``begin`` on, in a fill that will end with ``size`` rows.
@@ -150,7 +186,7 @@ class Columns:
             InputError: the directory cannot hold it.
         """
         for name, column in self._unfinished.items():
-            self._unfinished[name] = self._stored(name, column)
+            self._unfinished[name] = self._stored(name, self._cut(name, column, fill.rows))
         replaced = self._columns
         self._columns, self._unfinished = {name: self._placed(c) for name, c in self._unfinished.items()}, {}
         self.rows = fill.rows
@@ -193,8 +229,9 @@ class Columns:
         if self._directory is None or size <= self._memory_limit:
             return _Column(torch.empty(shape, dtype=like.dtype), drawn)
         path = self._path(name)
+        dtype = _storable(name, like[:0]).numpy().dtype
         try:
-            mapped = np.lib.format.open_memmap(path, mode="w+", dtype=_numpy_dtype(name, like), shape=shape)
+            mapped = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
             if hasattr(os, "posix_fallocate"):
                 # A full disk is an error here; found out by a write to the map, it would kill the process.
                 with path.open("r+b") as file:
@@ -202,7 +239,16 @@ class Columns:
         except OSError as error:
             path.unlink(missing_ok=True)
             raise cannot_write(path, error) from error
-        return _Column(torch.from_numpy(mapped), drawn, path.name, mapped)
+        return _Column(torch.from_numpy(mapped).view(like.dtype), drawn, path.name, mapped)
+
+    def _cut(self, name: str, column: _Column, rows: int) -> _Column:
+        """``column`` without the room for rows that were not answered."""
+        if len(column.tensor) == rows:
+            return column
+        kept = _Column(column.tensor[:rows].clone(), column.drawn)
+        if column.file is not None:
+            self._path(name).unlink()  # before a shorter one is written in its place
+        return kept
 
     def _stored(self, name: str, column: _Column) -> _Column:
         """``column``, on the disk if there is a directory."""
@@ -210,26 +256,28 @@ class Columns:
             return column
         if isinstance(column.mapped, np.memmap):
             column.mapped.flush()
-            return column
+            return replace(column, checksum=file_checksum(self._path(name)))
         path = self._path(name)
-        _numpy_dtype(name, column.tensor)
+        content = _storable(name, column.tensor).numpy()
         try:
             with path.open("wb") as file:
-                np.save(file, column.tensor.numpy(), allow_pickle=False)
+                np.save(file, content, allow_pickle=False)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             path.unlink(missing_ok=True)
             raise cannot_write(path, error) from error
-        return replace(column, file=path.name)
+        return replace(column, file=path.name, checksum=file_checksum(path))
 
-    def _load(self, file: str, drawn: bool) -> _Column:
-        path = self._directory / file if self._directory is not None else Path(file)
+    def _load(self, file: str, drawn: bool, dtype: str, checksum: str) -> _Column:
+        path = (self._directory or Path()) / file
+        if file_checksum(path) != checksum:
+            raise ValueError(f"the checksum of {file} differs")
         # Copy-on-write: PyTorch wants writable memory, the file must not change.
         mapped = np.load(path, mmap_mode="c", allow_pickle=False)
-        if mapped.nbytes > self._memory_limit:
-            return _Column(torch.from_numpy(mapped), drawn, file, mapped)
-        return _Column(torch.from_numpy(np.array(mapped)), drawn, file)
+        kept = mapped if mapped.nbytes > self._memory_limit else None
+        tensor = torch.from_numpy(np.array(mapped) if kept is None else mapped).view(getattr(torch, dtype))
+        return _Column(tensor, drawn, file, kept, checksum)
 
     def _mark(self, replaced: Iterable[_Column]) -> None:
         """Write which files are the bank, then delete those that no longer are."""
@@ -243,10 +291,19 @@ class Columns:
             "number": self._number,
             "kind": kind,
             "num_classes": num_classes,
-            "columns": {name: {"file": column.file, "drawn": column.drawn} for name, column in self._columns.items()},
+            "origin": asdict(self.origin),
+            "columns": {
+                name: {
+                    "file": column.file,
+                    "drawn": column.drawn,
+                    "dtype": str(column.tensor.dtype).removeprefix("torch."),
+                    "checksum": column.checksum,
+                }
+                for name, column in self._columns.items()
+            },
             "fills": {str(size): asdict(fill) for size, fill in self.fills.items()},
         }
-        write_atomically(self._directory / "bank.json", json.dumps(marker, indent=1).encode())
+        write_atomically(self._directory / "bank.json", seal(marker))
         for column in replaced:
             if column.file is not None:
                 (self._directory / column.file).unlink(missing_ok=True)
@@ -256,8 +313,41 @@ class Columns:
         return (self._directory or Path()) / f"{name}-{self._number}.npy"
 
 
-def _numpy_dtype(name: str, like: Tensor) -> np.dtype[Any]:
+def _storable(name: str, tensor: Tensor) -> Tensor:
+    """``tensor`` in a type that NumPy has, bit for bit."""
+    tensor = tensor.detach().cpu()
+    stored = tensor.contiguous().view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
     try:
-        return torch.empty(0, dtype=like.dtype).numpy().dtype
+        stored[:0].numpy()
     except TypeError as error:
-        raise InputError(f"column {name!r} is {like.dtype}, which no .npy file holds: use float32") from error
+        raise InputError(f"column {name!r} is {tensor.dtype}, which no .npy file holds: use float32") from error
+    return stored
+
+
+def _check_content(name: str, column: Tensor, answers: tuple[str, int]) -> None:
+    """Refuse what cannot be images, or answers of that kind about so many classes."""
+    kind, classes = answers
+    limits: tuple[float, float] = (-math.inf, math.inf)
+    if name == "images":
+        if column.dim() != 4 or not column.is_floating_point():
+            raise ValueError(f"images of {column.dtype}, shape {tuple(column.shape)}")
+    if name == "response":
+        shape, floating = ((len(column),), False) if kind == "hard" else ((len(column), classes), True)
+        if column.shape != shape or column.is_floating_point() != floating:
+            raise ValueError(
+                f"{kind} responses of {column.dtype}, shape {tuple(column.shape)}, expected "
+                f"{'whole numbers' if kind == 'hard' else 'scores'} of shape {tuple(shape)} about {classes} classes"
+            )
+        if kind == "hard":
+            limits = (0, classes - 1)
+        elif kind == "probabilities":
+            limits = (-_SLACK, 1 + _SLACK)
+    for begin in range(0, len(column), _COPIED):
+        part = column[begin : begin + _COPIED]
+        if part.numel() == 0:
+            continue
+        if part.is_floating_point() and not bool(torch.isfinite(part).all()):
+            raise ValueError(f"column {name!r} holds values that are not finite")
+        low, high = float(part.min()), float(part.max())
+        if low < limits[0] or high > limits[1]:
+            raise ValueError(f"column {name!r} holds values from {low:g} to {high:g}, expected {limits}")

@@ -97,6 +97,11 @@ class Journal:
         return self._position
 
     @property
+    def first(self) -> int:
+        """Number of the first question that the journal may hold an answer to: those before it were forgotten."""
+        return self._first
+
+    @property
     def end(self) -> int:
         """Number of the first question that the journal holds no answer to."""
         return self._first + len(self._entries)

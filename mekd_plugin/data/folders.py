@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from mekd_plugin.errors import DataMissing, InputError
@@ -22,6 +22,8 @@ _TINY_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 _TINY_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _GREYSCALE_MODES = {"1", "L"}
+_ORIENTATION = ExifTags.Base.Orientation
+_LYING = {5, 6, 7, 8}  # the orientations that exchange width and height
 
 
 def to_value_range(pixels: Tensor) -> Tensor:
@@ -111,7 +113,9 @@ def _image_files(folder: Path) -> list[Path]:
 def _open(file: Path) -> Image.Image:
     try:
         image = Image.open(file)
-    except OSError as error:
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{file} is far too large to be decoded safely ({error}): scale it down first") from error
+    except (OSError, ValueError, SyntaxError) as error:
         raise DataMissing(f"{file} cannot be read as an image ({error}): replace it or take it out") from error
     if image.mode.startswith(("I", "F")):
         # Pillow would cut such values off at 255 without a word.
@@ -126,7 +130,8 @@ def _mode(file: Path) -> str:
 
 def _size(file: Path) -> tuple[int, int]:
     with _open(file) as image:
-        return image.size
+        width, height = image.size
+        return (height, width) if image.getexif().get(_ORIENTATION) in _LYING else (width, height)
 
 
 def _read(files: Sequence[Path], mode: str, size: tuple[int, int], *, scale: bool) -> Tensor:
@@ -136,8 +141,9 @@ def _read(files: Sequence[Path], mode: str, size: tuple[int, int], *, scale: boo
     for row, file in enumerate(files):
         with _open(file) as opened:
             try:
-                image = opened.convert(mode)
-            except OSError as error:
+                # Cameras store a picture as the sensor saw it, and beside it how it was held.
+                image = ImageOps.exif_transpose(opened).convert(mode)
+            except (OSError, ValueError, SyntaxError) as error:
                 raise DataMissing(f"{file} is truncated or damaged ({error}): replace it or take it out") from error
         if image.size != size:
             if not scale:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mekd_plugin.errors import CheckpointError, InputError
+from mekd_plugin.networks.weights import read_safetensors
 
 __all__ = [
     "Discriminator",
@@ -189,13 +189,12 @@ def load_generator(path: str | Path) -> Generator:
         CheckpointError: the file is missing or damaged, or does not say the generator's sizes.
     """
     try:
-        with safe_open(path, framework="pt") as stream:
-            config = json.loads((stream.metadata() or {})["config"])
-            weights = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a mapping)
+        weights, metadata = read_safetensors(Path(path))
+        config = json.loads(metadata["config"])
         config["image_shape"] = tuple(config["image_shape"])
         generator = Generator(**config)
         generator.load_state_dict(weights)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{path} does not hold a generator of ours ({error}); expected generator.safetensors of a run"
         ) from error

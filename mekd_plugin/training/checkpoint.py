@@ -7,53 +7,71 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mekd_plugin.errors import CheckpointError
+from mekd_plugin.errors import CheckpointError, DamagedFile
 from mekd_plugin.files import write_atomically
+from mekd_plugin.sealing import CHECKSUM, check_seal, metadata_of, seal_tensors
 
 __all__ = ["load_state", "load_weights_into", "restore_optimizer", "save_state", "save_weights"]
 
-_SKELETON = "state"
+_SKELETON, _IDENTITY = "state", "identity"
 
 
-def save_state(path: Path, state: Any) -> None:
-    """Write nested dicts, lists and tuples of tensors and JSON scalars to ``path``, atomically."""
+def save_state(path: Path, state: Any, *, identity: str = "") -> None:
+    """Write nested dicts, lists and tuples of tensors and JSON scalars to ``path``, atomically, with a checksum.
+
+    ``identity`` names the run that the file belongs to.
+    """
     tensors: dict[str, Tensor] = {}
     skeleton = _pack(state, tensors)
-    write_atomically(path, save(tensors, metadata={_SKELETON: json.dumps(skeleton)}))
+    write_atomically(path, seal_tensors(save(tensors), {_SKELETON: json.dumps(skeleton), _IDENTITY: identity}))
 
 
-def load_state(path: Path) -> Any:
+def load_state(path: Path, *, identity: str | None = None) -> Any:
     """What :func:`save_state` wrote, its tensors on the CPU.
 
+    Args:
+        path: of the file.
+        identity: of the run whose file is expected; None takes any run's.
+
     Raises:
-        CheckpointError: the file is missing, truncated, a pickle, or no state of ours.
+        DamagedFile: the file is empty, cut off, changed since it was written, a pickle, or no state of ours.
+        CheckpointError: it is missing, or another run's.
     """
     try:
-        with safe_open(path, framework="pt") as stream:
-            metadata = stream.metadata() or {}
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (no mapping)
-        return _unpack(json.loads(metadata[_SKELETON]), tensors)
+        content = path.read_bytes()
+        metadata = metadata_of(content)
+        check_seal(content, metadata.get(CHECKSUM))
+        state = _unpack(json.loads(metadata[_SKELETON]), load(content))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist; start the run without resuming") from error
-    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is not a checkpoint of this package, or was cut off ({error}); "
-            "delete it to start that stage again (answers that were kept are not asked again)"
+    except (SafetensorError, KeyError, ValueError, RecursionError, OSError) as error:
+        raise DamagedFile(
+            f"{path} is not a checkpoint of this package, or was cut off or changed ({error}); put back a copy, or "
+            "delete it and resume to start that stage again (answers in a bank are not asked again; a stage that asks "
+            "at every step has to start in a new directory)"
         ) from error
+    if identity is not None and metadata[_IDENTITY] != identity:
+        raise CheckpointError(
+            f"{path} belongs to another run: {metadata[_IDENTITY] or 'one without a name'} there, {identity} expected; "
+            "put back this run's own file, or delete it and resume to start that stage again"
+        )
+    return state
 
 
-def save_weights(module: nn.Module, path: Path, *, config: dict[str, Any] | None = None) -> None:
-    """Write a module's weights as plain safetensors, readable by any other tool; ``config`` goes into its metadata."""
+def save_weights(module: nn.Module, path: Path, *, config: dict[str, Any] | None = None, identity: str = "") -> None:
+    """Write a module's weights as plain safetensors, readable by any other tool; equal weights are equal files.
+
+    ``config``, the ``identity`` of the run and a checksum go into the metadata.
+    """
     # Cloned, since the format refuses tensors that share memory, as tied weights do.
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
-    # One entry only: the file format does not keep the order of several, and equal weights should be equal files.
-    metadata = {"format": "pt"} if config is None else {"config": json.dumps(config)}
-    write_atomically(path, save(tensors, metadata=metadata))
+    metadata = {"format": "pt"} | ({} if config is None else {"config": json.dumps(config)})
+    write_atomically(path, seal_tensors(save(tensors), metadata | ({_IDENTITY: identity} if identity else {})))
 
 
 def load_weights_into(module: nn.Module, state: dict[str, Tensor], *, origin: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ class Metrics:
     """An append-only list of records such as ``{"stage": "alignment", "step": 50, "loss": 0.3}``.
 
     Args:
-        path: JSON-lines file; records that it holds already are read, a torn last line is cut. None keeps none.
+        path: JSON-lines file; records that it holds already are read up to the first that is none. None keeps none.
         tensorboard: directory of event files; None writes none.
 
     Raises:
@@ -28,11 +29,18 @@ class Metrics:
         self._path = path
         self._board = None
         if path is not None and path.exists():
-            for line in path.read_bytes().splitlines():
-                try:
-                    self.history.append(json.loads(line))
-                except json.JSONDecodeError:
+            lines = path.read_bytes().splitlines()
+            for line in lines:
+                record = _record(line)
+                if record is None:
                     break
+                self.history.append(record)
+            if len(lines) - len(self.history) > 1:  # a killed process tears no more than the last line
+                warnings.warn(
+                    f"{path} is damaged from line {len(self.history) + 1} on: those scalars are lost; the weights are "
+                    "not concerned",
+                    stacklevel=2,
+                )
             self.rewind(len(self.history))
         if tensorboard is not None:
             try:
@@ -70,3 +78,11 @@ class Metrics:
         """Flush what TensorBoard has not written yet."""
         if self._board is not None:
             self._board.close()
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and {"stage", "step"} <= record.keys() else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -44,3 +45,13 @@ def test_a_resumed_run_goes_on_with_what_was_seen(tmp_path) -> None:
 def test_nothing_sent_writes_nothing(tmp_path) -> None:
     SentImages(tmp_path / "sent.npz", 3).write()
     assert not (tmp_path / "sent.npz").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04torn"])
+def test_a_damaged_file_is_begun_again(tmp_path, content) -> None:
+    path = tmp_path / "sent.npz"
+    path.write_bytes(content)
+    watcher = SentImages(path, 3)
+    watcher.see(torch.zeros(1, 1, 4, 4), torch.tensor([1]))
+    watcher.write()
+    assert np.load(path)["labels"].tolist() == [1]

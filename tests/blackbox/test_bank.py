@@ -400,8 +400,8 @@ def test_a_column_that_fails_leaves_nothing_behind(probe, draw, tmp_path):
     with pytest.raises(InputError, match="got 1 entries"):
         bank.add_column("target", lambda rows: torch.zeros(len(rows) if len(rows) == 256 else 1))
     assert sorted(tmp_path.iterdir()) == files
-    with pytest.raises(InputError, match="'target' is torch.bfloat16, which no .npy file holds"):
-        bank.add_column("target", torch.zeros(SIZE, dtype=torch.bfloat16))
+    with pytest.raises(InputError, match="'target' is torch.float8_e4m3fn, which no .npy file holds"):
+        bank.add_column("target", torch.zeros(SIZE, dtype=torch.float8_e4m3fn))
     assert sorted(tmp_path.iterdir()) == files
 
 
@@ -472,7 +472,7 @@ def test_a_damaged_bank_is_an_error(probe, draw, tmp_path, damage):
     bank.keep(tmp_path)
     filled(bank, probe, draw, size=50)
     damage(tmp_path)
-    with pytest.raises(CheckpointError, match="is damaged .*: move the directory away to ask again"):
+    with pytest.raises(CheckpointError, match="is damaged .*: put back a copy of the directory, or move it away"):
         Bank().keep(tmp_path)
 
 

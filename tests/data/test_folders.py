@@ -161,3 +161,23 @@ def test_a_failed_download_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(torchvision.datasets.utils, "download_and_extract_archive", fail)
     with pytest.raises(DataMissing, match="tiny_imagenet could not be fetched from .*no network"):
         load("tiny_imagenet", tmp_path, download=True)
+
+
+def test_a_photograph_stands_as_it_was_held(tmp_path):
+    name = write_folder(tmp_path, [0, 255], size=(8, 12))
+    sensor = Image.new("L", (12, 8), 0)
+    sensor.paste(255, (0, 0, 12, 4))  # the upper half as the sensor saw it
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees, clockwise: that half is then at the right
+    sensor.save(tmp_path / "train" / "class0" / "0.png", exif=exif)
+    first = load(name).train_images[0, 0]
+    assert first.shape == (12, 8)
+    assert (first[:, :4] == -1).all() and (first[:, 4:] == 1).all()
+
+
+def test_a_decompression_bomb_is_named(tmp_path, monkeypatch):
+    name = write_folder(tmp_path, [0, 255])
+    write_image(tmp_path / "test" / "class1" / "bomb.png", 255, size=(64, 64))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(InputError, match=r"bomb.png is far too large to be decoded safely"):
+        load(name, image_size=8)

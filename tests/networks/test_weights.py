@@ -41,7 +41,7 @@ def test_weights_come_back_bit_by_bit(network, tmp_path, suffix):
     assert read_weights(str(path)).keys() == network.state_dict().keys()
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model"])
+@pytest.mark.parametrize("key", ["state_dict", "model", "net"])
 def test_weights_inside_a_training_checkpoint_are_found(network, tmp_path, key):
     path = write({key: network.state_dict(), "epoch": 3}, tmp_path / "checkpoint.pt")
     assert read_weights(path).keys() == network.state_dict().keys()
@@ -102,8 +102,34 @@ def test_other_names_and_shapes_are_listed(network, tmp_path):
 
 
 def test_a_missing_file_and_another_suffix_are_named(tmp_path):
-    with pytest.raises(CheckpointError, match="no weights at .*nothing.pt: expected a .safetensors, .pt or .pth file"):
+    with pytest.raises(
+        CheckpointError, match="no weights at .*nothing.pt: expected a .safetensors, .pt, .pth or .ckpt file"
+    ):
         read_weights(tmp_path / "nothing.pt")
     (tmp_path / "weights.bin").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match="expected a .safetensors, .pt or .pth file, not '.bin'"):
+    with pytest.raises(CheckpointError, match="expected a .safetensors, .pt, .pth or .ckpt file, not '.bin'"):
         read_weights(tmp_path / "weights.bin")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "module._orig_mod."])
+def test_a_wrappers_prefix_is_left_out_with_a_warning(network, tmp_path, prefix):
+    state = {prefix + name: value for name, value in network.state_dict().items()}
+    path = write({"net": state}, tmp_path / "weights.ckpt")
+    other = build("lenet5_half", 4, (1, 16, 16), seed=1)
+    with pytest.warns(UserWarning, match=f"every name begins with '{prefix}', which was left out"):
+        load_weights(other, path)
+    assert all(torch.equal(other.state_dict()[name], value) for name, value in network.state_dict().items())
+
+
+def test_several_sets_of_weights_have_to_be_named(network, tmp_path):
+    averaged = {name: value + 1 for name, value in network.state_dict().items()}
+    path = write({"state_dict": network.state_dict(), "state_dict_ema": averaged}, tmp_path / "weights.pt")
+    with pytest.raises(
+        CheckpointError, match="several sets of weights, state_dict, state_dict_ema: say which, as .*:s"
+    ):
+        read_weights(path)
+    for chosen, expected in (("state_dict", network.state_dict()), ("state_dict_ema", averaged)):
+        read = read_weights(f"{path}:{chosen}")
+        assert all(torch.equal(read[name], value) for name, value in expected.items())
+    with pytest.raises(CheckpointError, match="has no key 'ema': there are state_dict, state_dict_ema"):
+        read_weights(f"{path}:ema")

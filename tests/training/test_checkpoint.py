@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mekd_plugin.errors import CheckpointError, InputError
+from mekd_plugin.errors import CheckpointError, DamagedFile, InputError
 from mekd_plugin.files import writable_directory, write_atomically
 from mekd_plugin.training.checkpoint import load_state, load_weights_into, restore_optimizer, save_state, save_weights
 
@@ -85,3 +85,46 @@ def test_a_full_disk_leaves_no_partial_file(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="No space left on device"):
         write_atomically(tmp_path / "old", b"new")
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("old", b"old")]
+
+
+def test_every_byte_of_a_checkpoint_counts(tmp_path):
+    path = tmp_path / "state.safetensors"
+    save_state(path, {"weights": torch.randn(5), "step": 3}, identity="a run")
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        for bit in (1, 16, 128):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :])
+            with pytest.raises(DamagedFile, match=r"state\.safetensors is not a checkpoint .* delete it and resume"):
+                load_state(path)
+    for content in (b"", whole[:4], whole[: len(whole) // 2], whole + b"x"):
+        path.write_bytes(content)
+        with pytest.raises(DamagedFile):
+            load_state(path)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    path = tmp_path / "state.safetensors"
+    save_state(path, {"step": 3}, identity="one run")
+    assert load_state(path) == load_state(path, identity="one run") == {"step": 3}
+    with pytest.raises(CheckpointError, match="belongs to another run: one run there, another expected") as caught:
+        load_state(path, identity="another")
+    assert not isinstance(caught.value, DamagedFile)
+
+
+def test_equal_weights_are_equal_files(tmp_path):
+    module = nn.Linear(3, 2)
+    for name in ("one", "other"):
+        save_weights(module, tmp_path / name, config={"width": 2}, identity="a run")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+
+
+def test_a_changed_weights_file_is_found(tmp_path):
+    from mekd_plugin.networks import read_weights
+
+    path = tmp_path / "weights.safetensors"
+    save_weights(nn.Linear(3, 2), path)
+    assert read_weights(path).keys() == {"weight", "bias"}
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(DamagedFile, match="is truncated or damaged"):
+        read_weights(path)

@@ -1,3 +1,5 @@
+import pytest
+
 from mekd_plugin.training.metrics import Metrics
 
 
@@ -33,3 +35,14 @@ def test_tensorboard_files_are_written(tmp_path):
     metrics.write({"stage": "a", "step": 1, "loss": 0.5})
     metrics.close()
     assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize("garbage", [b"\xff\x00\n\x80\n", b"5\n[]\n", b'{"stage": 1}\n{}\n', b"[" * 100_000 + b"\n\n"])
+def test_garbage_is_cut_with_a_warning(tmp_path, garbage):
+    path = tmp_path / "metrics.jsonl"
+    Metrics(path).write({"stage": "a", "step": 1})
+    kept = path.read_bytes()
+    path.write_bytes(kept + garbage + b'{"stage": "a", "step": 2}\n')
+    with pytest.warns(UserWarning, match=r"metrics.jsonl is damaged from line 2 on"):
+        assert Metrics(path).history == [{"stage": "a", "step": 1}]
+    assert path.read_bytes() == kept
