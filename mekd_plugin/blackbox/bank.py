@@ -73,6 +73,10 @@ class Bank:
         """
         return self._slice(0, len(self))
 
+    def drawn_with(self, generator: str | None) -> None:
+        """Note the digest of the generator that draws the images from here on; None for none."""
+        self._drawn_by = generator
+
     def keep(self, directory: str | Path, *, identity: str = "") -> None:
         """Keep the bank in ``directory``; the rows of a whole bank there are taken over.
 

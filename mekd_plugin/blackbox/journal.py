@@ -107,11 +107,6 @@ class Journal:
         return self._first + len(self._entries)
 
     @property
-    def first(self) -> int:
-        """Number of the first question that the journal still holds; 0 before any checkpoint."""
-        return self._first
-
-    @property
     def images_ahead(self) -> int:
         """Images whose answers are kept from the present position on."""
         return sum(entry.images for entry in self._entries[max(0, self._position - self._first) :])

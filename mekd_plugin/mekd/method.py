@@ -61,6 +61,7 @@ class MEKD(Distiller):
         generator: a trained one to use instead of stage 1, or the file of one (``generator.safetensors`` of a run).
         bank: directory of one that was filled with this ``generator`` and teacher (``banks/bank`` of a run): its rows
             cost no further query.
+        trust_bank: take a bank though it says that another teacher answered it, or another generator drew it.
         image_weight: w_f, of the image-space term.
         divergence_weight: w_kl, of the divergence.
         temperature: t, of the divergence from soft responses.
@@ -116,6 +117,7 @@ class MEKD(Distiller):
         emulation_preset: str = "quick",
         generator: Generator | str | None = None,
         bank: str | None = None,
+        trust_bank: bool = False,
         image_weight: float = 0.3,
         divergence_weight: float = 1.0,
         temperature: float = 4.0,
@@ -135,7 +137,8 @@ class MEKD(Distiller):
             raise InputError(
                 f"bank={bank!r} was drawn by a generator: give that one too, generator.safetensors of its run"
             )
-        self.mode, self.queries, self.bank = mode, as_queries(queries), bank
+        self.mode, self.queries = mode, as_queries(queries)
+        self.bank, self.trust_bank = bank, trust_bank
         self.image_weight = as_number("image_weight", image_weight, at_least=0)
         self.divergence_weight = as_number("divergence_weight", divergence_weight, at_least=0)
         self.temperature = as_number("temperature", temperature, above=0)
@@ -170,21 +173,22 @@ class MEKD(Distiller):
 
     def stages(self, teacher: BlackBox, images: Tensor, student: nn.Module) -> Iterator[Stage]:
         self._range = teacher.value_range
-        bank, size = Bank("bank") if self.bank is None else Bank.load(self.bank), 0
+        if self.generator is not None:
+            self.freeze(self.generator)
+        bank, size = self._bank(), 0
         if self.mode == "bank":
             wanted = len(bank) if self.queries is None and len(bank) else self.queries
             size = number_of_queries(teacher, "bank", wanted, otherwise=_DEFAULT_BANK)
         if self.generator is None:
             yield from self.emulation.stages(teacher, images, bank, size)
             self._freeze()
-        else:
-            self.freeze(self.generator)
         if self.mode == "fresh":
             fresh = FirstRows(FreshQueries(teacher, self._draw_fresh, stage="alignment"))
             yield self.align("alignment", fresh, student)
             if fresh.kept:
                 self.health = generator_health(fresh.rows(), images)
             return
+        bank.drawn_with(self.emulation.digest())
         yield Asking("bank", bank, self._draw, size)
         self.health = generator_health(bank.rows(), images)
         if self._scale is None:
@@ -202,6 +206,11 @@ class MEKD(Distiller):
         """
         self.emulation.adopt(generator)
         self._freeze()
+
+    def _bank(self) -> Bank:
+        if self.bank is None:
+            return Bank("bank")
+        return Bank.load(self.bank, drawn_by=self.emulation.digest(), trust=self.trust_bank)
 
     def _freeze(self) -> None:
         self._frozen = self.emulation.frozen()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import sys
@@ -91,6 +92,11 @@ class Run:
     lock: DirectoryLock | None = None
     seconds: dict[str, float] = field(default_factory=lambda: {"prepare": 0.0, "distill": 0.0})
 
+    @property
+    def identity(self) -> str:
+        """Names the run in each of its files: a hash of its signature."""
+        return hashlib.sha256(self.signature.encode()).hexdigest()[:16]
+
     def open(
         self,
         *,
@@ -133,10 +139,13 @@ class Run:
             Metrics(metrics_path, tensorboard=board),
             checkpoint=None if directory is None else directory / "checkpoint.safetensors",
             checkpoint_steps=checkpoint_steps,
+            identity=self.identity,
             log_steps=log_steps,
             progress=progress and self.processes.main,
         )
-        self.store = StageStore(self.loop, self.student, self.teacher, self.images, directory, self.cache)
+        self.store = StageStore(
+            self.loop, self.student, self.teacher, self.images, directory, self.cache, self.identity
+        )
 
     def begin_student(self) -> None:
         """Keep the student as it was handed in, or put a resumed run's back to how it was."""
@@ -144,9 +153,9 @@ class Run:
             return
         path = self.directory / "initial.safetensors"
         if self.processes.agree(path.exists()):
-            load_weights_into(self.student, load_state(path), origin=str(self.directory))
+            load_weights_into(self.student, load_state(path, identity=self.identity), origin=str(self.directory))
         elif self.processes.main:
-            save_state(path, self.student.state_dict())
+            save_state(path, self.student.state_dict(), identity=self.identity)
 
     def observe(self, evaluate: Evaluate | None, steps: Sequence[int], snapshots: int) -> None:
         """Have the student evaluated and copied while it trains."""
@@ -281,7 +290,7 @@ class Run:
         if self.directory is not None and len(stage.bank) == 0:
             rank = self.processes.shard.rank
             name = stage.bank.name if rank == 0 else f"{stage.bank.name}-{rank}"
-            stage.bank.keep(self.directory / "banks" / name)
+            stage.bank.keep(self.directory / "banks" / name, identity=self.identity)
         self.log("stage %s begins: %s answers", stage.name, f"{stage.size:,}")
         with tqdm(
             total=stage.size,

@@ -53,6 +53,7 @@ class Loop:
         metrics: where scalars go.
         checkpoint: file for the unfinished stage's state; None keeps none.
         checkpoint_steps: how often it is written.
+        identity: of the run; its checkpoint carries it, and another run's is refused.
         log_steps: how often scalars are read off the device.
         observers: called after each of the student's steps as ``observer(step, student)``, ``step`` counted from 1 over
             all stages; evaluation and snapshots are observers.
@@ -68,6 +69,7 @@ class Loop:
     metrics: Metrics
     checkpoint: Path | None = None
     checkpoint_steps: int = 250
+    identity: str = ""
     log_steps: int = 50
     observers: list[Callable[[int, nn.Module], None]] = field(default_factory=list)
     progress: bool = True
@@ -165,7 +167,7 @@ class Loop:
                 "position": position,
                 "metrics": self.metrics.position,
             }
-            save_state(self.checkpoint, state)
+            save_state(self.checkpoint, state, identity=self.identity)
         if self.processes.shard.world > 1:
             self._reseed(name, done)
         if teacher.journal is not None and position is not None:
@@ -177,7 +179,8 @@ class Loop:
         torch.manual_seed(stage_seed(self.seed, f"{name}/{step}", self.processes.shard.rank))
 
     def _resume(self, name: str, players: Mapping[str, TrainedPlayer], teacher: BlackBox) -> int:
-        state = load_state(self.checkpoint) if self.checkpoint is not None and self.checkpoint.exists() else None
+        kept = self.checkpoint is not None and self.checkpoint.exists()
+        state = load_state(self.checkpoint, identity=self.identity) if kept and self.checkpoint is not None else None
         if state is None or state["stage"] != name:
             self.metrics.rewind(self.settled_metrics)
             return 0

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Training
+from mekd_plugin.errors import DamagedFile
 from mekd_plugin.files import writable_directory
 from mekd_plugin.training.checkpoint import load_state, load_weights_into, save_state, save_weights
 from mekd_plugin.training.loop import Loop
@@ -31,6 +32,7 @@ class StageStore:
         images: the edge's.
         directory: of the run; None keeps nothing.
         cache: shared between runs; None shares nothing.
+        identity: of the run; its files carry it, and another run's are refused.
     """
 
     loop: Loop
@@ -39,6 +41,7 @@ class StageStore:
     images: Tensor
     directory: Path | None
     cache: Path | None
+    identity: str = ""
 
     def finish(self, index: int, stage: Training) -> None:
         """Keep the outcome of a stage that was just trained."""
@@ -55,7 +58,7 @@ class StageStore:
                 "student_steps": self.loop.student_steps,
                 "student_fraction": self.loop.student_fraction,
             }
-            save_state(writable_directory(path.parent) / path.name, state)
+            save_state(writable_directory(path.parent) / path.name, state, identity=self.identity)
             for name, module in modules.items():
                 if name != "student":
                     config = getattr(module, "config", None)
@@ -69,7 +72,7 @@ class StageStore:
         path = self._stage_file(index, stage)
         if path is None or not self.loop.processes.agree(path.exists()):
             return False
-        state = load_state(path)
+        state = load_state(path, identity=self.identity)
         self._restore(stage, state["modules"], str(path))
         if self.teacher.journal is not None:
             self.teacher.journal.rewind(state["position"])
@@ -83,7 +86,12 @@ class StageStore:
         path = self._shared_file(stage)
         if path is None or not self.loop.processes.agree(path.exists()):
             return False
-        self._restore(stage, load_state(path), str(path))
+        try:
+            states = load_state(path)
+        except DamagedFile:  # nobody's own: it is made again
+            path.unlink(missing_ok=True)
+            return False
+        self._restore(stage, states, str(path))
         return True
 
     def share(self, stage: Training) -> None:

@@ -89,6 +89,10 @@ class Emulation(ABC):
             InputError: the stages did not run.
         """
 
+    def digest(self) -> str | None:
+        """Tells the generator that the stages leave from another; None where nothing is to be told apart."""
+        return None
+
     def adopt(self, generator: nn.Module) -> None:
         """Take a generator that was trained before in place of the stages.
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
+from mekd_plugin.blackbox.backends import identity_of
 from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_number, as_one_of, as_whole
@@ -178,6 +179,10 @@ class GAN(Emulation):
         if self.generator is None:
             raise InputError("there is no generator yet: run stage 1, or call freeze(generator)")
         return fold(self.generator)
+
+    def digest(self) -> str | None:
+        """A hash of the generator's weights."""
+        return None if self.generator is None else identity_of(self.generator).describe()
 
     def new_generator(self) -> Generator:
         """An untrained generator of these settings."""
