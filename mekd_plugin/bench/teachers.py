@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import platformdirs
 import torch
@@ -30,6 +30,7 @@ from mekd_plugin.training.supervised import train_teacher
 from mekd_plugin.version import __version__
 
 __all__ = [
+    "EvaluationAnswers",
     "LabelledImages",
     "cache_directory",
     "evaluation_answers",
@@ -163,25 +164,47 @@ def trained_teacher(
     return load_weights(untrained(), path).eval(), path
 
 
+class EvaluationAnswers(NamedTuple):
+    """What a teacher answers about the test images: their classes ``(N,)``, and how many images were sent for that."""
+
+    labels: Tensor
+    asked: int
+
+
 def evaluation_answers(
     teacher: nn.Module | Callable[..., Any], images: Tensor, *, name: str, responses: str, classes: int, folder: Path
-) -> Tensor:
-    """The classes ``(N,)`` that the teacher answers about the test images, asked once and kept in ``folder``.
+) -> EvaluationAnswers:
+    """The classes that the teacher answers about the test images, asked once for all runs and kept in ``folder``.
 
-    They serve the evaluation only, so no budget counts them.
+    They serve the evaluation only, so no budget counts them. Every batch that was answered is kept at once: where the
+    teacher fails, the next attempt goes on behind it.
+
+    Args:
+        teacher: that is asked.
+        images: ``(N, channels, height, width)``.
+        name: tells the teacher from another.
+        responses: what it answers.
+        classes: C.
+        folder: of all teachers' answers.
     """
     identity = hashlib.sha256(f"{name}\n{tensor_digest(images)}".encode()).hexdigest()[:16]
     path = writable_directory(folder) / f"answers-{identity}.safetensors"
     with FileLock(path.with_suffix(".lock")):
         if path.exists():
             try:
-                known: Tensor = load_state(path)
-                return known
-            except CheckpointError:
+                known = load_state(path)
+                return EvaluationAnswers(known["labels"], int(known["asked"]))
+            except (CheckpointError, KeyError, TypeError):
                 path.unlink()
-        labels = BlackBox(teacher, responses, classes).query(images, stage="evaluation").labels.cpu()
-        save_state(path, labels)
-    return labels
+        box = BlackBox(teacher, responses, classes, identity=None if isinstance(teacher, nn.Module) else name)
+        box.keep(folder / f"asked-{identity}")
+        try:
+            labels = box.evaluate(images).labels.cpu()
+        finally:
+            box.release()
+        answers = EvaluationAnswers(labels, box.ledger.evaluation)
+        save_state(path, answers._asdict())
+    return answers
 
 
 def _config(path: Path) -> Mapping[str, Any]:

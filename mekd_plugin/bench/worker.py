@@ -25,6 +25,7 @@ from mekd_plugin.bench.grid import RunSpec
 from mekd_plugin.bench.sent import SentImages
 from mekd_plugin.bench.store import Store
 from mekd_plugin.bench.teachers import (
+    EvaluationAnswers,
     LabelledImages,
     evaluation_answers,
     load_teacher,
@@ -133,7 +134,7 @@ def recipe_of(spec: RunSpec) -> Recipe:
 
 def prepare_teacher(
     spec: RunSpec, place: Place, data: ImageData, split: EdgeSplit, *, progress: bool = False
-) -> tuple[nn.Module | Callable[..., Any], Tensor]:
+) -> tuple[nn.Module | Callable[..., Any], EvaluationAnswers]:
     """The teacher, trained or read, and the classes that it answers about the test images."""
     teacher: nn.Module | Callable[..., Any]
     if spec.teacher_steps is not None:
@@ -163,7 +164,8 @@ def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = 
     """Do one run, or go on with it, and return its record."""
     data = load_data(spec, place)
     split = edge_of(spec, data)
-    teacher, answers = prepare_teacher(spec, place, data, split)
+    teacher, told = prepare_teacher(spec, place, data, split)
+    answers = told.labels
     store = Store(Path(place.out), resume=True)
     directory = store.directory(spec.key)
     recipe = recipe_of(spec)
@@ -211,6 +213,7 @@ def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = 
         teacher_accuracy=float((answers == data.test_labels).float().mean()),
         real_images=len(split.images),
         test_images=len(data.test_images),
+        evaluation=told.asked,
     )
 
 
@@ -222,6 +225,7 @@ def record_of(
     teacher_accuracy: float | None,
     real_images: int,
     test_images: int,
+    evaluation: int = 0,
 ) -> RunRecord:
     """The record of a finished run.
 
@@ -233,6 +237,7 @@ def record_of(
         teacher_accuracy: on the test set; None where it was not asked.
         real_images: that the edge held.
         test_images: size of the test set.
+        evaluation: images that the teacher was asked about for all runs together, to measure agreement.
     """
     points = {entry["step"]: entry for entry in result.history if entry["stage"] == "evaluation"}
     points[result.steps] = {"step": result.steps, **last}
@@ -247,7 +252,7 @@ def record_of(
         best_test_accuracy=max(point["accuracy"] for point in curve),
         agreement=last.get("agreement"),
         held_out_agreement=result.held_out_agreement,
-        queries=Queries.from_json(result.ledger.as_record()),
+        queries=replace(Queries.from_json(result.ledger.as_record()), evaluation=evaluation),
         real_images=real_images,
         generator=result.report.get("generator"),
         steps=result.steps,
