@@ -5,7 +5,7 @@
 All arms ask the same network about the same batches, by turns in one process, a batch each; ratios are medians over the
 turns of an arm's time to the bare module's in the same turn, by the wall's clock and by the processor's. Counting,
 fingerprints and checks grow with the images; the two writes that a directory gets, one of them synced, do not. The last
-arm is 16 threads that take turns at one black box, beside the same questions from one thread: what waiting for each
+arm is 16 threads that take turns at one black box, beside the same threads one after the other: what waiting for each
 other costs where the teacher itself cannot go faster.
 """
 
@@ -94,7 +94,7 @@ def one_asker(network: str, folder: Path, turns: int) -> dict[str, Any]:
 
 
 def many_askers(network: str, questions: int) -> dict[str, Any]:
-    """Seconds that 16 threads take for their questions, and one thread for all of them, by turns."""
+    """Seconds that 16 threads take for their questions at once, and one after the other, by turns."""
     box = BlackBox(build(network, CLASSES, SHAPE), "logits", CLASSES)
     images = torch.rand(BATCH, *SHAPE) * 2 - 1
 
@@ -109,20 +109,22 @@ def many_askers(network: str, questions: int) -> dict[str, Any]:
         for thread in threads:
             thread.join()
 
-    def alone() -> None:
+    def one_by_one() -> None:
         for _ in range(THREADS):
-            work()
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
 
-    arms = {"together": together, "alone": alone}
+    arms = {"together": together, "one by one": one_by_one}
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in arms}
-    for _ in range(5):
+    for _ in range(3):
         for name, run in arms.items():
             wall, processor = time.perf_counter(), time.process_time()
             run()
             seconds[name].append((time.perf_counter() - wall, time.process_time() - processor))
 
     def ratio(clock: int) -> float:
-        pairs = zip(seconds["together"], seconds["alone"], strict=True)
+        pairs = zip(seconds["together"], seconds["one by one"], strict=True)
         return round(statistics.median(ours[clock] / one[clock] for ours, one in pairs), 3)
 
     return {
