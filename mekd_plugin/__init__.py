@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mekd_plugin.bench.api import benchmark, load_records
     from mekd_plugin.blackbox.bank import Bank
     from mekd_plugin.blackbox.meter import meter
+    from mekd_plugin.blackbox.patience import RateLimit, Retry
     from mekd_plugin.blackbox.teacher import BlackBox
     from mekd_plugin.distiller import Asking, Distiller, Needs, Player, Training
     from mekd_plugin.harness import register
@@ -58,7 +59,9 @@ __all__ = [
     "Distiller",
     "Needs",
     "Player",
+    "RateLimit",
     "Recipe",
+    "Retry",
     "Rows",
     "Training",
     "__version__",
@@ -94,7 +97,9 @@ _HOMES = {
     "Distiller": "mekd_plugin.distiller",
     "Needs": "mekd_plugin.distiller",
     "Player": "mekd_plugin.distiller",
+    "RateLimit": "mekd_plugin.blackbox.patience",
     "Recipe": "mekd_plugin.training.recipe",
+    "Retry": "mekd_plugin.blackbox.patience",
     "Rows": "mekd_plugin.rows",
     "Training": "mekd_plugin.distiller",
     "accuracy": "mekd_plugin.training.evaluation",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from mekd_plugin.bench.executors.executor import Event, Executor, Job, execute, same_teacher, teacher_jobs
 from mekd_plugin.bench.executors.in_process import InProcessExecutor
@@ -108,7 +109,7 @@ class Benchmark:
             data = load_data(spec, self.place)
             student = build(spec.student, data.num_classes, data.image_shape, seed=spec.seed)
             settings: dict[str, Any] = {"budget": spec.query_budget}
-            asked: Any = _nobody
+            asked: Any = _ask_nobody if kind_of_teacher(spec.teacher) in ("onnx", "function") else _Nobody()
             if spec.white_box:
                 # Of the right kind and shape; what it answers does not matter to a plan.
                 stand_in = build(spec.student, data.num_classes, data.image_shape, seed=spec.seed)
@@ -211,8 +212,15 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _nobody(images: torch.Tensor) -> torch.Tensor:
+def _ask_nobody(images: torch.Tensor) -> torch.Tensor:
     raise MekdError("a plan asked the teacher")
+
+
+class _Nobody(nn.Module):
+    """In the place of a teacher that is a module."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return _ask_nobody(images)
 
 
 def _known_results(out: Path, settings: Mapping[str, Any]) -> Results | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import glob
 import hashlib
@@ -104,6 +105,52 @@ def place_of(teacher: nn.Module | Ask, declared: torch.device | None) -> tuple[t
     if like is not None:
         return like.device, like.dtype
     return declared or torch.device("cpu"), torch.float32
+
+
+def answer_on_meta(module: nn.Module, image_shape: tuple[int, int, int], answer: Callable[[Any], Any] | None) -> Any:
+    """What a module would answer about two images, as a tensor without values: a check that asks nothing.
+
+    A copy of it runs on torch's meta device, its weights without their values, so that nothing is computed and nothing
+    that it remembers changes.
+
+    Args:
+        module: as its teacher's.
+        image_shape: ``(channels, height, width)``.
+        answer: see :func:`make_backend`.
+
+    Returns:
+        Its answer; None where it cannot run on that device, which says nothing against it.
+
+    Raises:
+        InputError: it cannot take such images.
+    """
+    tensors = [*module.parameters(), *module.buffers()]
+    memo: dict[int, Any] = {}
+    for tensor in tensors:
+        twin = torch.empty_like(tensor, device="meta")
+        memo[id(tensor)] = nn.Parameter(twin, requires_grad=False) if isinstance(tensor, nn.Parameter) else twin
+    dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
+    images = torch.empty(2, *image_shape, dtype=dtype, device="meta")
+    try:
+        twin_module = copy.deepcopy(module, memo)
+        with torch.no_grad():
+            answered = twin_module.eval()(images)
+            return answered if answer is None else answer(answered)
+    except RuntimeError as error:
+        words = str(error)
+        if isinstance(error, NotImplementedError) or "meta" in words.lower() or not _is_about_shapes(words):
+            return None
+        raise InputError(
+            f"the teacher {type(module).__name__} cannot take images of shape {image_shape}: {words.splitlines()[0]}; "
+            "resize them, or take another teacher"
+        ) from error
+    except Exception:  # it looks at values, cannot be copied, or the like: it is checked when it is asked
+        return None
+
+
+def _is_about_shapes(words: str) -> bool:
+    """Whether an error of torch's says that sizes do not fit, as a matrix product or a convolution does."""
+    return any(sign in words for sign in ("shape", "size", "channels", "multiplied", "dimension"))
 
 
 def onnx_teacher(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mekd_plugin.blackbox.answers import Precision, precise
 from mekd_plugin.blackbox.arguments import checked_device, checked_range, checked_seconds, whole_number
-from mekd_plugin.blackbox.backends import Call, Identity, identity_of, make_backend, place_of
+from mekd_plugin.blackbox.backends import Call, Identity, answer_on_meta, identity_of, make_backend, place_of
 from mekd_plugin.blackbox.exchange import Exchange
 from mekd_plugin.blackbox.image_hashes import image_hashes
 from mekd_plugin.blackbox.images import check_images, gradient_image, plain_tensor, quantize_images, refuse_tracing
@@ -129,7 +129,10 @@ class BlackBox:
             ask = within(checked_seconds("timeout", timeout), ask)
         self._exchange.begin(ask)
         _HIDDEN[self] = _Hidden(
-            identity_of(teacher, identity), lambda: place_of(teacher, place), isinstance(teacher, nn.Module)
+            identity_of(teacher, identity),
+            lambda: place_of(teacher, place),
+            isinstance(teacher, nn.Module),
+            lambda shape: answer_on_meta(teacher, shape, answer) if isinstance(teacher, nn.Module) else None,
         )
 
     @property
@@ -234,6 +237,28 @@ class BlackBox:
             self.sit_out(stage="probe")
         else:
             self.query(image, stage="probe")
+
+    @property
+    def is_module(self) -> bool:
+        """Whether a torch module answers, which can be checked without a question: :meth:`probe` then asks nothing."""
+        return _HIDDEN[self].is_module
+
+    def foresee(self, image_shape: tuple[int, int, int]) -> None:
+        """Find out without a question whether a module takes such images, and for how many classes.
+
+        Args:
+            image_shape: ``(channels, height, width)``.
+
+        Raises:
+            InputError: it does not take them, or answers about another number of classes than is declared. A module
+                that torch's meta device cannot run is not refused, nor is a function.
+        """
+        answer, known = _HIDDEN[self].foresee(image_shape), self._exchange.num_classes
+        if isinstance(answer, Tensor) and answer.dim() == 2 and known not in (None, answer.shape[1]):
+            raise InputError(
+                f"the teacher answers about {answer.shape[1]} classes, and {known} are expected "
+                "(num_classes=, or the student's outputs): they must be equal"
+            )
 
     def sit_out(self, *, stage: str) -> None:
         """Take part in a question of several processes with no image of one's own.
@@ -340,6 +365,7 @@ class _Hidden(NamedTuple):
     identity: Identity
     place: Callable[[], tuple[torch.device, torch.dtype]]
     is_module: bool
+    foresee: Callable[[tuple[int, int, int]], Any]
 
 
 _HIDDEN: WeakKeyDictionary[BlackBox, _Hidden] = WeakKeyDictionary()

@@ -260,7 +260,7 @@ class Run:
     def train(self, index: int, stage: Training) -> None:
         """Train a stage in our own loop, or take over the outcome of another run, and keep it."""
         if not self.store.take_shared(stage):
-            if index == 0:  # what it answers is seen before anything long begins
+            if index == 0:  # what a function answers is seen before anything long begins
                 self.teacher.probe(self.distiller.image_shape)
             self.log("stage %s begins", stage.name)
             began = time.perf_counter()

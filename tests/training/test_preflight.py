@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import mekd_plugin as mekd
-from mekd_plugin.errors import InputError
+from mekd_plugin.errors import InputError, TeacherAnswerError
 from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
 from mekd_plugin.training.preflight import preflight
 from mekd_plugin.training.processes import Processes
@@ -102,6 +102,51 @@ def test_images_of_other_precisions_are_taken(dtype):
     box = mekd.BlackBox(ToyTeacher().to(torch.float64 if dtype == torch.float64 else torch.float32), "logits", CLASSES)
     student = toy_student().double() if dtype == torch.float64 else toy_student()
     assert mekd.distill(student, box, toy_images(40, seed=1).to(dtype), queries=40, **SHORT).steps == 5
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(100, CLASSES)), "the teacher Sequential cannot take images of shape"),
+        (nn.Sequential(nn.Conv2d(3, CLASSES, 8), nn.Flatten()), "the teacher Sequential cannot take images of shape"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 7)), "answers about 7 classes, and 3 are expected"),
+    ],
+)
+def test_a_module_that_does_not_fit_is_refused_without_a_question(teacher, message):
+    box = mekd.BlackBox(teacher, "logits", budget=100)
+    with pytest.raises(InputError, match=message):
+        mekd.distill(toy_student(), box, toy_images(40, seed=1), **SHORT)
+    assert box.ledger.total == 0
+
+
+def test_a_module_that_the_meta_device_cannot_run_is_not_refused():
+    class Looking(ToyTeacher):
+        def forward(self, images):
+            assert float(images.max()) < 2
+            return super().forward(images)
+
+    toy = Looking()
+    assert mekd.distill(toy_student(), mekd.BlackBox(toy, "logits", CLASSES, budget=60), toy_images(40, 1), **SHORT)
+    assert toy.count == 60
+
+
+def test_a_function_is_seen_to_answer_before_a_generator_is_trained(tmp_path):
+    asked, settings = [], {**SHORT, "method": "mekd", "preset": "tiny", "emulation_settings": {"steps": 5}}
+
+    def odd(images):
+        asked.append(len(images))
+        return "three"
+
+    with pytest.raises(TeacherAnswerError):
+        mekd.distill(toy_student(), mekd.BlackBox(odd, "logits", CLASSES, budget=50), toy_images(40, 1), **settings)
+    assert asked == [1]
+    toy = ToyTeacher()
+    box = mekd.BlackBox(lambda images: toy(images).tolist(), "logits", CLASSES, budget=50, identity="toy")
+    foreseen = mekd.plan(
+        toy_student(), box, toy_images(40, 1), **{k: v for k, v in settings.items() if k != "progress"}
+    )
+    result = mekd.distill(toy_student(), box, toy_images(40, 1), directory=tmp_path, **settings)
+    assert result.ledger.by_stage == foreseen.queries == {"probe": 1, "bank": 49}
 
 
 def test_trying_it_changes_neither_student_nor_random_numbers():
