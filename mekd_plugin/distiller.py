@@ -53,6 +53,8 @@ class Needs:
         queries: ``"once"`` (all of them before the student trains), ``"every step"`` or ``"rounds"``.
         in_step: whether the student's step is the method's own, since it asks within it or updates the student more
             than once: a host's loop cannot carry such a step.
+        asks_late: whether something long is trained before its first question; a teacher that is a function is then
+            asked about one made-up image first, so that an answer of no use is found at once.
         gradients: whether it differentiates through the teacher; only a :class:`~mekd_plugin.blackbox.WhiteBox` can
             serve such a method.
         host_sync: why a step needs the host, for a method that cannot run on torch's meta device; else empty.
@@ -63,6 +65,7 @@ class Needs:
     pool: Literal["edge", "other domain", "none"] = "edge"
     queries: Literal["once", "every step", "rounds"] = "once"
     in_step: bool = False
+    asks_late: bool = False
     gradients: bool = False
     host_sync: str = ""
 

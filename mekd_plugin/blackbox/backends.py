@@ -150,7 +150,7 @@ def answer_on_meta(module: nn.Module, image_shape: tuple[int, int, int], answer:
 
 def _is_about_shapes(words: str) -> bool:
     """Whether an error of torch's says that sizes do not fit, as a matrix product or a convolution does."""
-    return any(sign in words for sign in ("shape", "size", "channels", "multiplied", "dimension"))
+    return any(sign in words for sign in ("shape", "size", "channels", "multiplied", "dim"))
 
 
 def onnx_teacher(

@@ -78,7 +78,7 @@ class MEKD(Distiller):
         UnknownName: no such emulation. InputError: a value cannot be used.
     """
 
-    needs = Needs(responses="either", leaves_edge="synthetic images")
+    needs = Needs(responses="either", leaves_edge="synthetic images", asks_late=True)
     presets: ClassVar = {
         "quick": {},
         "paper": {
@@ -166,6 +166,8 @@ class MEKD(Distiller):
         if mode == "fresh" or self.emulation.queries == "every step":
             self.needs = replace(self.needs, queries="every step")
         self.generator = load_generator(generator) if isinstance(generator, str) else generator
+        if self.generator is not None:
+            self.needs = replace(self.needs, asks_late=False)
         self.health: Health | None = None
         self._frozen: nn.Module | None = None
         self._scale = self.latent_temperature

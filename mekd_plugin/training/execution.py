@@ -260,8 +260,6 @@ class Run:
     def train(self, index: int, stage: Training) -> None:
         """Train a stage in our own loop, or take over the outcome of another run, and keep it."""
         if not self.store.take_shared(stage):
-            if index == 0:  # what a function answers is seen before anything long begins
-                self.teacher.probe(self.distiller.image_shape)
             self.log("stage %s begins", stage.name)
             began = time.perf_counter()
             self.loop.run(stage, self.student, self.teacher)
@@ -271,6 +269,8 @@ class Run:
 
     def stages(self) -> Iterable[Stage]:
         """The method's stages; what it draws between two of them depends on the seed and its place only."""
+        if self.distiller.needs.asks_late:
+            self.teacher.probe(self.distiller.image_shape)
         stages = self.distiller.stages(self.teacher, self.images, self.student)
         index, names = 0, set[str]()
         while True:

@@ -89,11 +89,11 @@ def plan(
         filled: dict[int, int] = {}
         queries: dict[str, int] = {}
         seconds = 0.0
-        for index, stage in enumerate(run.distiller.stages(impostor, run.images, stand_in)):
-            if index == 0 and isinstance(stage, Training) and not run.teacher.is_module:
-                queries["probe"] = 1  # what a function answers is seen before anything long begins
-                impostor.ledger.intend(torch.zeros(1, dtype=torch.int64), "probe")
-                impostor.ledger.settle()
+        if run.distiller.needs.asks_late and not run.teacher.is_module:
+            queries["probe"] = 1
+            impostor.ledger.intend(torch.zeros(1, dtype=torch.int64), "probe")
+            impostor.ledger.settle()
+        for stage in run.distiller.stages(impostor, run.images, stand_in):
             if isinstance(stage, Asking):
                 bank = filled.setdefault(id(stage.bank), len(stage.bank))
                 rehearsal = _rehearse_asking(stage, stage.size - bank, impostor)

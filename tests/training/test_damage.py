@@ -124,9 +124,14 @@ def test_the_list_of_files_is_whole(runs, method, state):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    "damage", ["nothing", "emptied", "halved", "first byte", "middle byte", "last byte", "swapped"]
-)
+@pytest.mark.parametrize(("method", "state"), FILES)
+def test_without_damage_the_weights_are_the_same(runs, tmp_path, method, state):
+    shutil.copytree(runs(method, state), tmp_path / "run")
+    assert equal(run(method, 0, tmp_path / "run").student, runs.undisturbed(method))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize(("method", "state", "file"), CASES, ids=["-".join(case) for case in CASES])
 def test_damage_is_harmless_or_an_error(runs, tmp_path, method, state, file, damage):
     directory = tmp_path / "run"
