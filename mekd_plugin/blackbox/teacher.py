@@ -155,6 +155,13 @@ class BlackBox:
         return self._value_range
 
     @property
+    def declarations(self) -> str:
+        """What was declared of the answers' precision, such as ``"rounding=2 top_k=5"``; empty where nothing was."""
+        precision = self._exchange.precision
+        declared = {"rounding": precision.rounding, "top_k": precision.top_k}
+        return " ".join(f"{name}={value}" for name, value in declared.items() if value is not None)
+
+    @property
     def identity(self) -> str:
         """Tells this teacher from another: as declared, a hash of a module's weights as they are now or of a file, or a
         function's name.

@@ -45,6 +45,7 @@ def signature_of(
             changes,
             f"teacher={teacher.identity} responses={teacher.responses} range={teacher.value_range} classes={classes} "
             f"budget={teacher.ledger.budget}",
+            teacher.declarations,
             f"images={tensor_digest(images)} validation={validation} seed={seed}",
             training,
             f"mekd={__version__} torch={torch.__version__}",

@@ -152,6 +152,15 @@ def test_images_from_0_to_1_are_warned_about_where_the_teacher_takes_more():
         mekd.distill(toy_student(), boundary(), toy_images(40, 1).clamp(0, 1), "kd", progress=False, **SHORT)
 
 
+def test_what_was_declared_of_the_answers_stands_in_the_signature():
+    def rounded(images):
+        return ToyTeacher()(images).detach().softmax(dim=1).round(decimals=2)
+
+    box = mekd.BlackBox(rounded, "probabilities", CLASSES, budget=60, rounding=2, identity="toy")
+    result = mekd.distill(toy_student(), box, toy_images(40, seed=1), "kd", progress=False, **SHORT)
+    assert " rounding=2 " in result.signature and "teacher=toy" in result.signature
+
+
 @pytest.mark.parametrize("function", [distill, host, plan])
 def test_every_door_shows_what_a_problem_is_made_of(function):
     shown = inspect.signature(function).parameters
