@@ -109,14 +109,15 @@ def check_student(student: Any) -> None:
 
 
 def shape_without_images(student: nn.Module, declared: Any) -> tuple[int, int, int]:
-    """``(channels, height, width)`` where there are no images: what is declared, or an attribute of the student.
+    """``(channels, height, width)`` where there are no images: as declared, or else as an attribute of the student has
+    it.
 
     Raises:
-        InputError: neither tells.
+        InputError: neither of them is there.
     """
     shape = getattr(student, "image_shape", None) if declared is None else declared
     if shape is None:
-        raise InputError("images=None: say image_shape=(channels, height, width), which the student does not tell")
+        raise InputError("images=None: say image_shape=(channels, height, width); the student does not have it")
     if not isinstance(shape, tuple | list) or len(shape) != 3:
         raise InputError(f"image_shape={shape!r}: expected (channels, height, width)")
     channels, height, width = (as_whole("image_shape", size, at_least=1) for size in shape)

@@ -1,4 +1,5 @@
-"""What would only fail after the budget is spent, tried before: on a copy of the student, without a question."""
+"""What would otherwise fail only after the budget is spent, tried beforehand: on a copy of the student, without a
+question."""
 
 from __future__ import annotations
 
@@ -42,8 +43,8 @@ def preflight(
         processes: where it will train.
         image_shape: ``(channels, height, width)``.
         num_classes: C.
-        value_range: of the images.
-        dtype: of the images.
+        value_range: that of the images.
+        dtype: that of the images.
 
     Raises:
         InputError: the student cannot be trained, or its trained weights could not be kept.

@@ -51,7 +51,7 @@ class TrainedPlayer:
             self.averaged.update_parameters(self.module)
 
     def advance(self) -> None:
-        """Advance the schedule: once a step of the stage."""
+        """Advance the schedule: once per step of the stage."""
         if self.schedule is not None:
             self.schedule.step()
 
