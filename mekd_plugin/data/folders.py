@@ -32,8 +32,7 @@ def to_value_range(pixels: Tensor) -> Tensor:
 
 
 def read_image_folder(path: Path, image_size: int | None) -> Parts:
-    """``path/train`` and ``path/test`` (or ``path/val``), with one folder of image files per class, classes in sorted
-    order.
+    """``path/train`` and ``path/test`` (or ``path/val``), one folder of image files per class, in sorted order.
 
     Raises:
         DataMissing: folders or files are missing, or a file is not an image.
@@ -43,8 +42,8 @@ def read_image_folder(path: Path, image_size: int | None) -> Parts:
     test = path / "test" if (path / "test").is_dir() else path / "val"
     if not train.is_dir() or not test.is_dir():
         raise DataMissing(
-            f"{path} is not an image folder: expected {path / 'train'} and {path / 'test'} (or val), each with one folder "
-            "of image files a class"
+            f"{path} is not an image folder: expected {path / 'train'} and {path / 'test'} (or val), each with one "
+            "folder of image files per class"
         )
     classes, test_classes = (_class_names(part) for part in (train, test))
     if classes != test_classes:
@@ -142,7 +141,7 @@ def _read(files: Sequence[Path], mode: str, size: tuple[int, int], *, scale: boo
     for row, file in enumerate(files):
         with _open(file) as opened:
             try:
-                # Cameras store a picture as the sensor saw it, along with how they were held.
+                # Cameras store a picture as the sensor saw it, with a note of how they were held.
                 image = ImageOps.exif_transpose(opened).convert(mode)
             except (OSError, ValueError, SyntaxError) as error:
                 raise DataMissing(f"{file} is truncated or damaged ({error}): replace it or remove it") from error

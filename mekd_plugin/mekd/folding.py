@@ -104,7 +104,7 @@ def training_form(generator: Generator) -> TrainingForm:
 
 @torch.no_grad()
 def fold(generator: Generator) -> FoldedGenerator:
-    """A frozen copy of the generator in eval mode, with the same outputs and gradients for the latent, but faster.
+    """A frozen copy of the generator in eval mode, with the same outputs and latent gradients, but faster.
 
     Folding is done in float64 and rounded once, to the generator's own dtype; the copy is on the same device, its
     weights in channels_last, and does not follow later changes of ``generator``.

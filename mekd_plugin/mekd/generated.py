@@ -16,8 +16,7 @@ _ROWS_FOR_HEALTH = 1000
 
 
 def to_range(images: Tensor, given: tuple[float, float], wanted: tuple[float, float]) -> Tensor:
-    """Images converted from one value range to another; the generator draws in [-1, 1] whatever range the teacher
-    takes."""
+    """Images moved from one value range to another; the generator draws in [-1, 1], whatever the teacher takes."""
     if given == wanted:
         return images
     low, high = wanted

@@ -59,7 +59,7 @@ class Hosted:
 
     @property
     def processes(self) -> Processes:
-        """This process's place among those that share the method's rows."""
+        """The place of this process among those that share the method's rows."""
         return self._run.processes
 
     @property

@@ -109,11 +109,10 @@ def check_student(student: Any) -> None:
 
 
 def shape_without_images(student: nn.Module, declared: Any) -> tuple[int, int, int]:
-    """``(channels, height, width)`` where there are no images: as declared, or else as an attribute of the student has
-    it.
+    """``(channels, height, width)`` where there are no images: as declared, or else the student's attribute.
 
     Raises:
-        InputError: neither of them is there.
+        InputError: it is not declared, and the student does not have it.
     """
     shape = getattr(student, "image_shape", None) if declared is None else declared
     if shape is None:
@@ -146,7 +145,7 @@ def classes_of(
     try:
         with evaluating(student), torch.inference_mode():
             logits = student(images)
-    except Exception as error:  # a student is anybody's code, and may raise anything
+    except Exception as error:  # a student is the user's code, and may raise anything
         raise InputError(
             f"the student cannot take images of shape {tuple(images.shape)}: {error}; images and student must fit "
             "(channels, size, dtype)"

@@ -176,8 +176,7 @@ class Loop:
             teacher.journal.forget(position)
 
     def _reseed(self, name: str, step: int) -> None:
-        """At a checkpoint of several processes, each begins a new random stream, since one file does not hold the state
-        of all."""
+        """At a checkpoint of several processes, each begins a new random stream: one file cannot hold them all."""
         torch.manual_seed(stage_seed(self.seed, f"{name}/{step}", self.processes.shard.rank))
 
     def _resume(self, name: str, players: Mapping[str, TrainedPlayer], teacher: BlackBox) -> int:

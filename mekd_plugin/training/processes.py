@@ -22,7 +22,7 @@ __all__ = ["Processes"]
 
 @dataclass(frozen=True)
 class Processes:
-    """This process's place among those of ``accelerate launch`` or ``torchrun``; alone where neither was used.
+    """A process's place among those of ``accelerate launch`` or ``torchrun``; alone where neither was used.
 
     Attributes:
         device: where this process computes.

@@ -50,7 +50,7 @@ class Stepper:
         return cls(stage, trained, processes, recipe.precision)
 
     def take(self, rows: Rows, teacher: BlackBox) -> dict[str, Tensor]:
-        """One step on ``rows``, which lie on the device; schedules then advance, however many updates it made."""
+        """One step on ``rows``, which are on the device; schedules then advance, however many updates it made."""
 
         def query(images: Tensor) -> Response:
             return teacher.query(images, stage=self.stage.name)

@@ -49,7 +49,7 @@ class Executor(Protocol):
         """The jobs that ended since the last call, each with the reason why it failed, or None."""
 
     def stop(self) -> None:
-        """End what is under way in a state to go on from; called once, in any case."""
+        """Stop what is under way in a state to go on from; called exactly once, however the loop ends."""
 
     @property
     def slots(self) -> int:

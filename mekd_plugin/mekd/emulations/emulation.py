@@ -90,8 +90,7 @@ class Emulation(ABC):
         """
 
     def digest(self) -> str | None:
-        """Distinguishes the generator that the stages leave from any other; None where there is nothing to
-        distinguish."""
+        """Distinguishes the generator that the stages leave from any other; None where none is needed."""
         return None
 
     def adopt(self, generator: nn.Module) -> None:
