@@ -52,7 +52,7 @@ class Needs:
             another kind, which are nobody's secret) or ``"none"``.
         queries: ``"once"`` (all of them before the student trains), ``"every step"`` or ``"rounds"``.
         in_step: whether the student's step is the method's own, since it asks within it or updates the student more
-            than once: a host's loop cannot carry such a step.
+            than once: a host's loop cannot run such a step.
         asks_late: whether something long is trained before its first question; a teacher that is a function is then
             asked about one made-up image first, so that an answer of no use is found at once.
         gradients: whether it differentiates through the teacher; only a :class:`~mekd_plugin.blackbox.WhiteBox` can

@@ -47,7 +47,7 @@ def _flag(item: Field[Any]) -> inspect.Parameter:
     shown = str(default) if default not in (None, False) else False
     name = "--" + item.name.replace("_", "-")
     is_flag = str(item.type) == "bool"
-    # None tells a flag that was not used, which the YAML file or the default then decides.
+    # None marks a flag that was not used, which the YAML file or the default then decides.
     spelled = f"{name}/--no-{name[2:]}" if is_flag else name
     option = typer.Option(spelled, help=item.metadata["help"], show_default=shown)
     kind = Annotated[bool | None, option] if is_flag else Annotated[str | None, option]

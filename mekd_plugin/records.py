@@ -89,7 +89,7 @@ class RunRecord(_Json):
         teacher_accuracy: on the test set.
         student_accuracy: on the test set, after the last step.
         best_test_accuracy: the highest over the points of ``curve``: chosen *on the test set*, as many publications
-            do; to compare with theirs only.
+            do; compare it only with theirs.
         agreement: share of the test images on which student and teacher name the same class.
         held_out_agreement: the same on held-out answered images, which needs no labels; None without validation.
         queries: what it asked.
@@ -229,7 +229,7 @@ def describe_environment(*, device: str, jobs: int, threads: int) -> dict[str, A
 
 
 def _processor() -> str:
-    """The processor's marketing name where Linux tells it; its architecture elsewhere."""
+    """The processor's marketing name where Linux reports it; its architecture elsewhere."""
     listing = Path("/proc/cpuinfo")
     if listing.exists():
         for line in listing.read_text(errors="replace").splitlines():

@@ -44,7 +44,7 @@ def metadata_of(content: bytes) -> dict[str, str]:
     """
     metadata = _split(content)[0].get("__metadata__", {})
     if not isinstance(metadata, dict):
-        raise ValueError("its header is none")
+        raise ValueError("its metadata is not a mapping")
     return metadata
 
 
@@ -78,5 +78,5 @@ def _split(content: bytes) -> tuple[dict[str, Any], bytes]:
     (length,) = _LENGTH.unpack_from(content)
     header = json.loads(content[_LENGTH.size : _LENGTH.size + length])
     if not isinstance(header, dict):
-        raise ValueError("its header is none")
+        raise ValueError("its header is not a mapping")
     return header, content[_LENGTH.size + length :]

@@ -194,7 +194,7 @@ class DistillerContract:
             except NeedsNotMet:
                 assert teacher.count == 0
                 return
-            raise AssertionError("the method says that no host can carry it, and was taken in")
+            raise AssertionError("the method says that no host can run it, and was accepted")
         hosted = host(toy_student(), self._boundary(teacher), self._images(), self._method(), **settings)
         assert hosted.stage.by_losses, "the student's step is the method's own: declare Needs(in_step=True)"
         images, _, numbers = next(iter(hosted.loader(16, steps=1)))

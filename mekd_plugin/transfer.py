@@ -1,6 +1,6 @@
 """The transfer set of real images: what methods that send the edge's own images to the teacher ask about.
 
-The images first, each once; then, as far as the number of queries reaches, label-preserving views of them, each a query
+The images first, each once; then, as far as the number of queries allows, label-preserving views of them, each a query
 of its own. All such methods ask about the very same rows, so that what differs is what they learn from them.
 """
 

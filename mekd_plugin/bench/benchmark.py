@@ -62,7 +62,7 @@ class Benchmark:
             process, and everything else with them, since no other process could import them.
 
     Raises:
-        InputError: a device is not there, or a name is taken.
+        InputError: a device is missing, or a name is taken.
     """
 
     def __init__(self, config: BenchConfig, out: Path, methods: Mapping[str, Method] | None = None) -> None:

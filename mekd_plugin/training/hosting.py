@@ -195,7 +195,7 @@ class Hosted:
         if self._stage.trains_student and not self._stage.by_losses:
             raise NeedsNotMet(
                 f"{type(self.method).__name__} takes a step of its own in stage {self._stage.name!r}, which a host's "
-                "loop cannot carry: use mekd_plugin.distill, and declare Needs(in_step=True), so that this is said "
+                "loop cannot run: use mekd_plugin.distill, and declare Needs(in_step=True), so that this is said "
                 "before anything is asked"
             )
         if self._stage.trains_student:

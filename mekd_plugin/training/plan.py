@@ -132,7 +132,7 @@ def _rehearse_asking(stage: Asking, rows: int, impostor: BlackBox) -> _Rehearsal
 
 
 def _rehearse_training(stage: Training, loop: Loop, student: nn.Module, impostor: BlackBox) -> _Rehearsal:
-    """Take a few steps; the first one, which sets things up, is timed only where it takes long by itself."""
+    """Take a few steps; the first one, which sets things up, is timed only if it takes long in itself."""
     steps, before = loop.steps_of(stage), impostor.ledger.total
 
     def take(count: int) -> tuple[float, float]:

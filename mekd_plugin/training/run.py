@@ -160,7 +160,7 @@ def host(
 
     Raises:
         NeedsNotMet: the method works in rounds, each of which needs the student of the last one, or takes steps of its
-            own with the student, which a host's loop cannot carry.
+            own with the student, which a host's loop cannot run.
         MekdError: as :func:`distill`.
     """
     settings = {**problem, "recipe": problem.get("recipe") or Recipe()}

@@ -19,7 +19,7 @@ __all__ = ["TrainedPlayer"]
 
 @dataclass
 class TrainedPlayer:
-    """What the loop keeps of a player."""
+    """What the loop keeps for each player."""
 
     module: nn.Module
     weights: list[nn.Parameter]

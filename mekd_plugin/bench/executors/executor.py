@@ -63,7 +63,7 @@ Event = Callable[[str, Job | None, str | None], None]
 def execute(executor: Executor, queue: Sequence[Job], observe: Event) -> dict[Job, str]:
     """Do every job; returns the reasons of those that failed.
 
-    A KeyboardInterrupt goes on to the caller, who stops the executor.
+    A KeyboardInterrupt is passed on to the caller, who stops the executor.
     """
     waiting, running, failed = list(queue), 0, dict[Job, str]()
     while waiting or running:
