@@ -178,7 +178,7 @@ def evaluation_answers(
     """The classes that the teacher answers about the test images, asked once for all runs and kept in ``folder``.
 
     They serve the evaluation only, so no budget counts them. Every batch that was answered is kept at once: where the
-    teacher fails, the next attempt continues after it.
+    teacher fails, the next attempt continues from there.
 
     Args:
         teacher: the one that is asked.
