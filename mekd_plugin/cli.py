@@ -49,7 +49,7 @@ def _print_version(wanted: bool) -> None:
 def _root(
     version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
 ) -> None:
-    """Nothing but the options that every command shares."""
+    """Only the options that every command shares."""
 
 
 @app.command("list")
@@ -121,14 +121,14 @@ def distill(
         typer.Option(help="A file that `mekd teacher` wrote, NETWORK@WEIGHTS, FILE.onnx, or package.module:function."),
     ],
     out: Annotated[Path, typer.Option("--out", help="Directory of the student and of what it takes to resume.")],
-    dataset: Annotated[str, typer.Option(help="Whose training images the edge's are drawn from.")] = "digits",
+    dataset: Annotated[str, typer.Option(help="The edge's images are drawn from its training images.")] = "digits",
     student: Annotated[str, typer.Option(help="A network.")] = "resnet8",
     method: Annotated[str, typer.Option(help="A method; `mekd list` shows them.")] = "mekd",
     responses: Annotated[str, typer.Option(help="What the teacher answers: soft (logits), probabilities, or hard.")] = (
         "soft"
     ),
     query_budget: Annotated[int, typer.Option(help="Images that may be sent; 0: no limit.")] = 5000,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of everything random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what --out holds.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print queries, price and time; ask nothing.")] = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write the student as student.onnx, too.")] = False,
@@ -163,7 +163,7 @@ def distill(
 def teacher(
     network: Annotated[str, typer.Argument(help="A network, such as resnet20.")],
     out: Annotated[Path, typer.Option("--out", help="A .safetensors file.")],
-    dataset: Annotated[str, typer.Option(help="To train and test it on.")] = "digits",
+    dataset: Annotated[str, typer.Option(help="The data set to train and test it on.")] = "digits",
     data_root: Annotated[str | None, typer.Option(help="Where the data set's files are; default $MEKD_DATA.")] = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the data set if it is missing.")] = False,
     image_size: Annotated[int | None, typer.Option(help="Scale every image to this square size.")] = None,
@@ -180,7 +180,7 @@ def teacher(
 
 @app.command()
 def diagnose(
-    directory: Annotated[Path, typer.Argument(help="Of a finished run, or of a benchmark: its first seed.")],
+    directory: Annotated[Path, typer.Argument(help="A finished run, or a benchmark: its first seed.")],
     points: Annotated[int, typer.Option(help="Images of each kind to look at.", min=20)] = 1000,
     budget: Annotated[int, typer.Option(help="Questions a diagnosis may ask; 0: no limit.", min=0)] = 10_000,
 ) -> None:
@@ -195,7 +195,7 @@ def harness(
     name: Annotated[
         str | None, typer.Argument(metavar="SUITE", help="timm, torchdistill, ...; a wrong name gets the list.")
     ] = None,
-    command: Annotated[list[str] | None, typer.Argument(metavar="-- SCRIPT ARGUMENTS", help="Of the suite.")] = None,
+    command: Annotated[list[str] | None, typer.Argument(metavar="-- SCRIPT ARGUMENTS", help="The suite's own.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Say its version, what fits there, what to do next.")] = False,
     meter: Annotated[bool, typer.Option("--meter", help="Count what the suite's own methods ask.")] = False,
     record: Annotated[
@@ -222,9 +222,9 @@ def harness(
 
 @app.command()
 def tutorials(
-    directory: Annotated[Path, typer.Argument(help="Where to; created if missing, nothing there is overwritten.")],
+    directory: Annotated[Path, typer.Argument(help="Created if missing; nothing there is overwritten.")],
 ) -> None:
-    """Copy the tutorials: the notebooks, and the page that tells their order."""
+    """Copy the tutorials: the notebooks, and the page that gives their order."""
     lessons = [path for path in bundled("tutorials").iterdir() if path.suffix in (".ipynb", ".md")]
     existing = [path.name for path in lessons if (directory / path.name).exists()]
     if existing:
@@ -232,7 +232,7 @@ def tutorials(
     writable_directory(directory)
     for path in lessons:
         shutil.copy(path, directory)
-    console.print(f"The tutorials are in {directory}; README.md tells their order. To open them:", soft_wrap=True)
+    console.print(f"The tutorials are in {directory}; README.md gives their order. To open them:", soft_wrap=True)
     # Quoted for a shell, so nothing in it is markup.
     print(f"  pip install jupyterlab ipywidgets\n  jupyter lab {shlex.quote(str(directory))}")
 
@@ -243,7 +243,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """Run the command line; an error of ours is one line, and Ctrl-C says how to go on."""
-    # Also SIGINT: a shell that starts this in the background has it ignored, and there is something to be saved.
+    # Also SIGINT: a shell that starts this in the background has it ignored, and there is work to be saved.
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _interrupt)

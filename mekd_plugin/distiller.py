@@ -52,7 +52,7 @@ class Needs:
             another kind, which are nobody's secret) or ``"none"``.
         queries: ``"once"`` (all of them before the student trains), ``"every step"`` or ``"rounds"``.
         in_step: whether the student's step is the method's own, since it asks within it or updates the student more
-            than once: a host's loop cannot carry such a step.
+            than once: a host's loop cannot run such a step.
         asks_late: whether something long is trained before its first question; a teacher that is a function is then
             asked about one made-up image first, so that an answer of no use is found at once.
         gradients: whether it differentiates through the teacher; only a :class:`~mekd_plugin.blackbox.WhiteBox` can
@@ -94,7 +94,7 @@ class Player:
     Attributes:
         module: the network; the loop moves and saves it.
         optimizer: makes its optimiser from its parameters.
-        schedule: makes a learning-rate schedule, stepped once a step; None keeps the rate constant.
+        schedule: makes a learning-rate schedule, stepped once per step; None keeps the rate constant.
         average: decay of an exponential moving average of the weights (buffers too), in (0, 1); the loop keeps it and
             puts the averaged weights into ``module`` when the stage ends. None keeps the last weights.
     """
@@ -109,10 +109,10 @@ class Update(Protocol):
     """The loop's backward-and-step, handed to a stage's step, which may call it as often as it likes."""
 
     def __call__(self, losses: Mapping[str, Tensor]) -> None:
-        """Differentiate each player's own loss by that player's own weights, all of them, then step every optimiser.
+        """Differentiate each player's own loss with respect to its own weights, all of them, then step every optimiser.
 
         The gradients are all taken before any weight changes, so players may share a forward pass. Schedules advance
-        once a step of the stage, however many updates it makes.
+        once per step of the stage, however many updates it makes.
         """
 
 
@@ -128,7 +128,7 @@ class Training:
     """A stage that trains players on rows.
 
     Attributes:
-        name: of the stage, unique within the run; also the name of its queries in the ledger.
+        name: the stage's, unique within the run; also the name of its queries in the ledger.
         rows: where its batches come from.
         step: ``step(rows, update, query) -> {"loss": scalar, ...}``: computes losses, calls ``update`` (with several
             players at once, or with one after another) and, where it needs fresh answers, ``query``; returns scalars
@@ -139,7 +139,7 @@ class Training:
         steps: how many; None takes the recipe's number of student steps.
         fraction: part of the recipe's steps that this stage takes where ``steps`` is None. A method in rounds has
             several such stages, whose steps add up to the recipe's exactly where their fractions add up to 1.
-        batch_size: rows a step; None takes the recipe's.
+        batch_size: rows per step; None takes the recipe's.
         reuse: a line with everything that decides the outcome of a stage that asks nothing, besides the images and the
             seed; a loop that has such an outcome may load it instead of training. None: never reused.
         by_losses: whether ``step`` does what :meth:`Distiller.losses` and :meth:`Distiller.player_losses` say and
@@ -163,11 +163,11 @@ class Asking:
     """A stage that asks: fills ``bank`` with the answers to ``size`` rows.
 
     Attributes:
-        name: of the stage; also the name of its queries in the ledger.
+        name: the stage's; also the name of its queries in the ledger.
         bank: where the rows are kept.
         draw: ``draw(start, stop) -> rows`` to ask about, a pure function of the range.
         size: rows of the bank when it is full.
-        label: asks in the method's own way, ``label(teacher, rows) -> response`` (a search that spends many queries a
+        label: asks in the method's own way, ``label(teacher, rows) -> response`` (a search that spends many queries per
             row); None sends each image once.
         grows: whether a later stage asks for more rows of this bank, which then holds none out for validation yet.
     """
@@ -189,19 +189,19 @@ class Distiller:
     Args:
         num_classes: C, at least 2.
         image_shape: ``(channels, height, width)`` of the images that teacher and student take.
-        seed: of everything the method draws itself.
+        seed: the seed of everything the method draws itself.
 
     A subclass's ``__init__`` takes keyword-only hyperparameters, each with a default, hands ``**world`` on to
     ``super().__init__`` and stores the others under their own names: a run's signature reads them there.
     """
 
     needs: Needs
-    """Of the class, as it is by default; an instance whose settings need something else says so in its own."""
+    """What the class needs by default; an instance whose settings need something else has its own."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {}, "paper": {}}
     """Hyperparameters by preset: ``quick`` is sized for a CPU and a small budget, ``paper`` follows the source, and an
     optional ``tiny`` is for tests on 8x8 images."""
     renamed: ClassVar[Mapping[str, str]] = {}
-    """Hyperparameters of earlier versions, and what to write today; their use is an error that says so."""
+    """Hyperparameters of earlier versions, and what to write instead; using one is an error that says so."""
 
     def __init__(self, *, num_classes: int, image_shape: tuple[int, int, int], seed: int = 0) -> None:
         if num_classes < 2:
@@ -234,7 +234,8 @@ class Distiller:
         """The stages in order, lazily: each is asked for when the one before it is finished.
 
         Args:
-            teacher: can only be asked; a :class:`~mekd_plugin.blackbox.WhiteBox` where ``needs.gradients`` says so.
+            teacher: a teacher that can only be asked; a :class:`~mekd_plugin.blackbox.WhiteBox` where
+                ``needs.gradients`` says so.
             images: those of the pool that ``needs.pool`` names, unlabelled, ``(N, channels, height, width)``, in the
                 teacher's value range; N is 0 where it is ``"none"``.
             student: the network to train, as it stands when a stage is asked for.
@@ -265,9 +266,9 @@ class Distiller:
         """The usual last stage: the student, and the method's further players, learn from ``rows``.
 
         Args:
-            name: of the stage.
+            name: the stage's.
             rows: answered ones.
-            student: that learns.
+            student: the one that learns.
             **settings: further ones of :class:`Training`, such as ``fraction`` for a round.
         """
 

@@ -12,10 +12,10 @@ __all__ = ["AppendedFile", "bundled", "cannot_write", "write_atomically", "writa
 
 
 def bundled(name: str) -> Path:
-    """A folder that the wheel carries (``configs``, ``tutorials``), or of the source tree where we are used from there.
+    """A folder that the wheel carries (``configs``, ``tutorials``), or the source tree's if that is where we run.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such folder.
     """
     package = Path(__file__).parent
     for place in (package.parent / name, package / "bundled" / name):
@@ -64,11 +64,11 @@ def writable_directory(path: Path) -> Path:
 
 
 class AppendedFile:
-    """A file that only grows; what ``append`` returned from is on the disk, whole.
+    """A file that only grows; once ``append`` returns, its record is on the disk, whole.
 
     Args:
-        path: of the file, made if it does not exist.
-        length: bytes of it to keep: what lies behind them is a torn record of a killed process, and is cut.
+        path: the file, made if it does not exist.
+        length: bytes of it to keep: what follows them is a torn record of a killed process, and is cut off.
 
     Raises:
         InputError: the file cannot be written.

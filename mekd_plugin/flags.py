@@ -17,7 +17,7 @@ __all__ = ["flags_of", "parse_assignment", "read_yaml"]
 
 
 def flags_of(config: type, skip: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command one flag for each setting of ``config``: name, default and help stand there only.
+    """Give a command one flag for each setting of ``config``: name, default and help are given only there.
 
     The command takes the flags that were used as the mapping ``settings``.
     """
@@ -47,7 +47,7 @@ def _flag(item: Field[Any]) -> inspect.Parameter:
     shown = str(default) if default not in (None, False) else False
     name = "--" + item.name.replace("_", "-")
     is_flag = str(item.type) == "bool"
-    # None tells a flag that was not used, which the YAML file or the default then decides.
+    # None marks a flag that was not used, which the YAML file or the default then decides.
     spelled = f"{name}/--no-{name[2:]}" if is_flag else name
     option = typer.Option(spelled, help=item.metadata["help"], show_default=shown)
     kind = Annotated[bool | None, option] if is_flag else Annotated[str | None, option]
@@ -67,19 +67,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _Strict(yaml.SafeLoader):
-    """Reads plain values only, and refuses a key that stands twice in one mapping."""
+    """Reads plain values only, and refuses a key that appears twice in one mapping."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
             if key.value in seen:
-                raise yaml.YAMLError(f"{key.value!r} stands twice, the second time in line {key.start_mark.line + 1}")
+                raise yaml.YAMLError(f"{key.value!r} appears twice, the second time in line {key.start_mark.line + 1}")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 def parse_assignment(text: str, owner: str | None = None) -> tuple[str, str, Any]:
-    """``owner.name=value`` in parts; the value is read as YAML, so ``3`` is a number and ``true`` a truth."""
+    """``owner.name=value`` in parts; the value is read as YAML, so ``3`` is a number and ``true`` a boolean."""
     target, equals, written = text.partition("=")
     first, _, rest = target.partition(".")
     if owner is not None and first not in (owner, "recipe"):

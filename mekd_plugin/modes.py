@@ -12,7 +12,7 @@ __all__ = ["evaluating", "mode_kept"]
 
 @contextlib.contextmanager
 def mode_kept(module: nn.Module) -> Iterator[None]:
-    """Give every part of ``module`` the training flag back that it came with: a part may be frozen in its own mode."""
+    """Give every part of ``module`` back the training flag that it came with: a part may be frozen in its own mode."""
     flags = [(part, part.training) for part in module.modules()]
     try:
         yield

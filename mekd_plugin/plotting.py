@@ -38,7 +38,7 @@ def colours(count: int, theme: Theme = "light") -> list[str]:
 
 
 def markers(count: int) -> list[str]:
-    """``count`` markers; from the ninth on, each meets another colour than before."""
+    """``count`` markers; from the ninth on, each is paired with another colour than before."""
     return [_MARKERS[(index + index // len(_MARKERS)) % len(_MARKERS)] for index in range(count)]
 
 

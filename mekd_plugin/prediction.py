@@ -17,7 +17,7 @@ def predict(module: nn.Module, images: Tensor, *, batch_size: int = 1024) -> Ten
     Args:
         module: images ``(n, channels, height, width)`` -> logits ``(n, C)``.
         images: ``(N, channels, height, width)``, N at least 1.
-        batch_size: images a forward pass.
+        batch_size: images per forward pass.
     """
     if len(images) == 0:
         raise InputError("there are no images to predict: expected at least one")

@@ -1,4 +1,4 @@
-"""What a benchmark writes down: one record a run, one ``results.json`` for all of them, with a schema number."""
+"""What a benchmark writes down: one record per run, one ``results.json`` for all of them, with a schema number."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Queries(_Json):
         by_stage: images sent, by stage.
         total: images sent, repeats and views included.
         distinct: different images among them.
-        uncertain: images that were sent, and whose answers a killed process lost.
+        uncertain: images that were sent, but whose answers were lost with a killed process.
         evaluation: images asked about besides, to measure agreement on the test set; outside the budget.
     """
 
@@ -75,9 +75,9 @@ class RunRecord(_Json):
     """One run: its settings, what it cost, what came out. Accuracies and agreements are fractions in [0, 1].
 
     Attributes:
-        method: canonical name, or that of a class of one's own.
+        method: canonical name, or that of the user's own class.
         label: what tables and figures call it: the method's name, or that of a variant.
-        seed: of the edge's images, the method and the student.
+        seed: the seed of the edge's images, the method and the student.
         dataset: name.
         teacher: as it was given.
         student: network name.
@@ -89,7 +89,7 @@ class RunRecord(_Json):
         teacher_accuracy: on the test set.
         student_accuracy: on the test set, after the last step.
         best_test_accuracy: the highest over the points of ``curve``: chosen *on the test set*, as many publications
-            do; to compare with theirs only.
+            do; compare it only with theirs.
         agreement: share of the test images on which student and teacher name the same class.
         held_out_agreement: the same on held-out answered images, which needs no labels; None without validation.
         queries: what it asked.
@@ -165,7 +165,7 @@ class Results(_Json):
         runs: a record each.
         summary: over the seeds, a row for each label and setting.
         comparisons: of labels that were declared beforehand.
-        schema: of this file.
+        schema: the number of this file's layout.
     """
 
     environment: dict[str, Any]
@@ -229,7 +229,7 @@ def describe_environment(*, device: str, jobs: int, threads: int) -> dict[str, A
 
 
 def _processor() -> str:
-    """The processor's marketing name where Linux tells it; its architecture elsewhere."""
+    """The processor's marketing name where Linux reports it; its architecture elsewhere."""
     listing = Path("/proc/cpuinfo")
     if listing.exists():
         for line in listing.read_text(errors="replace").splitlines():

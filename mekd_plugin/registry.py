@@ -1,4 +1,4 @@
-"""From names of methods to their classes, by entry points: ours are registered in the same way as anybody else's.
+"""From names of methods to their classes, by entry points: ours are registered in the same way as anyone else's.
 
 A package adds a method with one line of its ``pyproject.toml``, in the group ``mekd.distillers``; an alias is a line
 in ``mekd.aliases`` whose value is the canonical name. Listing reads metadata only: nothing is imported until a class
@@ -69,9 +69,9 @@ class Registry:
     """Methods, or other things that packages bring, by name.
 
     Args:
-        entries: entry points whose values are ``package.module:attribute``, of a method its class.
+        entries: entry points whose values are ``package.module:attribute``; for a method, its class.
         aliases: entry points whose values are canonical names.
-        what: a word for errors.
+        what: what errors call one of them.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Registry:
             self._aliases[point.name].append(Entry(point.name, point.value, _owner(point)))
 
     def entries(self) -> list[Entry]:
-        """Every name's, sorted.
+        """The entry of every name, sorted.
 
         Raises:
             MekdError: two packages claim one name.
@@ -200,7 +200,7 @@ def _load(target: str, what: str) -> Any:
     try:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise MekdError(f"cannot load {what} from {target}: {error}; install that package whole, or again") from error
+        raise MekdError(f"cannot load {what} from {target}: {error}; reinstall that package") from error
 
 
 def distillers() -> Registry:
@@ -222,7 +222,7 @@ def create(method: str | type[Distiller] | Distiller, *, preset: str = "quick", 
     """An instance of a method: its preset, overridden by ``settings``.
 
     Args:
-        method: a name or an alias; or a class of one's own, which need not be registered; or an instance, which has its
+        method: a name or an alias; or a class of your own, which need not be registered; or an instance, which has its
             settings already: a copy of it is returned, as new.
         preset: ``"quick"`` or ``"paper"``.
         settings: ``num_classes``, ``image_shape``, ``seed``, and the method's hyperparameters; one of the form

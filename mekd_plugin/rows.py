@@ -129,7 +129,7 @@ class WeightedIndices(ShuffledIndices):
 
     Args:
         weights: ``(N,)``, finite and at least 0, not all of them 0.
-        seed: of the draws.
+        seed: the seed of the draws.
     """
 
     def __init__(self, weights: Tensor, seed: int) -> None:
@@ -147,14 +147,15 @@ class WeightedIndices(ShuffledIndices):
 
 
 def check_weights(weights: Tensor, count: int) -> Tensor:
-    """``weights``, if they are ``(count,)`` finite values from 0 and not all of them 0.
+    """``weights``, if they are ``(count,)`` finite values of at least 0, not all of them 0.
 
     Raises:
         InputError: they are not.
     """
     if weights.shape != (count,) or not bool((weights >= 0).all()) or not 0 < float(weights.sum()) < float("inf"):
         raise InputError(
-            f"weights of shape {tuple(weights.shape)}: expected ({count},) finite values from 0, not all of them 0"
+            f"weights of shape {tuple(weights.shape)}: expected ({count},) finite values of at least 0, "
+            "not all of them 0"
         )
     return weights
 
@@ -164,7 +165,7 @@ class ImageRows:
 
     Args:
         images: ``(N, channels, height, width)``.
-        seed: of the order of the rows.
+        seed: the seed of the order of the rows.
     """
 
     def __init__(self, images: Tensor, *, seed: int) -> None:
@@ -179,8 +180,8 @@ class NoiseRows:
     """Rows of standard normal noise, for a stage that needs no image: a generator's latents.
 
     Args:
-        shape: of one row, such as ``(100,)``.
-        seed: of the draws; a batch depends on it, the step and the process only.
+        shape: that of one row, such as ``(100,)``.
+        seed: the seed of the draws; a batch depends only on it, the step and the process.
     """
 
     def __init__(self, *shape: int, seed: int) -> None:

@@ -40,11 +40,11 @@ def metadata_of(content: bytes) -> dict[str, str]:
     """The metadata of the safetensors file ``content``.
 
     Raises:
-        ValueError: it is no such file.
+        ValueError: it is not such a file.
     """
     metadata = _split(content)[0].get("__metadata__", {})
     if not isinstance(metadata, dict):
-        raise ValueError("its header is none")
+        raise ValueError("its metadata is not a mapping")
     return metadata
 
 
@@ -52,7 +52,7 @@ def check_seal(content: bytes, checksum: Any) -> None:
     """Compare ``content`` with the ``checksum`` that was read from it.
 
     Raises:
-        ValueError: they differ, or it is no checksum.
+        ValueError: they differ, or it is not a checksum.
     """
     if not isinstance(checksum, str) or len(checksum) != len(_BLANK):
         raise ValueError("it carries no checksum")
@@ -78,5 +78,5 @@ def _split(content: bytes) -> tuple[dict[str, Any], bytes]:
     (length,) = _LENGTH.unpack_from(content)
     header = json.loads(content[_LENGTH.size : _LENGTH.size + length])
     if not isinstance(header, dict):
-        raise ValueError("its header is none")
+        raise ValueError("its header is not a mapping")
     return header, content[_LENGTH.size + length :]

@@ -1,6 +1,6 @@
 """The contract that any distiller must pass, ours or a third party's.
 
-In a package of one's own::
+In a package of your own::
 
     from mekd_plugin.testing import DistillerContract
 
@@ -8,7 +8,7 @@ In a package of one's own::
         method = "mine"            # as in the entry-point group mekd.distillers; or distiller = MyClass
         settings = {"rounds": 2}   # hyperparameters that make it small; optional
 
-and run pytest. The problem is a toy with an exact teacher: bright bars, of which the direction is the class.
+and run pytest. The problem is a toy with an exact teacher: bright bars, whose direction is the class.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def toy_strokes(count: int, seed: int) -> Tensor:
 
 
 def toy_student(seed: int = 0) -> nn.Module:
-    """A small convolutional network for the toy, its initial weights by ``seed``."""
+    """A small convolutional network for the toy, its initial weights drawn by ``seed``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.Sequential(
@@ -88,7 +88,7 @@ class ToyTeacher(nn.Module):
     Attributes:
         asked: every batch of images, in order.
         shuffled: whether each answer goes to another image of the batch: the control from which nothing can be learnt.
-        fails_at: the batch, from 0, at which it is out of reach, once; None never.
+        fails_at: the batch, counted from 0, at which it is out of reach, once; None for never.
     """
 
     def __init__(self, *, shuffled: bool = False, fails_at: int | None = None) -> None:
@@ -122,7 +122,7 @@ class NoHost(TorchDispatchMode):
             if isinstance(leaf, Tensor) and leaf.device.type == "cpu":
                 raise AssertionError(
                     f"{func} touches a tensor {tuple(leaf.shape)} on the CPU inside a step; make tensors on the device "
-                    "of what they meet"
+                    "of those they meet"
                 )
         return out
 
@@ -132,12 +132,12 @@ class DistillerContract:
 
     Attributes:
         method: name in the registry.
-        distiller: the class itself, which need not be registered, in the place of a name.
+        distiller: the class itself, which need not be registered, in place of a name.
         settings: hyperparameters that keep it small.
         budget: queries that it may ask.
-        steps: of the student.
+        steps: the student's.
         device: where it trains.
-        plannable: whether a plan can foretell its queries exactly; not where they hang on the answers.
+        plannable: whether a plan can foretell its queries exactly; not if they depend on the answers.
     """
 
     method: ClassVar[str] = ""
@@ -175,7 +175,7 @@ class DistillerContract:
         assert leaves == (self._needs().leaves_edge == "real images")
 
     def test_a_plan_foretells_what_is_asked(self) -> None:
-        """All that will be asked, stage by stage, without asking."""
+        """A plan tells all that will be asked, stage by stage, without asking."""
         if not self.plannable:
             return
         teacher = ToyTeacher()
@@ -194,7 +194,7 @@ class DistillerContract:
             except NeedsNotMet:
                 assert teacher.count == 0
                 return
-            raise AssertionError("the method says that no host can carry it, and was taken in")
+            raise AssertionError("the method says that no host can run it, and was accepted")
         hosted = host(toy_student(), self._boundary(teacher), self._images(), self._method(), **settings)
         assert hosted.stage.by_losses, "the student's step is the method's own: declare Needs(in_step=True)"
         images, _, numbers = next(iter(hosted.loader(16, steps=1)))
@@ -258,7 +258,7 @@ class DistillerContract:
         return self.distiller or registry.distillers().get(self.method)
 
     def _needs(self) -> Needs:
-        """Of the method with the settings that are tested."""
+        """An instance of the method with the settings that are tested."""
         return self._make().needs
 
     def _hyperparameters(self) -> dict[str, Any]:

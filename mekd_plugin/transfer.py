@@ -1,7 +1,7 @@
 """The transfer set of real images: what methods that send the edge's own images to the teacher ask about.
 
-The images first, each once; then, as far as the number of queries reaches, label-preserving views of them, every one a
-query of its own. All such methods ask about the very same rows, so that what differs is what they learn from them.
+The images first, each once; then, as far as the number of queries allows, label-preserving views of them, each a query
+of its own. All such methods ask about the very same rows, so that what differs is what they learn from them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def images_and_views(images: Tensor, seed: int, *, fill: float = -1.0) -> Callab
 
     Args:
         images: ``(N, channels, height, width)``.
-        seed: of the order and the views.
+        seed: the seed of the order and the views.
         fill: what a view shows beyond the image's border.
 
     Returns:
@@ -68,7 +68,7 @@ def as_queries(queries: Any) -> int | None:
     """A method's argument ``queries``, checked.
 
     Raises:
-        InputError: it is neither None nor a whole number from 2.
+        InputError: it is neither None nor a whole number of at least 2.
     """
     return None if queries is None else as_whole("queries", queries, at_least=2)
 

@@ -1,3 +1,3 @@
-"""The package's version; a file of its own, which imports nothing, so that every other file may read it."""
+"""The package's version, in a file of its own that imports nothing, so that every other file may import it."""
 
 __version__ = "0.2.0"

@@ -113,7 +113,7 @@ def mixup(a: Tensor, b: Tensor, ratio: float | Tensor) -> Tensor:
     Args:
         a: ``(N, channels, height, width)``, floating point.
         b: what to mix in, of the same shape.
-        ratio: share of ``a``: a number in [0, 1] for all, or a tensor ``(N,)`` on the images' device, one an image,
+        ratio: share of ``a``: a number in [0, 1] for all, or a tensor ``(N,)`` on the images' device, one per image,
             whose values are the caller's business (looking at them would make the device wait for the host).
 
     Raises:
@@ -131,7 +131,7 @@ def mixup(a: Tensor, b: Tensor, ratio: float | Tensor) -> Tensor:
         raise InputError(f"images of shapes {tuple(a.shape)} and {tuple(b.shape)} cannot be mixed: expected one shape")
     if isinstance(ratio, Tensor):
         if ratio.shape != a.shape[:1]:
-            raise InputError(f"ratio of shape {tuple(ratio.shape)}: expected one number an image, ({len(a)},)")
+            raise InputError(f"ratio of shape {tuple(ratio.shape)}: expected one number per image, ({len(a)},)")
         ratio = ratio.to(a.dtype).view(-1, 1, 1, 1)
     elif not 0 <= ratio <= 1:
         raise InputError(f"ratio={ratio}: expected the share of the first images, in [0, 1]")

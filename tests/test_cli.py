@@ -100,7 +100,7 @@ class TestBench:
         [
             ("- 1\n", "holds list: expected"),
             ("a: [", "is not YAML"),
-            ("steps: 3\nsteps: 4", "'steps' stands twice, the second time in line 2"),
+            ("steps: 3\nsteps: 4", "'steps' appears twice, the second time in line 2"),
             ("stepps: 3", "did you mean 'steps'"),
         ],
     )

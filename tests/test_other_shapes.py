@@ -240,9 +240,7 @@ def test_the_students_shape_serves_where_there_are_no_images():
     student = toy_student()
     settings = {"method": ForwardDifferences, "recipe": Recipe(steps=2, batch_size=8), "progress": False}
     boundary = mekd.BlackBox(ToyTeacher(), "logits", CLASSES)
-    with pytest.raises(
-        InputError, match=r"say image_shape=\(channels, height, width\), which the student does not tell"
-    ):
+    with pytest.raises(InputError, match=r"say image_shape=\(channels, height, width\); the student does not have it"):
         mekd.distill(student, boundary, **settings)
     student.image_shape = SHAPE
     assert mekd.distill(student, boundary, **settings).steps == 2

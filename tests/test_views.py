@@ -177,7 +177,7 @@ IMAGES = torch.zeros(2, 1, 4, 4)
         (lambda: affine(IMAGES, translate=-2), "translate=-2"),
         (lambda: mixup(IMAGES, IMAGES[:1], 0.5), r"\(2, 1, 4, 4\) and \(1, 1, 4, 4\) cannot be mixed"),
         (lambda: mixup(IMAGES, IMAGES, 1.5), r"ratio=1.5: expected the share of the first images, in \[0, 1\]"),
-        (lambda: mixup(IMAGES, IMAGES, torch.ones(3)), r"ratio of shape \(3,\): expected one number an image, \(2,\)"),
+        (lambda: mixup(IMAGES, IMAGES, torch.ones(3)), r"ratio of shape \(3,\): expected one number per image, \(2,\)"),
     ],
 )
 def test_bad_input_is_named(call, words):

@@ -1,8 +1,8 @@
-"""Source-blind baselines, one method a file, each registered like anybody's in the group ``mekd.distillers``.
+"""Source-blind baselines, one method per file, each registered like anyone else's in the group ``mekd.distillers``.
 
-The files lie in the folder ``baselines/`` at the top of the repository. A wheel carries them in this package; in a
-checkout (an editable install) this package finds them there. No package of the name ``baselines`` is installed, which a
-folder of that name beside the user's script would hide.
+The files are in the folder ``baselines/`` at the top of the repository. A wheel carries them in this package; in a
+checkout (an editable install) this package finds them there. No package named ``baselines`` is installed, since a
+folder of that name beside the user's script would hide it.
 """
 
 from pathlib import Path

@@ -26,9 +26,9 @@ def benchmark(
     """Compare methods: each method, seed and setting is a run; as ``mekd bench`` does.
 
     Args:
-        methods: names, or classes or instances of one's own, such as a method in a notebook cell; as a mapping by the
-            names that tables will call them. With a class or an instance among them all runs are done in this process,
-            one after another.
+        methods: names, or classes or instances of your own, such as a method in a notebook cell; a mapping says by
+            which names tables call them. With a class or an instance among them all runs are done in this process, one
+            after another.
         out: directory of ``results.json``, ``report.html`` and every run's files.
         resume: go on with what ``out`` holds.
         **settings: those of ``mekd bench``, with underscores: ``dataset``, ``teacher``, ``student``, ``query_budget``,
@@ -64,7 +64,7 @@ def load_records(directory: str | Path) -> list[dict[str, Any]]:
         both, such as ``queries_total`` and ``seconds_distill``.
 
     Raises:
-        InputError: the directory holds neither, or another version's.
+        InputError: the directory holds neither, or those of another version.
     """
     folder = Path(directory)
     results, single = folder / "results.json", folder / "record.json"

@@ -37,9 +37,9 @@ class Planned:
     """What the seeds of one setting will ask and take together.
 
     Attributes:
-        spec: that of the first seed.
+        spec: the run of the first seed.
         seeds: how many.
-        plan: of one seed.
+        plan: the plan of one seed.
     """
 
     spec: RunSpec
@@ -48,7 +48,7 @@ class Planned:
 
     @property
     def queries(self) -> int:
-        """Of all seeds."""
+        """Images that all seeds together will send."""
         return self.seeds * self.plan.total
 
 
@@ -62,7 +62,7 @@ class Benchmark:
             process, and everything else with them, since no other process could import them.
 
     Raises:
-        InputError: a device is not there, or a name is taken.
+        InputError: a device is missing, or a name is taken.
     """
 
     def __init__(self, config: BenchConfig, out: Path, methods: Mapping[str, Method] | None = None) -> None:
@@ -111,7 +111,7 @@ class Benchmark:
             settings: dict[str, Any] = {"budget": spec.query_budget}
             asked: Any = _ask_nobody if kind_of_teacher(spec.teacher) in ("onnx", "function") else _Nobody()
             if spec.white_box:
-                # Of the right kind and shape; what it answers does not matter to a plan.
+                # It has the right kind and shape; what it answers does not matter to a plan.
                 stand_in = build(spec.student, data.num_classes, data.image_shape, seed=spec.seed)
                 asked = WhiteBox(stand_in, spec.responses, data.num_classes, **settings)
                 settings = {}
@@ -145,7 +145,7 @@ class Benchmark:
         return asked
 
     def execute(self, *, resume: bool, observe: Event) -> Results:
-        """Do what is not done yet, and write the report.
+        """Do what is still to be done, and write the report.
 
         Raises:
             InputError: ``out`` cannot be written, or holds results and ``resume`` is false; or a setting that no run
@@ -217,7 +217,7 @@ def _ask_nobody(images: torch.Tensor) -> torch.Tensor:
 
 
 class _Nobody(nn.Module):
-    """In the place of a teacher that is a module."""
+    """Stands in for a teacher that is a module."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return _ask_nobody(images)

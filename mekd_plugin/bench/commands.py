@@ -38,7 +38,7 @@ __all__ = ["bench", "distill", "teacher"]
 
 
 def bench(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, console: Console) -> int:
-    """Run a benchmark, or tell what it would ask; returns the exit status: 1 where a run failed."""
+    """Run a benchmark, or say what it would ask; returns the exit status: 1 where a run failed."""
     benchmark = Benchmark(config, out)
     if dry_run:
         with console.status("rehearsing a few steps of each setting") as status:
@@ -78,7 +78,7 @@ def distill(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, onnx
     torch.set_num_threads(spec.threads)
     data = load_data(spec, place)
     asked = load_teacher(spec.teacher, num_classes=data.num_classes, image_shape=data.image_shape)
-    if not (out / "run.json").exists():  # that of a run which is there already is not overwritten
+    if not (out / "run.json").exists():  # the one of an earlier run is not overwritten
         spec.keep(writable_directory(out), place.data_root)
     boundary = WhiteBox if spec.white_box else BlackBox
     edge = edge_of(spec, data).images
@@ -173,7 +173,7 @@ def _print_plan(
     planned: Sequence[Planned], config: BenchConfig, jobs: int, evaluation: Mapping[str, int], console: Console
 ) -> None:
     table = Table(title="What this would ask", title_justify="left", title_style="bold", header_style="bold")
-    for name in ("Run", "Queries by stage", "Seeds", "Queries", "Price", "Seconds a seed"):
+    for name in ("Run", "Queries by stage", "Seeds", "Queries", "Price", "Seconds per seed"):
         table.add_column(name, justify="left" if name in ("Run", "Queries by stage") else "right")
     for entry in planned:
         stages = ", ".join(f"{stage} {count:,}" for stage, count in entry.plan.queries.items()) or "none"

@@ -1,4 +1,4 @@
-"""What a person sees while a benchmark runs: a line a run, and how long it will still take."""
+"""The display of a running benchmark: a line for each run, and the time left."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Display:
     """Live lines on a terminal, plain lines elsewhere.
 
     Args:
-        console: where to.
-        directory: of a run, by its key.
+        console: what to print on.
+        directory: gives a run's directory by its key.
         total: runs to be done.
         jobs: runs side by side.
     """
@@ -51,7 +51,7 @@ class Display:
             self._live.stop()
 
     def observe(self, event: str, job: Job | None, error: str | None) -> None:
-        """What the loop over the jobs calls."""
+        """Called by the loop over the jobs."""
         if job is not None and event == "start":
             self._began[job] = time.monotonic()
         if job is not None and event == "end":

@@ -122,9 +122,9 @@ def draw_all(
     Args:
         records: runs that can be compared, of one budget.
         every_budget: the same at all budgets, for the figure over the queries.
-        directory: of a run, by its key.
+        directory: gives a run's directory by its key.
         per_1000: price of 1,000 queries; None draws no price axis.
-        theme: light or dark ground.
+        theme: light or dark background.
     """
     done = [record for record in records if record.status == "finished"]
     every = [record for record in every_budget if record.status == "finished"]

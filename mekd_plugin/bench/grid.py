@@ -40,7 +40,7 @@ class Variant(NamedTuple):
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """Everything that `mekd bench` can be told. Tuples are axes of the grid: a run for each combination."""
+    """Every setting of `mekd bench`. Tuples are axes of the grid: a run for each combination."""
 
     dataset: tuple[str, ...] = setting(("digits",), "Data sets: digits, mnist, fashion_mnist, imagefolder:PATH, ...")
     data_root: str | None = setting(None, "Where the data sets' files are; default $MEKD_DATA.", place=True)
@@ -68,7 +68,7 @@ class BenchConfig:
         default_factory=dict,
         metadata={"help": "Methods under names of their own: LABEL: {method: NAME, set: {HYPERPARAMETER: VALUE}}."},
     )
-    pool_dataset: str | None = setting(None, "Images of another domain, for methods that ask about such.")
+    pool_dataset: str | None = setting(None, "Images of another domain, for methods that ask about those.")
     white_box: bool = setting(False, "Let methods that differentiate through the teacher do so: references, marked.")
     seeds: tuple[int, ...] = setting((0, 1, 2), "Each has its own edge images, generator and student.")
     hyperparameters: Mapping[str, Mapping[str, Any]] = field(
@@ -128,10 +128,10 @@ class BenchConfig:
 
         Args:
             values: by name.
-            own: whether methods that are objects stand beside those named here, which may then be none.
+            own: whether methods that are objects are compared too, so that none need be named here.
 
         Raises:
-            UnknownName: a key is no setting. InputError: a value is of the wrong type.
+            UnknownName: a key is not a setting. InputError: a value is of the wrong type.
         """
         known = {item.name: item for item in fields(cls)}
         converted: dict[str, Any] = {}
@@ -155,7 +155,7 @@ class RunSpec:
     Attributes are those of :class:`BenchConfig`, one value each; ``method`` is canonical, ``label`` what tables call
     the run (the method, or a variant of it), ``responses`` a kind, ``device`` a kind of device (``"cpu"``,
     ``"cuda"``), ``teacher_steps`` None for a teacher not trained here, and ``teacher_digest`` a hash of the content of
-    a teacher's file, None where it is none.
+    a teacher's file, None where the teacher is not a file.
     """
 
     dataset: str
@@ -185,13 +185,13 @@ class RunSpec:
     torch: str = field(default_factory=lambda: version("torch"))
 
     def keep(self, directory: Path, data_root: str | None) -> None:
-        """Write it to a run's directory, with the place of the data, for who looks at the run later."""
+        """Write it to a run's directory, with the place of the data, for whoever looks at the run later."""
         content = {"spec": asdict(self), "data_root": data_root}
         write_atomically(writable_directory(directory) / "spec.json", json.dumps(content, indent=1).encode())
 
     @classmethod
     def of_run(cls, directory: Path) -> tuple[RunSpec, str | None]:
-        """That of a run, and where its data was.
+        """The settings of a kept run, and where its data was.
 
         Raises:
             CheckpointError: the directory does not say.
@@ -213,7 +213,7 @@ class RunSpec:
         return f"{readable}-{hashlib.sha256(canonical.encode()).hexdigest()[:10]}"
 
     def signature(self) -> str:
-        """One line of a run that did not end: its settings as they were given; that of a finished run comes from it."""
+        """One line for a run that did not end, its settings as given; a finished run brings its own signature."""
         settings = {name: value for name, value in asdict(self).items() if value not in (None, {}, False)}
         return " ".join(f"{name}={value}" for name, value in settings.items())
 
@@ -298,10 +298,10 @@ def expand(config: BenchConfig, *, device: str, columns: Sequence[Cell] | None =
 
 
 def _variant(label: str, values: Any, taken: Iterable[str]) -> Variant:
-    """A variant as the YAML file says it.
+    """A variant as the YAML file gives it.
 
     Raises:
-        InputError: it is not of that form, or its label is taken. UnknownName: no such method.
+        InputError: it is not of that form, or its label is taken. UnknownName: there is no such method.
     """
     form = "{method: NAME, set: {HYPERPARAMETER: VALUE}}"
     if not isinstance(values, Mapping) or not isinstance(values.get("set", {}), Mapping):
@@ -317,7 +317,7 @@ def _variant(label: str, values: Any, taken: Iterable[str]) -> Variant:
 
 
 def _check_names(owner: str, values: Mapping[str, Any]) -> None:
-    """Refuse as hyperparameters what every run gets from the grid."""
+    """Refuse as hyperparameters what the grid gives to every run."""
     if taken := sorted({"num_classes", "image_shape", "seed"} & values.keys()):
         raise InputError(
             f"{', '.join(f'{owner}.{name}' for name in taken)}: the grid sets it for every method; see --seeds"

@@ -6,7 +6,7 @@ __all__ = ["format_price", "price_of"]
 
 
 def price_of(queries: int, per_1000: float | None) -> float | None:
-    """The price of ``queries`` at ``per_1000`` each thousand, in its currency; None where no price is known.
+    """The price of ``queries`` at ``per_1000`` per thousand, in its currency; None where no price is known.
 
     A constant rate: free allowances and discounts for large numbers are left out, so it is an upper bound.
     """
@@ -14,7 +14,7 @@ def price_of(queries: int, per_1000: float | None) -> float | None:
 
 
 def format_price(price: float | None) -> str:
-    """Two decimals, thousands apart; a dash where there is none.
+    """Two decimals, thousands separated by commas; a dash if there is no price.
 
     >>> format_price(18900), format_price(7.5), format_price(None)
     ('$18,900', '$7.50', '-')

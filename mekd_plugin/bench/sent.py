@@ -26,9 +26,9 @@ class SentImages:
     """The last image of each of up to ten classes, evenly spaced among all, that the teacher answered.
 
     Args:
-        path: of the ``.npz`` file; a whole one that is there is gone on with.
+        path: the ``.npz`` file; an undamaged one that is already there is continued.
         num_classes: C.
-        value_range: of the images.
+        value_range: that of the images.
     """
 
     def __init__(self, path: Path, num_classes: int, value_range: tuple[float, float] = (-1.0, 1.0)) -> None:
@@ -42,10 +42,10 @@ class SentImages:
                 with np.load(path, allow_pickle=False) as kept:
                     self._images = dict(zip(kept["labels"].tolist(), kept["images"], strict=True))
             except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error):
-                self._images = {}  # pictures for a report only: a damaged file is begun again
+                self._images = {}  # pictures for a report only: a damaged file is started over
 
     def wrap(self, teacher: nn.Module | Callable[[Tensor], Any]) -> nn.Module | Callable[[Tensor], Any]:
-        """``teacher``, its questions looked at on their way."""
+        """``teacher``, with its questions looked at on the way."""
         if isinstance(teacher, nn.Module):
             return _WatchedModule(teacher, self)
 

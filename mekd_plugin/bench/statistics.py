@@ -21,7 +21,7 @@ class Interval(NamedTuple):
         mean: the estimate.
         low: lower end.
         high: upper end.
-        values: how many values stand behind it.
+        values: how many values it comes from.
         kind: ``"t"`` over seeds; ``"wilson"`` over the test images of a single run, which says nothing about other
             seeds; ``"none"`` where neither is possible (then both ends are the estimate).
     """
@@ -51,7 +51,7 @@ def mean_interval(values: Sequence[float], *, confidence: float = 0.95) -> Inter
 
 
 def wilson_interval(share: float, trials: int, *, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval of a share of ``trials`` that came out well (Wilson 1927).
+    """Wilson's score interval of the share of ``trials`` that succeeded (Wilson 1927).
 
     Raises:
         InputError: a share outside [0, 1] or no trials.

@@ -1,4 +1,4 @@
-"""Records on disk: one file a run, written whole, so that a kill at any moment leaves a readable directory."""
+"""Records on disk: one file per run, written whole, so that a kill at any moment leaves a readable directory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Store:
 
     Args:
         out: created where missing.
-        resume: whether results that are there already are gone on with.
+        resume: whether to go on with results that are there already.
 
     Raises:
         InputError: it cannot be written, or holds results and ``resume`` is false.
@@ -44,7 +44,7 @@ class Store:
         return self.runs / key
 
     def read(self, key: str) -> RunRecord | None:
-        """A run's record; None where there is none yet, or none that can be believed, so that the run is done again."""
+        """A run's record; None where there is none yet, or none that can be trusted, so that the run is done again."""
         try:
             record = RunRecord.from_json(json.loads((self.directory(key) / "record.json").read_text()))
         except (OSError, ValueError):
@@ -84,5 +84,5 @@ def write_record(path: Path, record: RunRecord) -> None:
 
 
 def _encode(content: object) -> bytes:
-    # JSON has no NaN: it would be written as such and read by nobody else.
+    # JSON has no NaN: it would be written as such, and no other program could read it.
     return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()

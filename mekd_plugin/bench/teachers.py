@@ -1,4 +1,4 @@
-"""Teachers by name: trained here and cached, read from a file, or somebody's function."""
+"""Teachers by name: trained here and cached, read from a file, or a user's function."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class LabelledImages:
 
 
 def cache_directory() -> Path:
-    """``$MEKD_CACHE``, or the platform's place for what can be made again."""
+    """``$MEKD_CACHE``, or the platform's directory for what can be made again."""
     chosen = os.environ.get(CACHE_VARIABLE)
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("mekd-plugin", appauthor=False))
 
@@ -70,11 +70,12 @@ def load_teacher(name: str, *, num_classes: int, image_shape: tuple[int, int, in
     Args:
         name: a ``.safetensors`` file that says its network, as `mekd teacher` writes them; ``NETWORK@WEIGHTS``;
             ``FILE.onnx``; or ``package.module:function``, images -> answers.
-        num_classes: of the data.
-        image_shape: of the data.
+        num_classes: that of the data.
+        image_shape: that of the data.
 
     Raises:
-        CheckpointError: the file is missing, or is for other classes or image sizes. UnknownName: no such function.
+        CheckpointError: the file is missing, or is for other classes or image sizes. UnknownName: there is no such
+            function.
     """
     kind = kind_of_teacher(name)
     if kind == "onnx":
@@ -115,10 +116,10 @@ def trained_teacher(
     Args:
         network: a name of ``mekd_plugin.networks``.
         data: labelled training images.
-        steps: of the students' own default recipe.
+        steps: how many, of the students' own default recipe.
         device: where to train.
         progress: whether to draw a progress bar.
-        directory: of the cache; default :func:`cache_directory`.
+        directory: the cache's; default :func:`cache_directory`.
     """
     recipe = Recipe(steps=steps)
     decides = {
@@ -165,7 +166,7 @@ def trained_teacher(
 
 
 class EvaluationAnswers(NamedTuple):
-    """What a teacher answers about the test images: their classes ``(N,)``, and how many images were sent for that."""
+    """What a teacher answers on the test images: their classes ``(N,)``, and how many images were sent for that."""
 
     labels: Tensor
     asked: int
@@ -177,15 +178,15 @@ def evaluation_answers(
     """The classes that the teacher answers about the test images, asked once for all runs and kept in ``folder``.
 
     They serve the evaluation only, so no budget counts them. Every batch that was answered is kept at once: where the
-    teacher fails, the next attempt goes on behind it.
+    teacher fails, the next attempt continues from there.
 
     Args:
-        teacher: that is asked.
+        teacher: the one that is asked.
         images: ``(N, channels, height, width)``.
-        name: tells the teacher from another.
+        name: distinguishes the teacher from others.
         responses: what it answers.
         classes: C.
-        folder: of all teachers' answers.
+        folder: the one with all teachers' answers.
     """
     identity = hashlib.sha256(f"{name}\n{tensor_digest(images)}".encode()).hexdigest()[:16]
     path = writable_directory(folder) / f"answers-{identity}.safetensors"

@@ -57,7 +57,7 @@ __all__ = [
 ]
 
 Method = type[Distiller] | Distiller
-"""A method that is an object, in the place of a registered one's name."""
+"""A method that is an object, in place of a registered one's name."""
 
 _CURVE_POINTS = 10
 _SNAPSHOTS = 8
@@ -65,12 +65,12 @@ _SNAPSHOTS = 8
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run works; decides no number.
+    """Where a run works; it affects no number.
 
     Attributes:
         out: the benchmark's directory.
         device: such as ``"cuda:1"``.
-        data_root: of the data sets.
+        data_root: directory of the data sets.
         download: whether missing ones are fetched.
     """
 
@@ -120,7 +120,7 @@ def edge_of(spec: RunSpec, data: ImageData) -> EdgeSplit:
 
 
 def pool_of(spec: RunSpec, place: Place) -> Tensor | None:
-    """Images of another domain, as many as the edge's data set has, for methods that ask about such; None without."""
+    """Images of another domain, as many as the edge's data set has, for methods that ask about those, or None."""
     if spec.pool_dataset is None:
         return None
     return load(spec.pool_dataset, place.data_root, place.download, spec.image_size).train_images
@@ -231,11 +231,11 @@ def record_of(
 
     Args:
         blank: its settings.
-        result: of the distillation.
+        result: the distillation's.
         last: ``{"accuracy", "agreement"}`` of the student on the test set; without ``"agreement"`` where the teacher
             was not asked about it.
         teacher_accuracy: on the test set; None where it was not asked.
-        real_images: that the edge held.
+        real_images: how many the edge held.
         test_images: size of the test set.
         evaluation: images that the teacher was asked about for all runs together, to measure agreement.
     """
@@ -270,7 +270,7 @@ def do(job: Job, place: Place, methods: Mapping[str, Method] | None = None) -> s
     Args:
         job: a run, or a teacher to prepare.
         place: where it works.
-        methods: classes and instances by the names that stand for them in the grid, in the place of registered ones.
+        methods: classes and instances by the names that stand for them in the grid, in place of registered ones.
 
     Returns:
         Why a run failed, which its record says too; None where it did not.

@@ -54,7 +54,7 @@ class ImageData:
 
 @dataclass(frozen=True)
 class _Source:
-    """A data set that torchvision reads (and downloads), and the files that must lie under the root."""
+    """A data set that torchvision reads (and downloads), and the files that must be under the root."""
 
     class_name: str
     files: tuple[str, ...]
@@ -91,16 +91,17 @@ def load(name: str, root: str | Path | None = None, download: bool = False, imag
     Args:
         name: one of :func:`dataset_names`. ``digits`` comes with scikit-learn: 1,257 + 540 images, 8x8 enlarged to
             16x16; MNIST's are padded from 28x28 to 32x32. Or ``imagefolder:PATH``, whose ``train/`` and ``test/`` (or
-            ``val/``) hold one folder a class; greyscale where every file is.
-        root: where the files lie or go to; default ``$MEKD_DATA``. Not used by ``digits`` and ``imagefolder:``.
-        download: fetch missing files into ``root``; nothing is fetched unasked.
+            ``val/``) hold one folder per class; greyscale if every file is.
+        root: where the files are, or are downloaded to; default ``$MEKD_DATA``. Not used by ``digits`` and
+            ``imagefolder:``.
+        download: fetch missing files into ``root``; otherwise nothing is fetched.
         image_size: square size to which every image is scaled (bilinear, antialiased); None keeps the data set's own,
-            which an image folder must then have in common.
+            and the images of a folder must then have the same size.
 
     Raises:
-        UnknownName: no such data set; the message lists what there is.
-        DataMissing: files are not there, or cannot be read; the message says which are expected where.
-        InputError: a bad ``image_size``, or an image folder whose sizes or classes do not fit each other.
+        UnknownName: there is no such data set; the message lists the known ones.
+        DataMissing: files are missing or cannot be read; the message says which are expected, and where.
+        InputError: a bad ``image_size``, or an image folder whose sizes or classes do not match.
     """
     if image_size is not None and image_size < 4:
         raise InputError(f"image_size={image_size}: expected at least 4 pixels")

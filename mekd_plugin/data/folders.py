@@ -1,4 +1,4 @@
-"""Data sets that are folders of image files: anybody's own, and Tiny ImageNet."""
+"""Data sets that are folders of image files: a user's own, and Tiny ImageNet."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ def to_value_range(pixels: Tensor) -> Tensor:
 
 
 def read_image_folder(path: Path, image_size: int | None) -> Parts:
-    """``path/train`` and ``path/test`` (or ``path/val``), one folder of image files a class, classes in sorted order.
+    """``path/train`` and ``path/test`` (or ``path/val``), one folder of image files per class, in sorted order.
 
     Raises:
-        DataMissing: folders or files are not there, or a file is no image.
+        DataMissing: folders or files are missing, or a file is not an image.
         InputError: sizes that differ with no ``image_size`` to scale to, or classes that differ between the parts.
     """
     train = path / "train"
     test = path / "test" if (path / "test").is_dir() else path / "val"
     if not train.is_dir() or not test.is_dir():
         raise DataMissing(
-            f"{path} is no image folder: expected {path / 'train'} and {path / 'test'} (or val), each with one folder "
-            "of image files a class"
+            f"{path} is not an image folder: expected {path / 'train'} and {path / 'test'} (or val), each with one "
+            "folder of image files per class"
         )
     classes, test_classes = (_class_names(part) for part in (train, test))
     if classes != test_classes:
         odd = sorted(set(classes) ^ set(test_classes))
         raise InputError(
-            f"{train} and {test} hold other classes ({', '.join(odd)} on one side only): expected the same"
+            f"{train} and {test} hold different classes ({', '.join(odd)} on one side only): expected the same"
         )
     if len(classes) < 2:
         raise InputError(f"{train} holds {len(classes)} class folders: expected at least 2")
     parts = [[_image_files(part / name) for name in classes] for part in (train, test)]
     everything = [file for part in parts for files in part for file in files]
     mode = "L" if all(_mode(file) in _GREYSCALE_MODES for file in everything) else "RGB"
-    # One size for both parts; the first image's where none is asked for.
+    # One size for both parts; the first image's if none is asked for.
     size = (image_size, image_size) if image_size else _size(everything[0])
     read: list[Tensor] = []
     for part in parts:
@@ -116,10 +116,10 @@ def _open(file: Path) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise InputError(f"{file} is far too large to be decoded safely ({error}): scale it down first") from error
     except (OSError, ValueError, SyntaxError) as error:
-        raise DataMissing(f"{file} cannot be read as an image ({error}): replace it or take it out") from error
+        raise DataMissing(f"{file} cannot be read as an image ({error}): replace it or remove it") from error
     if image.mode.startswith(("I", "F")):
-        # Pillow would cut such values off at 255 without a word.
-        raise InputError(f"{file} has more than 8 bits a channel (mode {image.mode}): convert it to 8 bits first")
+        # Pillow would silently clip such values at 255.
+        raise InputError(f"{file} has more than 8 bits per channel (mode {image.mode}): convert it to 8 bits first")
     return image
 
 
@@ -141,15 +141,15 @@ def _read(files: Sequence[Path], mode: str, size: tuple[int, int], *, scale: boo
     for row, file in enumerate(files):
         with _open(file) as opened:
             try:
-                # Cameras store a picture as the sensor saw it, and beside it how it was held.
+                # Cameras store a picture as the sensor saw it, with a note of how they were held.
                 image = ImageOps.exif_transpose(opened).convert(mode)
             except (OSError, ValueError, SyntaxError) as error:
-                raise DataMissing(f"{file} is truncated or damaged ({error}): replace it or take it out") from error
+                raise DataMissing(f"{file} is truncated or damaged ({error}): replace it or remove it") from error
         if image.size != size:
             if not scale:
                 raise InputError(
                     f"{file} is {image.size[0]}x{image.size[1]} and others are {size[0]}x{size[1]}: "
-                    "say image_size= to scale them all to one size"
+                    "set image_size= to scale them all to one size"
                 )
             image = image.resize(size, Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(image)).view(size[1], size[0], channels)

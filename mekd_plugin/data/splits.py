@@ -1,4 +1,4 @@
-"""Which images the edge holds, and which the teacher was trained on: an explicit choice, made by a seed."""
+"""Which images the edge holds, and which the teacher was trained on: an explicit choice, determined by a seed."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def edge_images(
 ) -> EdgeSplit:
     """Draw the edge's unlabelled images uniformly, without their labels, from the training images.
 
-    The same seed gives the same images on any machine, and a smaller number of them is a beginning of a larger one, so
-    that results over sizes are comparable. Test images are never among them.
+    The same seed gives the same images on any machine, and a smaller draw is the beginning of a larger one, so that
+    results for different sizes are comparable. Test images are never among them.
 
     Args:
-        data: where from.
-        real_fraction: share of the training images, in (0, 1], rounded down; or
-        real_images: how many; exactly one of the two.
-        seed: of the draw.
+        data: the data set to draw from.
+        real_fraction: their share of the training images, in (0, 1], rounded down; or
+        real_images: their number; give exactly one of the two.
+        seed: the seed of the draw.
         disjoint: False, as in the paper: the edge's images are part of what the teacher was trained on. True takes
             them out of the teacher's.
 

@@ -67,7 +67,7 @@ class FoldedGenerator(nn.Module):
 
 
 class TrainingForm(nn.Module):
-    """What :func:`training_form` makes: G's own layers under G's own names, run in fewer multiply-adds."""
+    """What :func:`training_form` makes: G's own layers under G's own names, run with fewer multiply-adds."""
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class TrainingForm(nn.Module):
             if isinstance(layer, nn.Upsample):
                 upsampled = True
             elif upsampled and isinstance(layer, nn.Conv2d):
-                # The 4x4 weight is new in every step, so that its memory format does not say what the layers want.
+                # The 4x4 weight is new in every step, so that its memory format does not say what the layers expect.
                 if layer.weight.is_contiguous(memory_format=torch.channels_last):
                     hidden = hidden.contiguous(memory_format=torch.channels_last)
                 weight = upsample_conv_weight(layer.weight)
@@ -104,9 +104,9 @@ def training_form(generator: Generator) -> TrainingForm:
 
 @torch.no_grad()
 def fold(generator: Generator) -> FoldedGenerator:
-    """A frozen copy of the generator in eval mode, with the same outputs and gradients by the latent, but faster.
+    """A frozen copy of the generator in eval mode, with the same outputs and latent gradients, but faster.
 
-    Folding is done in float64 and rounded once, to the generator's own dtype; the copy stands on its device, its
+    Folding is done in float64 and rounded once, to the generator's own dtype; the copy is on the same device, its
     weights in channels_last, and does not follow later changes of ``generator``.
 
     Shapes:
@@ -116,7 +116,7 @@ def fold(generator: Generator) -> FoldedGenerator:
         InputError: a generator whose layers are not those of :class:`Generator`.
     """
     reference = next(generator.parameters())
-    # Not every accelerator has float64 (Apple's has not), so the folding is done on the CPU.
+    # Not every accelerator has float64 (Apple's does not), so the folding is done on the CPU.
     place = reference.device if reference.device.type == "meta" else torch.device("cpu")
     linear, unflatten, norm, *rest = copy.deepcopy(generator.layers).to(place, torch.float64)
     if not isinstance(unflatten, nn.Unflatten):

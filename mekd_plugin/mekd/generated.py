@@ -16,7 +16,7 @@ _ROWS_FOR_HEALTH = 1000
 
 
 def to_range(images: Tensor, given: tuple[float, float], wanted: tuple[float, float]) -> Tensor:
-    """Images of one value range in another; the generator draws in [-1, 1] whatever range the teacher takes."""
+    """Images moved from one value range to another; the generator draws in [-1, 1], whatever the teacher takes."""
     if given == wanted:
         return images
     low, high = wanted
@@ -24,7 +24,7 @@ def to_range(images: Tensor, given: tuple[float, float], wanted: tuple[float, fl
 
 
 class FirstRows:
-    """A source that remembers the first rows that passed, on which the generator's health can be read."""
+    """A source that remembers the first rows that passed, from which the generator's health can be read."""
 
     def __init__(self, source: RowSource) -> None:
         self._source, self.kept = source, list[Rows]()
@@ -42,7 +42,7 @@ class FirstRows:
 
 
 def balancing_weights(response: Response, *, most: float = 4.0) -> Tensor:
-    """Weights ``(N,)`` that draw every class equally often, none more than ``most`` times as often as it comes."""
+    """Weights ``(N,)`` that draw every class equally often, none more than ``most`` times as often as it occurs."""
     counts = torch.bincount(response.labels, minlength=response.num_classes).clamp_min(1)
     share = len(response) / response.num_classes / counts
     return share.clamp(max=most)[response.labels]

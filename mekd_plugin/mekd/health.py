@@ -1,4 +1,4 @@
-"""How healthy a generator is, read off the bank that it filled, without a further query."""
+"""How healthy a generator is, read off the bank that it filled, without any further query."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Health:
     Attributes:
         class_shares: share of each class among the teacher's answers to generated images.
         confidence: the teacher's mean highest probability; None for hard responses.
-        distance_to_real: median distance (root mean square a pixel) from a generated image to its nearest real one.
+        distance_to_real: median distance (root mean square per pixel) from a generated image to its nearest real one.
         real_to_real: the same from a real image to its nearest other real one: what a held-out image would have.
         warnings: what is wrong and what to change.
     """
@@ -43,7 +43,7 @@ def generator_health(generated: Rows, real: Tensor, *, most: int = 1000) -> Heal
     Args:
         generated: rows of generated images and the teacher's answers.
         real: the edge's images ``(N, channels, height, width)``, N at least 2.
-        most: images of each kind that distances are computed on.
+        most: the largest number of images of each kind that distances are computed on.
     """
     response = generated.answers()
     shares = torch.bincount(response.labels.cpu(), minlength=response.num_classes) / len(response)

@@ -2,8 +2,8 @@
 
 Source: Ma, Xiang, Wang, Wu, Li, *Aligning Logits Generatively for Principled Black-Box Knowledge Distillation*, CVPR
 2024.
-Stage 1 (``emulations/``) trains a generator that stands for the teacher's inverse mapping, by itself on the edge's
-images or in turns with questions. What is left of the budget is asked about its images. Stage 2 (``alignment.py``)
+Stage 1 (``emulations/``) trains a generator that stands for the teacher's inverse mapping, on the edge's images alone
+or alternating with questions. The rest of the budget is spent on asking about its images. Stage 2 (``alignment.py``)
 compares the scores of teacher and student through it::
 
     L = w_f * mean |G(y_S / t_g) - G(y_T / t_g)| + w_kl * t^2 * KL(softmax(y_T / t) || softmax(y_S / t))
@@ -54,28 +54,28 @@ class MEKD(Distiller):
     Args:
         mode: ``"bank"`` or ``"fresh"``.
         queries: generated images in the bank; None takes what the teacher's budget leaves (5,000 without a budget).
-        emulation: how the generator comes to be: a name of the entry-point group ``mekd.emulations``, or a class.
-        emulation_settings: of the emulation, by name, such as ``{"steps": 2500}``; those left out are as
+        emulation: how the generator is obtained: a name of the entry-point group ``mekd.emulations``, or a class.
+        emulation_settings: the emulation's own, by name, such as ``{"steps": 2500}``; those left out are as
             ``emulation_preset`` has them. On the command line: ``--set mekd.emulation.steps=2500``.
         emulation_preset: ``"quick"``, ``"paper"`` or ``"tiny"``.
         generator: a trained one to use instead of stage 1, or the file of one (``generator.safetensors`` of a run).
         bank: directory of one that was filled with this ``generator`` and teacher (``banks/bank`` of a run): its rows
             cost no further query.
-        trust_bank: take a bank though it says that another teacher answered it, or another generator drew it.
-        image_weight: w_f, of the image-space term.
-        divergence_weight: w_kl, of the divergence.
-        temperature: t, of the divergence from soft responses.
-        hard_temperature: t, of the divergence from hard ones.
+        trust_bank: use a bank even if it says that another teacher answered it, or that another generator drew it.
+        image_weight: w_f, the weight of the image-space term.
+        divergence_weight: w_kl, the weight of the divergence.
+        temperature: t, for the divergence from soft responses.
+        hard_temperature: t, for the divergence from hard ones.
         latent_temperature: t_g, by which scores are divided before G; None divides by what the emulation says, or else
             by the spread of the bank's scores.
-        norm: of the image-space term, ``"l1"`` or ``"l2"``.
+        norm: the norm of the image-space term, ``"l1"`` or ``"l2"``.
         hard_scale: the score that a hard response gives to its class; None gives the one at which a softmax over C
             classes is 95 % sure.
         balance: whether rows of rare classes are drawn more often.
         **world: see :class:`Distiller`.
 
     Raises:
-        UnknownName: no such emulation. InputError: a value cannot be used.
+        UnknownName: there is no such emulation. InputError: a value cannot be used.
     """
 
     needs = Needs(responses="either", leaves_edge="synthetic images", asks_late=True)
@@ -201,7 +201,7 @@ class MEKD(Distiller):
         yield self.align("alignment", bank.order(self.seed, weights), student)
 
     def freeze(self, generator: nn.Module) -> None:
-        """Take ``generator`` as it stands for stage 2; nothing trains it from here on.
+        """Use ``generator`` as it is in stage 2; nothing trains it from here on.
 
         Raises:
             InputError: the emulation cannot use it.
@@ -266,7 +266,7 @@ class MEKD(Distiller):
         return self._generate(self.emulation.draw(start, stop).to(device))
 
     def _draw_fresh(self, step: int, size: int, shard: Shard) -> Rows:
-        # By torch's own generator, on the device, as the paper's mode draws: a run restores it.
+        # Drawn by torch's own generator, on the device, as the paper's mode does: a run restores its state.
         reference = next(self._generator().parameters())
         width = self.num_classes + self.emulation.style_dim
         return self._generate(torch.randn(size, width, device=reference.device, dtype=reference.dtype))

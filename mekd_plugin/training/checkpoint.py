@@ -35,12 +35,12 @@ def load_state(path: Path, *, identity: str | None = None) -> Any:
     """What :func:`save_state` wrote, its tensors on the CPU.
 
     Args:
-        path: of the file.
-        identity: of the run whose file is expected; None takes any run's.
+        path: the file.
+        identity: the run whose file is expected; None accepts any run's.
 
     Raises:
-        DamagedFile: the file is empty, cut off, changed since it was written, a pickle, or no state of ours.
-        CheckpointError: it is missing, or another run's.
+        DamagedFile: the file is empty, cut off, changed since it was written, a pickle, or not a state of this package.
+        CheckpointError: it is missing, or belongs to another run.
     """
     try:
         content = path.read_bytes()

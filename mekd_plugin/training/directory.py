@@ -1,4 +1,4 @@
-"""Whose a run's directory is: the process that works in it, and the run that it holds."""
+"""Who owns a run's directory: the process that works in it, and the run that it holds."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["DirectoryLock", "spent_by_then", "threads_of_run"]
 
 
 _HELD: WeakValueDictionary[Path, DirectoryLock] = WeakValueDictionary()
-"""What this process holds."""
+"""The directories that this process holds, each with its lock."""
 
 
 class DirectoryLock:
     """One run at a time in a directory; the system lets go of it when its process ends, however it ends.
 
     Args:
-        directory: of the run.
+        directory: the run's.
         let_go: called where another run of this process takes the directory over from an idle one.
 
     Attributes:
@@ -42,7 +42,7 @@ class DirectoryLock:
         self.idle = False
 
     def acquire(self) -> bool:
-        """Take the directory, and note who did; whether nobody else had it."""
+        """Take the directory, and note who did; returns whether nobody else had it."""
         earlier = _HELD.get(self._path)
         if earlier is not None and earlier.idle:
             earlier.release()
@@ -58,7 +58,7 @@ class DirectoryLock:
         return True
 
     def release(self) -> None:
-        """Let others have it."""
+        """Release it to others."""
         if self._lock.is_locked:
             _HELD.pop(self._path, None)
             self._note.unlink(missing_ok=True)
@@ -78,10 +78,10 @@ def threads_of_run(path: Path, signature: str) -> int:
 
     Args:
         path: its ``run.json``.
-        signature: of the run that is asked for.
+        signature: that of the run asked for.
 
     Raises:
-        CheckpointError: the file cannot be read, or is another run's; the message says in what they differ.
+        CheckpointError: the file cannot be read, or is another run's; the message says how they differ.
     """
     try:
         known: dict[str, Any] = json.loads(path.read_text())
@@ -100,7 +100,7 @@ def threads_of_run(path: Path, signature: str) -> int:
 
 
 def spent_by_then(directory: Path | None) -> int:
-    """Images that a kept run had sent by its last line of metrics; 0 where nothing tells."""
+    """Images that a kept run had sent by its last line of metrics; 0 if that is not known."""
     if directory is None:
         return 0
     largest = 0

@@ -40,7 +40,7 @@ __all__ = ["Distillation", "Evaluate", "Run"]
 Evaluate = Callable[[nn.Module], dict[str, float]]
 _FEWEST_HELD_OUT = 20
 _REMAINS = ("ledger-*.jsonl", "journal-*.bin", "checkpoint.safetensors", "initial.safetensors", "stages/*", "banks/*")
-"""What a run leaves; where such a file is and ``run.json`` is not, the directory is nobody's to start in."""
+"""What a run leaves behind; a directory that has such a file but no ``run.json`` is refused to a new run."""
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -52,7 +52,7 @@ class Distillation:
         student: the trained network, in evaluation mode.
         history: scalars over the steps, ``{"stage", "step", "loss", ...}``; evaluations under ``"evaluation"``.
         ledger: what was asked, by stage.
-        report: what the method has to say, JSON; ``report["warnings"]`` are sentences for a person.
+        report: what the method has to say, JSON; ``report["warnings"]`` are sentences for the user.
         steps: the student's optimiser steps.
         seconds: ``{"prepare", "distill"}``: before and during the student's training, this process's own, so a resumed
             run counts what it did after resuming.
@@ -115,7 +115,7 @@ class Run:
         if directory is not None:
             identity = directory / "run.json"
             known_run = self.processes.agree(identity.exists())
-            # The first process looks for all: it is the first to write as well.
+            # The first process looks on behalf of all, since it is also the first to write.
             remains = [name for name in _REMAINS if self.processes.main and any(directory.glob(name))]
             if not known_run and self.processes.agree(bool(remains)):
                 raise CheckpointError(
@@ -148,7 +148,7 @@ class Run:
         )
 
     def begin_student(self) -> None:
-        """Keep the student as it was handed in, or put a resumed run's back to how it was."""
+        """Keep the student as it was handed in, or restore a resumed run's to that state."""
         if self.directory is None:
             return
         path = self.directory / "initial.safetensors"
@@ -179,7 +179,7 @@ class Run:
             self.loop.observers.append(copy)
 
     def execute(self) -> Distillation:
-        """Every stage in turn, then what is left to say."""
+        """Run every stage in turn, then gather the result."""
         self.begin_student()
         for index, stage in enumerate(self.stages()):
             began = time.perf_counter()
@@ -228,7 +228,7 @@ class Run:
         self.lock = None
 
     def wait_for_host(self, waiting: bool) -> None:
-        """Say whether the run waits for a host's loop, so that another one of this process may take its directory."""
+        """Note whether the run waits for a host's loop, so that another one of this process may take its directory."""
         if self.lock is not None:
             self.lock.idle = waiting
 
@@ -253,7 +253,7 @@ class Run:
             )
 
     def log(self, words: str, *values: object) -> None:
-        """One line for whoever listens to this package's log, on one process of several."""
+        """Log one line under this package's name, from only one of several processes."""
         if self.processes.main:
             _LOGGER.info(words, *values)
 
@@ -268,7 +268,7 @@ class Run:
         self.store.finish(index, stage)
 
     def stages(self) -> Iterable[Stage]:
-        """The method's stages; what it draws between two of them depends on the seed and its place only."""
+        """The method's stages; what it draws between two of them depends only on the seed and its place."""
         if self.distiller.needs.asks_late:
             self.teacher.probe(self.distiller.image_shape)
         stages = self.distiller.stages(self.teacher, self.images, self.student)
@@ -329,7 +329,7 @@ def _peak_memory_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     memory = psutil.Process().memory_info()
-    # Windows remembers the peak; elsewhere the system's own account of it is asked for.
+    # Windows remembers the peak; elsewhere the system is asked for its own account of it.
     peak = getattr(memory, "peak_wset", None)
     if peak is not None:
         return float(peak) / 2**20

@@ -1,4 +1,4 @@
-"""The student leaves: as plain safetensors, or as an ONNX file that any runtime reads."""
+"""Export of the student as an ONNX file, which any runtime can read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def export_onnx(student: nn.Module, path: str | Path, image_shape: tuple[int, in
 
     Args:
         student: images ``(n, channels, height, width)`` -> logits ``(n, C)``; exported in evaluation mode.
-        path: of the file, which is written whole or not at all.
+        path: the file to write; it is written whole or not at all.
         image_shape: ``(channels, height, width)``.
 
     Raises:

@@ -59,7 +59,7 @@ class Hosted:
 
     @property
     def processes(self) -> Processes:
-        """Where this process stands among those that share the method's rows."""
+        """The place of this process among those that share the method's rows."""
         return self._run.processes
 
     @property
@@ -125,12 +125,12 @@ class Hosted:
     def loader(self, batch_size: int, *, steps: int | None = None) -> DataLoader[Batch]:
         """An epoch of the rows of the stage under way, in the order of our own loop; the next goes on where it ended.
 
-        Rows that were not asked about, of a stage before the student's, have -100 for a label, which torch's
+        Rows that were not asked about, of a stage before the student's, have the label -100, which torch's
         cross-entropy leaves out.
 
         Args:
-            batch_size: rows a batch.
-            steps: batches an epoch; None shows each row of a bank once.
+            batch_size: rows per batch.
+            steps: batches per epoch; None shows each row of a bank once.
 
         Raises:
             InputError: ``steps`` is missing where rows are asked anew at every step, or the bank holds no whole batch.
@@ -146,7 +146,7 @@ class Hosted:
         """The bank's rows one by one, for a host with its own sampler, batches and augmentation.
 
         Raises:
-            InputError: the method asks anew at every step, so there is no bank.
+            InputError: the method asks anew at every step, so it has no bank.
         """
         return BankDataset(self._bank("take the batches of loader(), it has no dataset").rows())
 
@@ -195,7 +195,7 @@ class Hosted:
         if self._stage.trains_student and not self._stage.by_losses:
             raise NeedsNotMet(
                 f"{type(self.method).__name__} takes a step of its own in stage {self._stage.name!r}, which a host's "
-                "loop cannot carry: use mekd_plugin.distill, and declare Needs(in_step=True), so that this is said "
+                "loop cannot run: use mekd_plugin.distill, and declare Needs(in_step=True), so that this is said "
                 "before anything is asked"
             )
         if self._stage.trains_student:

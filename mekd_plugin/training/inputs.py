@@ -109,14 +109,14 @@ def check_student(student: Any) -> None:
 
 
 def shape_without_images(student: nn.Module, declared: Any) -> tuple[int, int, int]:
-    """``(channels, height, width)`` where there are no images: what is declared, or an attribute of the student.
+    """``(channels, height, width)`` where there are no images: as declared, or else the student's attribute.
 
     Raises:
-        InputError: neither tells.
+        InputError: it is not declared, and the student does not have it.
     """
     shape = getattr(student, "image_shape", None) if declared is None else declared
     if shape is None:
-        raise InputError("images=None: say image_shape=(channels, height, width), which the student does not tell")
+        raise InputError("images=None: say image_shape=(channels, height, width); the student does not have it")
     if not isinstance(shape, tuple | list) or len(shape) != 3:
         raise InputError(f"image_shape={shape!r}: expected (channels, height, width)")
     channels, height, width = (as_whole("image_shape", size, at_least=1) for size in shape)
@@ -145,7 +145,7 @@ def classes_of(
     try:
         with evaluating(student), torch.inference_mode():
             logits = student(images)
-    except Exception as error:  # a student is anybody's code, and may raise anything
+    except Exception as error:  # a student is the user's code, and may raise anything
         raise InputError(
             f"the student cannot take images of shape {tuple(images.shape)}: {error}; images and student must fit "
             "(channels, size, dtype)"

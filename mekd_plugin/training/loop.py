@@ -48,18 +48,19 @@ class Loop:
 
     Attributes:
         processes: device and peers.
-        recipe: of the student.
-        seed: of the run; every stage derives its own from it.
+        recipe: the student's.
+        seed: the run's; every stage derives its own from it.
         metrics: where scalars go.
         checkpoint: file for the unfinished stage's state; None keeps none.
         checkpoint_steps: how often it is written.
-        identity: of the run; its checkpoint carries it, and another run's is refused.
+        identity: the run's; its checkpoint carries it, and another run's is refused.
         log_steps: how often scalars are read off the device.
         observers: called after each of the student's steps as ``observer(step, student)``, ``step`` counted from 1 over
             all stages; evaluation and snapshots are observers.
         progress: whether to draw a progress bar.
         student_steps: how many steps the student has taken in finished stages.
-        student_fraction: what part of the recipe's steps that is, in [0, 1], without stages that say their own number.
+        student_fraction: what part of the recipe's steps that is, in [0, 1], not counting stages that set their own
+            number of steps.
         settled_metrics: lines of metrics that belong to finished stages.
     """
 
@@ -175,7 +176,7 @@ class Loop:
             teacher.journal.forget(position)
 
     def _reseed(self, name: str, step: int) -> None:
-        """At a checkpoint of several processes, each begins a random stream anew: one file holds no state of all."""
+        """At a checkpoint of several processes, each begins a new random stream: one file cannot hold them all."""
         torch.manual_seed(stage_seed(self.seed, f"{name}/{step}", self.processes.shard.rank))
 
     def _resume(self, name: str, players: Mapping[str, TrainedPlayer], teacher: BlackBox) -> int:

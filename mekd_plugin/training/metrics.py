@@ -17,11 +17,11 @@ class Metrics:
     """An append-only list of records such as ``{"stage": "alignment", "step": 50, "loss": 0.3}``.
 
     Args:
-        path: JSON-lines file; records that it holds already are read up to the first that is none. None keeps none.
-        tensorboard: directory of event files; None writes none.
+        path: JSON-lines file; records that it holds already are read up to the first damaged line. None keeps no file.
+        tensorboard: directory for event files; None writes none.
 
     Raises:
-        MissingDependency: ``tensorboard`` is asked for and not installed.
+        MissingDependency: ``tensorboard`` is asked for but not installed.
     """
 
     def __init__(self, path: Path | None = None, *, tensorboard: Path | None = None) -> None:

@@ -34,7 +34,7 @@ class Plan:
 
     Attributes:
         queries: images sent, by stage.
-        price: of them at the given price; None without one.
+        price: what they cost at the given price; None without one.
         seconds: estimated on this machine, without the teacher's own time to answer.
     """
 
@@ -63,21 +63,21 @@ def plan(
     price_per_1000: float | None = None,
     **problem: Any,
 ) -> Plan:
-    """Rehearse :func:`mekd_plugin.distill` for a few steps a stage with a teacher that answers at random.
+    """Rehearse :func:`mekd_plugin.distill` for a few steps of each stage with a teacher that answers at random.
 
     The real teacher is not asked, and ``student`` is not changed. A method in rounds fills its banks whole, since what
-    a later round asks about hangs on them; one that looks at its student is planned by the rounds that it rehearsed.
+    a later round asks about depends on them; one that looks at its student is planned by the rounds that it rehearsed.
 
     Args:
         student: as in :func:`mekd_plugin.distill`.
         teacher: as in :func:`mekd_plugin.distill`.
         images: as in :func:`mekd_plugin.distill`.
         method: as in :func:`mekd_plugin.distill`.
-        price_per_1000: of queries, at least 0; None where there is none.
+        price_per_1000: the price of 1,000 queries, at least 0; None if there is none.
         **problem: as in :func:`mekd_plugin.distill`.
 
     Raises:
-        QueryBudgetExceeded: the budget does not reach for the method's questions; nothing was asked.
+        QueryBudgetExceeded: the budget does not cover the method's questions; nothing was asked.
         MekdError: as :func:`mekd_plugin.distill`.
     """
     if price_per_1000 is not None:
@@ -120,7 +120,7 @@ class _Rehearsal(NamedTuple):
 
 
 def _rehearse_asking(stage: Asking, rows: int, impostor: BlackBox) -> _Rehearsal:
-    """Fill the bank by a part of ``rows``; by all of them where the draws of a later fill may hang on them."""
+    """Fill the bank with part of ``rows``, or with all of them where the draws of a later fill may depend on them."""
     count = max(0, rows)
     part = count if stage.grows or len(stage.bank) else min(count, _REHEARSED_ROWS)
     before, began = impostor.ledger.total, time.perf_counter()
@@ -132,11 +132,11 @@ def _rehearse_asking(stage: Asking, rows: int, impostor: BlackBox) -> _Rehearsal
 
 
 def _rehearse_training(stage: Training, loop: Loop, student: nn.Module, impostor: BlackBox) -> _Rehearsal:
-    """Take a few steps; the first one, which sets things up, is timed only where it takes long by itself."""
+    """Take a few steps; the first one, which sets things up, is timed only if it takes long in itself."""
     steps, before = loop.steps_of(stage), impostor.ledger.total
 
     def take(count: int) -> tuple[float, float]:
-        """Images asked about, and seconds, a step."""
+        """Images asked about per step, and seconds per step."""
         begun, began = impostor.ledger.total, time.perf_counter()
         loop.run(replace(stage, steps=count), student, impostor)
         return (impostor.ledger.total - begun) / count, (time.perf_counter() - began) / count

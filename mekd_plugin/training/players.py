@@ -19,10 +19,11 @@ __all__ = ["Players"]
 class Players(nn.Module):
     """The further players of a student's stage (a critic), as a child of the host's module.
 
-    Its state holds their weights, their optimisers' and the number of training steps, so the host's checkpoint does.
+    Its state holds their weights, their optimisers' and the number of training steps, so the host's checkpoint holds
+    them too.
 
     Args:
-        processes: that take their steps together.
+        processes: those that take their steps together.
 
     Attributes:
         steps: training steps taken.
@@ -37,7 +38,7 @@ class Players(nn.Module):
         self._pending: dict[str, tuple[Tensor | None, ...]] = {}
 
     def take(self, trained: Mapping[str, TrainedPlayer]) -> None:
-        """TrainedPlayer the players, alike in every process."""
+        """Take on the players to train, alike in every process."""
         self._trained = dict(trained)
         for player in trained.values():
             self._processes.align(player.module)
@@ -45,7 +46,7 @@ class Players(nn.Module):
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Within it, what is computed through the players leaves no gradient in their weights."""
+        """Inside this context, what is computed through the players leaves no gradient in their weights."""
         weights = [weight for player in self._trained.values() for weight in player.weights]
         for weight in weights:
             weight.requires_grad_(False)
@@ -80,7 +81,7 @@ class Players(nn.Module):
         self._pending = {}
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What ``state_dict`` holds besides the weights; called before these are read, so none is behind."""
+        """What ``state_dict`` holds besides the weights; called before these are read, so that none lags behind."""
         self.settle()
         return {
             "steps": self.steps,
@@ -88,7 +89,7 @@ class Players(nn.Module):
         }
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """What ``load_state_dict`` brings."""
+        """Take back what ``load_state_dict`` has read."""
         self._pending = {}
         self.steps = int(state["steps"])
         for name, optimizer in state["optimizers"].items():

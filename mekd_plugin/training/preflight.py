@@ -1,4 +1,4 @@
-"""What would only fail after the budget is spent, tried before: on a copy of the student, without a question."""
+"""What would fail only after the budget is spent, tried beforehand: on a copy of the student, without a question."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def preflight(
         processes: where it will train.
         image_shape: ``(channels, height, width)``.
         num_classes: C.
-        value_range: of the images.
-        dtype: of the images.
+        value_range: that of the images.
+        dtype: that of the images.
 
     Raises:
         InputError: the student cannot be trained, or its trained weights could not be kept.
@@ -60,10 +60,10 @@ def preflight(
         images = low + (high - low) * torch.rand(_IMAGES, *image_shape, device=processes.device, dtype=dtype)
         try:
             logits = trained.module(images)
-        except Exception as error:  # a student is anybody's code, and may raise anything
+        except Exception as error:  # a student is the user's code, and may raise anything
             raise InputError(
-                f"the student {name} fails in training mode on images {tuple(images.shape)} of {dtype}: {error}; on "
-                "such it is to be trained"
+                f"the student {name} fails in training mode on images {tuple(images.shape)} of {dtype}: {error}; it "
+                "is to be trained on such images"
             ) from error
         if not isinstance(logits, Tensor) or tuple(logits.shape) != (_IMAGES, num_classes):
             found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

@@ -45,13 +45,13 @@ class Problem:
         budget: the most images that may be sent; only for a teacher that is not a :class:`BlackBox` yet.
         preset: ``"quick"`` or ``"paper"``: hyperparameters of the method and, without ``recipe``, of the training.
         recipe: how the student is trained.
-        seed: of everything random.
+        seed: the seed of everything random.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         validation: share of the last bank's rows that the student is not trained on, in [0, 1); its agreement with the
             teacher there needs no label and no further query. Fewer than 20 rows are not held out.
-        pool: images of another domain, in the same form as ``images``, for a method that asks about such.
+        pool: images of another domain, in the same form as ``images``, for a method that asks about those.
         image_shape: ``(channels, height, width)`` where there are no images; None asks the student.
-        hyperparameters: of the method, beside or instead of the preset's.
+        hyperparameters: the method's, beside or instead of the preset's.
     """
 
     student: nn.Module
@@ -72,7 +72,7 @@ class Problem:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], **named: Any) -> Self:
-        """A problem of its attributes; what else is in ``settings`` are the method's hyperparameters."""
+        """A problem from its attributes; everything else in ``settings`` is a hyperparameter of the method."""
         known = {item.name for item in fields(cls)} - {"hyperparameters"}
         own = {name: value for name, value in settings.items() if name in known}
         others = {name: value for name, value in settings.items() if name not in known}
@@ -83,7 +83,7 @@ class Problem:
         """A run whose parts fit together; an error within lets go of its directory.
 
         Args:
-            directory: of the run; None keeps nothing.
+            directory: the run's; None keeps nothing.
             cache: directory in which runs share finished stages that need no query; None shares nothing.
 
         Raises:
@@ -174,7 +174,7 @@ def _from_pool(
         return pool
     if edge is None:
         raise InputError(
-            f"{name} learns from the edge's unlabelled images, and images=None: hand at least 2 of them in"
+            f"{name} learns from the edge's unlabelled images, and images=None: hand in at least 2 of them"
         )
     return edge
 

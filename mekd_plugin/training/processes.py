@@ -22,7 +22,7 @@ __all__ = ["Processes"]
 
 @dataclass(frozen=True)
 class Processes:
-    """Where this process stands among those of ``accelerate launch`` or ``torchrun``; alone where neither was used.
+    """A process's place among those of ``accelerate launch`` or ``torchrun``; alone where neither was used.
 
     Attributes:
         device: where this process computes.
@@ -66,7 +66,7 @@ class Processes:
 
     @contextlib.contextmanager
     def own_randomness(self) -> Iterator[None]:
-        """Within it, random numbers are drawn and seeds set without disturbing the caller's."""
+        """Inside this context, random numbers are drawn and seeds set without disturbing the caller's."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             yield
 

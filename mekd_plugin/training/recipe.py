@@ -22,7 +22,7 @@ class Recipe:
 
     Attributes:
         steps: optimiser steps, in all of a method's student stages together.
-        batch_size: rows a step, on each process.
+        batch_size: rows per step, on each process.
         optimizer: ``"adamw"`` or ``"sgd"`` (momentum 0.9).
         learning_rate: highest rate.
         weight_decay: decoupled for AdamW, coupled for SGD.

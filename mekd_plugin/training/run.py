@@ -1,4 +1,4 @@
-"""The doors: distil a teacher that can only be asked in one call, or make a method a guest in a loop of one's own."""
+"""The doors: distil a teacher that can only be asked in one call, or make a method a guest in a loop of your own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Door = TypeVar("Door", bound=Callable[..., Any])
 def door(function: Door) -> Door:
     """Show the attributes of :class:`Problem` in the signature of a function that takes them as ``**problem``.
 
-    ``help()``, notebooks and the reference pages then list them, and the list stands in one place.
+    ``help()``, notebooks and the reference pages then list them, and the list is kept in one place.
     """
     signature = inspect.signature(function)
     own = [item for item in signature.parameters.values() if item.kind is not item.VAR_KEYWORD]
@@ -77,7 +77,7 @@ def distill(
         method: a name of :func:`mekd_plugin.available`, a subclass of :class:`~mekd_plugin.distiller.Distiller`, or an
             instance of one.
         directory: where to keep checkpoints, the bank, weights and metrics; None keeps nothing and cannot resume.
-        resume: go on from what ``directory`` holds (an empty one starts).
+        resume: go on from what ``directory`` holds (an empty one starts a new run).
         evaluate: called with the student; its numbers go into the history.
         evaluate_steps: steps of the student, counted from 1, after which to evaluate; the last one always is.
         snapshots: how many log-spaced copies of the student to keep in ``directory/snapshots``.
@@ -92,7 +92,7 @@ def distill(
 
     Raises:
         InputError: a value cannot be used.
-        UnknownName: no such method.
+        UnknownName: there is no such method.
         NeedsNotMet: the method cannot work with this teacher.
         QueryBudgetExceeded: the budget is too small.
         CheckpointError: ``directory`` holds another run.
@@ -136,7 +136,7 @@ def host(
     stepwise: bool = False,
     **problem: Any,
 ) -> Hosted:
-    """Make ``method`` a guest in a loop of one's own, which steps the student.
+    """Make ``method`` a guest in a loop of your own, which steps the student.
 
     Every stage before the student's is trained here, and its questions are asked, so this may take minutes; then::
 
@@ -153,14 +153,14 @@ def host(
         resume: as in :func:`distill`.
         cache: as in :func:`distill`.
         progress: as in :func:`distill`.
-        stepwise: leave also the earlier stages to the caller, who calls :meth:`Hosted.step` and
+        stepwise: leave the earlier stages to the caller too, who calls :meth:`Hosted.step` and
             :meth:`Hosted.finish_stage`.
         **problem: as in :func:`distill`; of the ``recipe`` the earlier stages take precision and memory format, the
             rest of it is the host's.
 
     Raises:
         NeedsNotMet: the method works in rounds, each of which needs the student of the last one, or takes steps of its
-            own with the student, which a host's loop cannot carry.
+            own with the student, which a host's loop cannot run.
         MekdError: as :func:`distill`.
     """
     settings = {**problem, "recipe": problem.get("recipe") or Recipe()}

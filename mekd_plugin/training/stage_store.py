@@ -26,13 +26,13 @@ class StageStore:
     """The trained networks of a run's stages.
 
     Attributes:
-        loop: that trains them.
-        student: of the run.
+        loop: the loop that trains them.
+        student: the run's.
         teacher: whose journal stands where the last finished stage left it.
         images: the edge's.
-        directory: of the run; None keeps nothing.
-        cache: shared between runs; None shares nothing.
-        identity: of the run; its files carry it, and another run's are refused.
+        directory: the run's; None keeps nothing.
+        cache: the directory shared between runs; None shares nothing.
+        identity: the run's; its files carry it, and another run's are refused.
     """
 
     loop: Loop
@@ -68,7 +68,7 @@ class StageStore:
             self.teacher.journal.forget(position)
 
     def take_finished(self, index: int, stage: Training) -> bool:
-        """Take over the outcome that this run kept before it was interrupted; whether there is one."""
+        """Take over the outcome that this run kept before it was interrupted; returns whether there is one."""
         path = self._stage_file(index, stage)
         if path is None or not self.loop.processes.agree(path.exists()):
             return False
@@ -82,13 +82,13 @@ class StageStore:
         return True
 
     def take_shared(self, stage: Training) -> bool:
-        """Take over the outcome that another run shares; whether there is one."""
+        """Take over the outcome that another run shares; returns whether there is one."""
         path = self._shared_file(stage)
         if path is None or not self.loop.processes.agree(path.exists()):
             return False
         try:
             states = load_state(path)
-        except DamagedFile:  # nobody's own: it is made again
+        except DamagedFile:  # it holds nothing irreplaceable: it is made again
             path.unlink(missing_ok=True)
             return False
         self._restore(stage, states, str(path))

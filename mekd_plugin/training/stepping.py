@@ -25,10 +25,10 @@ class Stepper:
     """Takes the steps of one stage.
 
     Attributes:
-        stage: that is trained.
-        players: of the stage, by name, each with its optimiser.
+        stage: the one that is trained.
+        players: the stage's, by name, each with its optimiser.
         processes: device and peers.
-        precision: of the recipe.
+        precision: the recipe's.
     """
 
     stage: Training
@@ -50,7 +50,7 @@ class Stepper:
         return cls(stage, trained, processes, recipe.precision)
 
     def take(self, rows: Rows, teacher: BlackBox) -> dict[str, Tensor]:
-        """One step on ``rows``, which lie on the device; schedules then advance, however many updates it made."""
+        """One step on ``rows``, which are on the device; schedules then advance, however many updates it made."""
 
         def query(images: Tensor) -> Response:
             return teacher.query(images, stage=self.stage.name)
@@ -62,7 +62,7 @@ class Stepper:
         return scalars
 
     def finish(self) -> None:
-        """Leave each player with its averaged weights, where it has such, alike in every process."""
+        """Leave each player with its averaged weights, where it has any, alike in every process."""
         for player in self.players.values():
             if player.averaged is not None:
                 player.module.load_state_dict(player.averaged.module.state_dict())

@@ -1,4 +1,4 @@
-"""Train a teacher of one's own, for benchmarks: the same loop, labels instead of answers."""
+"""Train a teacher of your own, for benchmarks: the same loop, labels instead of answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["train_teacher"]
 
 
 class _LabelledRows:
-    """Images with their true labels in the place of answers."""
+    """Images with their true labels in place of answers."""
 
     def __init__(self, images: Tensor, labels: Tensor, num_classes: int, seed: int) -> None:
         self._rows = Rows(images, Response(labels, "hard", num_classes))
@@ -48,7 +48,7 @@ def train_teacher(
         labels: ``(N,)`` int64 in ``[0, num_classes)``.
         num_classes: C.
         recipe: how; the default is the students' own.
-        seed: of order and augmentation.
+        seed: the seed of order and augmentation.
         device: as in :func:`mekd_plugin.distill`.
         progress: whether to draw a progress bar.
 

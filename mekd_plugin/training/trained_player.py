@@ -19,7 +19,7 @@ __all__ = ["TrainedPlayer"]
 
 @dataclass
 class TrainedPlayer:
-    """What the loop keeps of a player."""
+    """What the loop keeps for each player."""
 
     module: nn.Module
     weights: list[nn.Parameter]
@@ -51,7 +51,7 @@ class TrainedPlayer:
             self.averaged.update_parameters(self.module)
 
     def advance(self) -> None:
-        """Advance the schedule: once a step of the stage."""
+        """Advance the schedule: once per step of the stage."""
         if self.schedule is not None:
             self.schedule.step()
 

@@ -136,5 +136,5 @@ def test_a_monitor_that_costs_too_much_leaves_measurements_out():
     assert monitor(student) and monitor(student) == {} and "1 left out" in str(monitor)
     with pytest.raises(InputError, match="share=2"):
         Monitor(images, teacher.query(images), share=2)
-    with pytest.raises(InputError, match="one answer an image"):
+    with pytest.raises(InputError, match="one answer per image"):
         Monitor(images[:10], teacher.query(images))

@@ -54,7 +54,7 @@ def test_a_folder_of_greyscale_files_has_one_channel_and_one_colour_file_makes_i
 def test_image_size_brings_images_of_all_sizes_to_one(tmp_path):
     name = write_folder(tmp_path, [0, 255])
     write_image(tmp_path / "test" / "class1" / "other.png", 255, size=(20, 5))
-    with pytest.raises(InputError, match="other.png is 20x5 and others are 8x8: say image_size= to scale them all"):
+    with pytest.raises(InputError, match="other.png is 20x5 and others are 8x8: set image_size= to scale them all"):
         load(name)
     data = load(name, image_size=16)
     assert data.image_shape == (1, 16, 16)
@@ -105,14 +105,14 @@ def sixteen_bits(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "error", "words"),
     [
-        (shutil.rmtree, DataMissing, r"is no image folder: expected .*train and .*test \(or val\)"),
-        (take_out_test, DataMissing, "is no image folder"),
-        (take_out_class, InputError, r"hold other classes \(class1 on one side only\)"),
+        (shutil.rmtree, DataMissing, r"is not an image folder: expected .*train and .*test \(or val\)"),
+        (take_out_test, DataMissing, "is not an image folder"),
+        (take_out_class, InputError, r"hold different classes \(class1 on one side only\)"),
         (leave_one_class, InputError, "holds 1 class folders: expected at least 2"),
         (empty_class, DataMissing, "class0 holds no image files: expected some of .bmp, .jpeg"),
         (no_image, DataMissing, "1.png cannot be read as an image"),
         (truncated, DataMissing, "1.png is truncated or damaged"),
-        (sixteen_bits, InputError, "1.png has more than 8 bits a channel .*convert it to 8 bits first"),
+        (sixteen_bits, InputError, "1.png has more than 8 bits per channel .*convert it to 8 bits first"),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_named(tmp_path, damage, error, words):

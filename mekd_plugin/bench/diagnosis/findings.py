@@ -13,7 +13,7 @@ class Finding:
     """One answered question.
 
     Attributes:
-        name: short, also of the figure's file.
+        name: short, also used for the figure's file.
         question: as it is asked.
         sentence: what the numbers say about this run, in plain words.
         record: the numbers, JSON.

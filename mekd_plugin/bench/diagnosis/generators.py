@@ -23,7 +23,7 @@ from mekd_plugin.transport.questions.unmatched import unmatched
 
 __all__ = ["cells", "domains", "inversion"]
 
-_SLICE = 40  # points a side: 1,600 questions
+_SLICE = 40  # points per side: 1,600 questions
 
 
 def inversion(subject: Subject) -> Finding:

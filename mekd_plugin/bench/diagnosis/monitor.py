@@ -26,7 +26,7 @@ class Monitor:
     Args:
         images: ``(N, channels, height, width)``; at most 1,000 of them are looked at.
         response: the teacher's answers to them, asked once.
-        share: of the time since the first call, in (0, 1].
+        share: the largest share of the time since the first call, in (0, 1].
 
     Raises:
         InputError: numbers of images and answers that differ, or a share out of its range.
@@ -34,7 +34,7 @@ class Monitor:
 
     def __init__(self, images: Tensor, response: Response, *, share: float = 0.1) -> None:
         if len(images) != len(response):
-            raise InputError(f"{len(images)} images and {len(response)} answers: expected one answer an image")
+            raise InputError(f"{len(images)} images and {len(response)} answers: expected one answer per image")
         if not 0 < share <= 1:
             raise InputError(f"share={share}: expected a share of the time in (0, 1]")
         self._images, self._response, self._limit = images[:1000], response[:1000], share

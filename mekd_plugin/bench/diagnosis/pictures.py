@@ -1,4 +1,4 @@
-"""The figures of the diagnosis, one a question."""
+"""The figures of the diagnosis, one per question."""
 
 from __future__ import annotations
 

@@ -34,16 +34,16 @@ class Subject:
 
     Attributes:
         name: for titles.
-        method: that trained the student, as it stood at the end.
+        method: the one that trained the student, as it was at the end.
         student: images -> logits.
         teacher: asked for the diagnosis only, on a ledger of its own.
         edge: the images that the method had, ``(N, channels, height, width)`` in the teacher's value range.
-        held_out: others of the same distribution.
+        held_out: other images of the same distribution.
         rows: what the student learnt from, answered; None where nothing is kept.
         snapshots: the student's weights over its training, by step.
         others: further students by name, each with its snapshots: those of other methods on the same images.
         points: images of each kind that are looked at.
-        seed: of what is drawn.
+        seed: the seed of what is drawn.
         place: the copy of the run that ``rows`` may be mapped to.
     """
 
@@ -109,7 +109,7 @@ class Subject:
         return response.scores(hard_scale=scale)
 
     def latent_of(self, scores: Tensor, style: Tensor | None = None) -> Tensor:
-        """Latents ``(N, C + style_dim)`` of centred scores; without a style, of one drawn for each row."""
+        """Latents ``(N, C + style_dim)`` of centred scores; if no style is given, one is drawn for each row."""
         inverse = self.require_inverse()
         if style is None:
             rng = torch.Generator().manual_seed(self.seed + 2)
@@ -144,7 +144,7 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
     """The subject of a finished run of ``mekd bench`` or ``mekd distill``; nothing in its directory is changed.
 
     Args:
-        directory: of the run.
+        directory: the run's.
         points: images of each kind to look at.
         budget: questions that the diagnosis may ask.
 

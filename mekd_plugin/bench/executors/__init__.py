@@ -2,6 +2,6 @@
 
 Read ``executor.py`` first (a job, the three methods of an executor, and the loop that drives any of them), then
 ``local.py`` (processes of this machine) and ``in_process.py`` (this process, for methods that are objects). Another
-one, for a cluster, is a class with the same three methods: ``start`` hands :func:`mekd_plugin.bench.worker.do` a job
-and a place, wherever that runs.
+executor, for a cluster, is a class with the same three methods: ``start`` hands :func:`mekd_plugin.bench.worker.do` a
+job and a place, wherever that runs.
 """

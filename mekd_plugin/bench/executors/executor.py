@@ -49,7 +49,7 @@ class Executor(Protocol):
         """The jobs that ended since the last call, each with the reason why it failed, or None."""
 
     def stop(self) -> None:
-        """End what is under way in a state to go on from; called once, in any case."""
+        """Stop what is under way in a state to go on from; called exactly once, however the loop ends."""
 
     @property
     def slots(self) -> int:
@@ -63,7 +63,7 @@ Event = Callable[[str, Job | None, str | None], None]
 def execute(executor: Executor, queue: Sequence[Job], observe: Event) -> dict[Job, str]:
     """Do every job; returns the reasons of those that failed.
 
-    A KeyboardInterrupt goes on to the caller, who stops the executor.
+    A KeyboardInterrupt is passed on to the caller, who stops the executor.
     """
     waiting, running, failed = list(queue), 0, dict[Job, str]()
     while waiting or running:

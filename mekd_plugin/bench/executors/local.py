@@ -37,7 +37,7 @@ class LocalExecutor:
     Args:
         store: where the runs' files go.
         place: where they work; its device is replaced by one of ``devices``.
-        slots: how many side by side.
+        slots: how many jobs to run side by side.
         devices: such as ``("cuda:0", "cuda:1")``; each job takes the one with the fewest jobs.
     """
 

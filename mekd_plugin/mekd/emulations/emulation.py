@@ -20,17 +20,17 @@ __all__ = ["Emulation", "make_emulation"]
 
 
 class Emulation(ABC):
-    """How a generator comes to be that stands for the teacher's inverse mapping.
+    """How to obtain a generator that stands for the teacher's inverse mapping.
 
     It yields the stages before the student's. Those may ask the teacher, all of it for the stage ``"bank"`` and into
     the bank that they are handed, whose rows carry the column ``style`` that :class:`~mekd_plugin.mekd.method.MEKD`
     draws; what it leaves of the bank's size is asked afterwards, about images of the finished generator.
 
     Args:
-        settings: of the class's own ``Settings``.
+        settings: an instance of the class's own ``Settings``.
         num_classes: C.
         image_shape: ``(channels, height, width)``.
-        seed: of everything it draws itself.
+        seed: the seed of everything it draws itself.
         hard_scale: the score that a hard response stands for.
 
     Attributes:
@@ -40,7 +40,7 @@ class Emulation(ABC):
     Settings: ClassVar[type]
     """A frozen dataclass of its settings, each with a default; checks its values."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {}}
-    """Settings by MEKD's presets; one that is missing is as ``"quick"``."""
+    """Settings by MEKD's presets; a missing preset is the same as ``"quick"``."""
     needs_answers: ClassVar[bool] = False
 
     def __init__(
@@ -58,7 +58,7 @@ class Emulation(ABC):
     def scale(self) -> float | None:
         """What centred scores are divided by to be the inverse's first C coordinates.
 
-        None where nothing but the spread of the bank's answers tells.
+        None where only the spread of the bank's answers can tell.
         """
         return None
 
@@ -72,7 +72,7 @@ class Emulation(ABC):
         """The stages in order, lazily.
 
         Args:
-            teacher: can only be asked.
+            teacher: a teacher that can only be asked.
             images: the edge's ``(N, channels, height, width)``, in the teacher's value range.
             bank: to ask into; an :class:`~mekd_plugin.distiller.Asking` of fewer than ``size`` rows says ``grows``.
             size: rows of the bank when it is full; 0 where there is none.
@@ -90,16 +90,16 @@ class Emulation(ABC):
         """
 
     def digest(self) -> str | None:
-        """Tells the generator that the stages leave from another; None where nothing is to be told apart."""
+        """Distinguishes the generator that the stages leave from any other; None where none is needed."""
         return None
 
     def adopt(self, generator: nn.Module) -> None:
-        """Take a generator that was trained before in place of the stages.
+        """Use a previously trained generator instead of running the stages.
 
         Raises:
-            InputError: this emulation cannot.
+            InputError: this emulation cannot do so.
         """
-        raise InputError(f"{type(self).__name__} takes no generator that was trained before: leave generator= out")
+        raise InputError(f"{type(self).__name__} takes no previously trained generator: leave generator= out")
 
     def draw(self, start: int, stop: int) -> Tensor:
         """Latents ``(stop - start, C + style_dim)`` of the rows to ask about, a pure function of the range."""
@@ -107,7 +107,7 @@ class Emulation(ABC):
         return torch.randn(stop - start, self.num_classes + self.style_dim, generator=rng)
 
     def report(self) -> dict[str, Any]:
-        """What it has to say of itself, as JSON, beside the generator's health."""
+        """What it has to report about itself, as JSON, alongside the generator's health."""
         return {}
 
 
@@ -117,7 +117,7 @@ def make_emulation(
     """An emulation by name or class, with its preset's settings, overridden by ``settings``.
 
     Raises:
-        UnknownName: no such emulation.
+        UnknownName: there is no such emulation.
         InputError: it has no such setting, or a value cannot be used.
     """
     cls = emulations().load(emulation) if isinstance(emulation, str) else emulation

@@ -41,11 +41,11 @@ __all__ = ["GAN", "GANSettings", "deprivatization", "response_strength"]
 
 @dataclass(frozen=True)
 class GANSettings:
-    """How the GAN is made and trained.
+    """How the GAN is built and trained.
 
     Attributes:
         steps: of both players.
-        batch_size: real, and generated, images a step.
+        batch_size: real images, and generated ones, per step.
         learning_rates: Adam's, of the generator and of the discriminator.
         average: decay of the running mean of the generator's weights, in (0, 1); None keeps the last ones.
         shift: pixels of the random translation before the discriminator.
@@ -129,12 +129,12 @@ class GAN(Emulation):
 
     @property
     def queries(self) -> Literal["once", "every step"]:
-        """``"every step"`` where w_im has the teacher asked in stage 1."""
+        """``"every step"`` if w_im has the teacher asked in stage 1."""
         return "every step" if self.settings.response_weight else "once"
 
     @property
     def style_dim(self) -> int:
-        """That of the generator, which may have been trained before."""
+        """The generator's own, which a previously trained one brings with it."""
         return self.settings.style_dim if self.generator is None else self.generator.style_dim
 
     def stages(self, teacher: BlackBox, images: Tensor, bank: Bank, size: int) -> Iterator[Stage]:
@@ -157,10 +157,10 @@ class GAN(Emulation):
         )
 
     def adopt(self, generator: nn.Module) -> None:
-        """Take a generator of ours that was trained before.
+        """Use a previously trained generator of this package.
 
         Raises:
-            InputError: it is another module, or for other classes or images.
+            InputError: it is some other module, or was made for other classes or images.
         """
         if not isinstance(generator, Generator):
             raise InputError(
@@ -249,7 +249,7 @@ def deprivatization(
         discriminator: D, images -> logits ``(N,)``.
         rows: the edge's real images, in [-1, 1].
         steps: of both players.
-        batch_size: real images, and generated ones, a step.
+        batch_size: real images, and generated ones, per step.
         learning_rates: Adam's, of G and D; betas (0.5, 0.999).
         average: decay of the running mean of G's weights; None keeps the last ones.
         shift: pixels of the random translation that real and generated images go through before D.

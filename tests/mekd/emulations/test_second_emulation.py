@@ -151,5 +151,5 @@ def test_a_run_stopped_between_its_rounds_goes_on(tmp_path, batch):
 def test_an_emulation_that_learns_from_answers_needs_a_bank():
     with pytest.raises(InputError, match='RegressionDecoder, which learns from the bank\'s answers: take mode="bank"'):
         MEKD(num_classes=3, image_shape=(1, 8, 8), mode="fresh", latent_temperature=1.0, emulation=RegressionDecoder)
-    with pytest.raises(InputError, match="RegressionDecoder takes no generator that was trained before"):
+    with pytest.raises(InputError, match="RegressionDecoder takes no previously trained generator"):
         run(generator=Generator(CLASSES, (1, 8, 8), width=4))
