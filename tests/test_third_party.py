@@ -92,8 +92,8 @@ def test_it_runs_by_its_alias_in_a_benchmark(installed, tmp_path: Path) -> None:
          "--seeds", "0", "--device", "cpu", "--out", str(tmp_path))  # fmt: skip
     (run,) = json.loads((tmp_path / "results.json").read_text())["runs"]
     assert run["method"] == "their_method" and run["status"] == "finished"
-    assert run["queries"] == {"by_stage": {"ask": 80}, "total": 80, "distinct": 80, "uncertain": 0}
+    assert run["queries"] == {"by_stage": {"ask": 80}, "total": 80, "distinct": 80, "uncertain": 0, "evaluation": 540}
     assert run["leaves_edge"] == "real images"
     assert run["warnings"] == ["their strength was 2.5"]
-    assert "strength:2.5" in run["signature"]
+    assert "strength=2.5" in run["signature"]
     assert "their_method" in (tmp_path / "table.md").read_text()

@@ -87,6 +87,7 @@ class Run:
     cache: Path | None
     validation: float
     signature: str
+    probes: bool = False
     held_out: Rows | None = None
     measure: Callable[[int, nn.Module], None] | None = None
     lock: DirectoryLock | None = None
@@ -269,7 +270,7 @@ class Run:
 
     def stages(self) -> Iterable[Stage]:
         """The method's stages; what it draws between two of them depends only on the seed and its place."""
-        if self.distiller.needs.asks_late:
+        if self.probes:
             self.teacher.probe(self.distiller.image_shape)
         stages = self.distiller.stages(self.teacher, self.images, self.student)
         index, names = 0, set[str]()

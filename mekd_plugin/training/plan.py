@@ -89,7 +89,7 @@ def plan(
         filled: dict[int, int] = {}
         queries: dict[str, int] = {}
         seconds = 0.0
-        if run.distiller.needs.asks_late and not run.teacher.is_module:
+        if run.probes:
             queries["probe"] = 1
             impostor.ledger.intend(torch.zeros(1, dtype=torch.int64), "probe")
             impostor.ledger.settle()

@@ -51,6 +51,8 @@ class Problem:
             teacher there needs no label and no further query. Fewer than 20 rows are not held out.
         pool: images of another domain, in the same form as ``images``, for a method that asks about those.
         image_shape: ``(channels, height, width)`` where there are no images; None asks the student.
+        probe: whether a teacher that is a function is asked about one made-up image before a method that asks late
+            (``needs.asks_late``) trains anything; it counts, for the stage ``"probe"``.
         hyperparameters: the method's, beside or instead of the preset's.
     """
 
@@ -68,6 +70,7 @@ class Problem:
     validation: float = 0.02
     pool: Tensor | Iterable[Any] | None = None
     image_shape: tuple[int, int, int] | None = None
+    probe: bool = True
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -130,6 +133,7 @@ class Problem:
                     directory=None if directory is None else writable_directory(Path(directory)),
                     cache=None if cache is None else writable_directory(Path(cache)),
                     validation=validation,
+                    probes=self.probe and distiller.needs.asks_late and not boundary.is_module,
                     signature=signature_of(
                         registry.method_name(self.method),
                         self.preset,

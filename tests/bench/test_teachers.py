@@ -109,8 +109,27 @@ def test_evaluation_answers_are_asked_once(tmp_path) -> None:
         return torch.arange(len(images)) % 3
 
     for _ in range(2):
-        labels = evaluation_answers(
-            ask, torch.zeros(5, *SHAPE), name="ask", responses="hard", classes=3, folder=tmp_path
-        )
-        assert labels.tolist() == [0, 1, 2, 0, 1]
+        told = evaluation_answers(ask, torch.zeros(5, *SHAPE), name="ask", responses="hard", classes=3, folder=tmp_path)
+        assert told.labels.tolist() == [0, 1, 2, 0, 1] and told.asked == 5
     assert asked == [5]
+
+
+def test_a_failing_server_answers_nothing_twice_for_an_evaluation(tmp_path) -> None:
+    """In batches of the black box's size; what came before the failure is kept for the next attempt."""
+    asked, images = [], torch.arange(1000.0).view(-1, 1, 1, 1).expand(1000, *SHAPE) / 1000
+
+    def ask(batch):
+        asked.append(len(batch))
+        if len(asked) in (2, 4):
+            raise ConnectionResetError("the server went away")
+        return (batch[:, 0, 0, 0] * 1000).round().long() % 3
+
+    def told():
+        return evaluation_answers(ask, images, name="ask", responses="hard", classes=3, folder=tmp_path)
+
+    for _ in range(2):
+        with pytest.raises(ConnectionError, match="went away"):
+            told()
+    answers = told()
+    assert answers.labels.tolist() == [index % 3 for index in range(1000)]
+    assert asked == [256, 256, 256, 256, 256, 232] and answers.asked == sum(asked)

@@ -125,6 +125,7 @@ class DistillationExtraction(ExtractionAttack):
             device=str(thieved.device),
             seed=self.seed,
             progress=self.verbose,
+            probe=False,  # ART's classifiers answer arrays of scores; every query is the attack's own
             **self.settings,
         )
         self.ledger = hosted.ledger
