@@ -35,8 +35,8 @@ def compare(slow: Arm, fast: Arm, *, threads: int, rounds: int, steps: int) -> d
     """Milliseconds a step of both arms and of their floors, by turns in each round, so that a busy spell hits both.
 
     Wall-clock time is kept and, on one thread, processor time, which other programs on a busy machine disturb less.
-    The floor of an arm is its multiply-adds at the best rate of this machine, that of a matrix product or of a convolution
-    of many channels, whichever is higher.
+    The floor of an arm is its multiply-adds at the best rate of this machine, that of a matrix product or of a
+    convolution of many channels, whichever is higher.
     """
     torch.set_num_threads(threads)
     work = {"straightforward": multiply_adds(slow), "product": multiply_adds(fast)}
