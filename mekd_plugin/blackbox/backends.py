@@ -133,6 +133,9 @@ def answer_on_meta(module: nn.Module, image_shape: tuple[int, int, int], answer:
     images = torch.empty(2, *image_shape, dtype=dtype, device="meta")
     try:
         twin_module = copy.deepcopy(module, memo)
+        for part in twin_module.modules():  # whoever counts what the teacher sees should not see this
+            part._forward_hooks.clear()
+            part._forward_pre_hooks.clear()
         with torch.no_grad():
             answered = twin_module.eval()(images)
             return answered if answer is None else answer(answered)
