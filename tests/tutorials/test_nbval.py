@@ -30,7 +30,7 @@ def beginning() -> NotebookNode:
     notebook = nbformat.read(FOLDER / "01_distill_a_black_box.ipynb", as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     last = next(index for index, cell in enumerate(code) if BUDGET in cell.source)
-    stand_in = nbformat.v4.new_code_cell('network = build("resnet20", 10, (1, 16, 16), seed=0)')
+    stand_in = nbformat.v4.new_code_cell('network = mekd.networks.build("resnet20", 10, (1, 16, 16), seed=0)')
     kept = [cell for cell in code[:last] if "nbval-ignore-output" not in cell.metadata.get("tags", [])]
     return nbformat.v4.new_notebook(cells=[*kept, stand_in, code[last]], metadata=notebook.metadata)
 
