@@ -135,7 +135,7 @@ class Training:
             (tensors, never ``.item()``) to log.
         players: networks that the method brings, by name (a generator, a critic).
         trains_student: whether the player ``"student"`` takes part, with the optimiser and schedule of the run's
-            recipe, which are no method's business.
+            recipe, which are not a method's business.
         steps: how many; None takes the recipe's number of student steps.
         fraction: part of the recipe's steps that this stage takes where ``steps`` is None. A method in rounds has
             several such stages, whose steps add up to the recipe's exactly where their fractions add up to 1.

@@ -73,7 +73,7 @@ def as_tensor(answer: Any, count: int, batch: int) -> Tensor:
         raise _nonsense(batch, f"a {type(answer).__name__}", expected)
     if answer.dim() == 0 or len(answer) != count:
         raise _nonsense(batch, f"shape {tuple(answer.shape)}", f"one answer for each of {count} images")
-    # The clone is no inference tensor and shares no memory with anything of the teacher.
+    # The clone is not an inference tensor and shares no memory with anything of the teacher.
     return answer.detach().clone()
 
 

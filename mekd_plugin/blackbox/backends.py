@@ -81,7 +81,7 @@ def identity_of(teacher: nn.Module | Ask, declared: str | None = None) -> Identi
     another service today, are the same by that.
 
     Raises:
-        InputError: ``declared`` is no name.
+        InputError: ``declared`` is not a name.
     """
     if declared is not None:
         if not isinstance(declared, str) or not declared.strip():
@@ -179,7 +179,7 @@ def onnx_teacher(
             'an ONNX teacher needs onnxruntime, which is not installed: pip install "mekd-plugin[onnx]"'
         ) from error
     if not Path(path).is_file():
-        raise CheckpointError(f"{path} is no file: expected an .onnx model")
+        raise CheckpointError(f"{path} is not a file: expected an .onnx model")
     options = onnxruntime.SessionOptions()
     if threads is not None:
         options.intra_op_num_threads = threads
@@ -188,7 +188,7 @@ def onnx_teacher(
             str(path), sess_options=options, providers=list(providers or ["CPUExecutionProvider"])
         )
     except Exception as error:  # ONNX Runtime raises classes of its own, with no common base that it documents
-        raise CheckpointError(f"{path} is no whole .onnx model that ONNX Runtime can load ({error})") from error
+        raise CheckpointError(f"{path} is not a whole .onnx model that ONNX Runtime can load ({error})") from error
     inputs = session.get_inputs()
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _ONNX_DTYPES:
         found = ", ".join(f"{entry.name}: {entry.type} {entry.shape}" for entry in inputs)

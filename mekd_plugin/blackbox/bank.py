@@ -267,7 +267,7 @@ class Bank:
                 every row equally often.
 
         Raises:
-            InputError: weights that are no such thing.
+            InputError: weights that are not such.
         """
         self._seed, self._weights, self._indices = seed, weights, None
         if weights is not None:

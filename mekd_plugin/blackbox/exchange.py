@@ -58,7 +58,7 @@ class Exchange:
             raise InputError("the teacher's num_classes is not known before its first answer: give num_classes=")
         return self.num_classes
 
-    @torch.compiler.disable  # a query is no part of a graph
+    @torch.compiler.disable  # a query is not part of a graph
     def ask(
         self,
         images: Tensor,

@@ -65,7 +65,7 @@ class Ledger:
         processes: set by the loop in a run of several processes.
 
     Raises:
-        InputError: a budget that is no whole number from 0.
+        InputError: a budget that is not a whole number from 0.
     """
 
     def __init__(self, budget: int | None = None) -> None:

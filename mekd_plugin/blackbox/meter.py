@@ -53,7 +53,7 @@ class TeacherModule(nn.Module):
         """None. Scripts ask ``next(teacher.parameters())`` for its device: that one is empty, on it, in its dtype."""
         return _NoParameters(*_PLACES[self]())
 
-    @torch.compiler.disable  # a query is no part of a graph
+    @torch.compiler.disable  # a query is not part of a graph
     def forward(self, *given: Any, **named: Any) -> Tensor:
         """The teacher's answers to the images, a plain tensor on their device.
 

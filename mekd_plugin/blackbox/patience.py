@@ -65,7 +65,7 @@ class RateLimit:
         per_second: batches, attempts of the same one included; a number above 0.
 
     Raises:
-        InputError: it is no such number.
+        InputError: it is not such a number.
     """
 
     per_second: float

@@ -207,7 +207,7 @@ class BlackBox:
         Raises:
             InputError: the images are not such.
             QueryBudgetExceeded: they would pass the budget; nothing was sent.
-            TeacherAnswerError: the answer is no response of the declared kind.
+            TeacherAnswerError: the answer is not a response of the declared kind.
             TeacherUnavailable: no answer came, in time or at all; ``Refused`` where the service says that it did no
                 work, so that the images do not count. Other errors of the teacher come as they are, with a note.
             NeedsNotMet: the code is being traced.

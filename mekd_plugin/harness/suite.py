@@ -162,7 +162,7 @@ def how_it_runs(suite: Suite, needs: Needs) -> tuple[bool, str]:
     if needs.queries == "rounds":
         return False, "works in rounds, each of which needs the student of the last one: run it with mekd.distill"
     if needs.in_step:
-        return False, "asks inside the student's step, which a host's loop cannot carry: run it with mekd.distill"
+        return False, "asks inside the student's step, which a host's loop cannot run: run it with mekd.distill"
     if needs.queries == "every step":
         return True, "asks at every step: the rows come with their answers (one that asks in its own step is refused)"
     if suite.drives_stages:

@@ -55,7 +55,7 @@ def read_weights(path: str | Path, *, key: str | None = None) -> dict[str, Tenso
     except pickle.UnpicklingError as error:
         # torch's own message tells how to switch the protection off; a file from a stranger must not hear that.
         raise CheckpointError(
-            f"{path} is no file of tensors alone, and was not read because that could run code from it: save the "
+            f"{path} is not a file of tensors alone, and was not read because that could run code from it: save the "
             "weights with torch.save(module.state_dict(), path), or better as .safetensors"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:

@@ -76,7 +76,7 @@ def test_a_file_that_is_no_onnx_model(model_path, content):
         content = model_path.read_bytes()[:-40]
     if content is not None:
         model_path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="no file: expected|no whole .onnx model"):
+    with pytest.raises(CheckpointError, match="not a file: expected|not a whole .onnx model"):
         onnx_teacher(model_path)
 
 

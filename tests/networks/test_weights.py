@@ -77,7 +77,7 @@ def test_a_pickle_posing_as_weights_is_refused_and_never_run(tmp_path, suffix, s
 
 def test_a_whole_module_is_refused(network, tmp_path):
     torch.save(network, tmp_path / "module.pt")
-    with pytest.raises(CheckpointError, match="no file of tensors alone"):
+    with pytest.raises(CheckpointError, match="not a file of tensors alone"):
         read_weights(tmp_path / "module.pt")
 
 

@@ -98,7 +98,7 @@ def gradient_direction(loss: Callable[[Tensor], Tensor], student: Tensor, teache
 
     Raises:
         InputError: scores that are not two finite ``(N, C)`` tensors of the same shape with at least two classes, a
-            loss that is no scalar or does not depend on the scores, or a gradient that is not finite.
+            loss that is not a scalar or does not depend on the scores, or a gradient that is not finite.
 
     >>> y_student, y_teacher = torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 3.0, 0.0]])
     >>> straight = gradient_direction(lambda y: (y - y_teacher).square().mean(), y_student, y_teacher)
