@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mekd_plugin.bench.grid import BenchConfig
+from mekd_plugin.checks import as_whole
 from mekd_plugin.errors import InputError, MekdError
 from mekd_plugin.files import bundled, writable_directory
 from mekd_plugin.flags import flags_of, parse_assignment, read_yaml
@@ -215,7 +216,7 @@ def harness(
     elif check:
         commands.check(name, console)
     elif record:
-        commands.record(name, out, [int(seed) for seed in seeds.split(",")], console)
+        commands.record(name, out, [as_whole("seeds", seed.strip(), at_least=0) for seed in seeds.split(",")], console)
     else:
         commands.launch(name, command or [], meter=meter)
 

@@ -109,6 +109,17 @@ class TestBench:
         with pytest.raises(MekdError, match=message):
             call("bench", "--config", str(tmp_path / "bad.yaml"), "--dry-run")
 
+    @pytest.mark.parametrize("teacher", [":f", "a.b:", "raises_on_import:ask"])
+    def test_a_teacher_that_cannot_be_imported(self, teacher, tmp_path, monkeypatch) -> None:
+        (tmp_path / "raises_on_import.py").write_text("raise ZeroDivisionError('on import')")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        with pytest.raises(UnknownName, match="expected package.module:function"):
+            call("bench", "--teacher", teacher, "--methods", "kd", "--out", str(tmp_path / "out"), "--device", "cpu")
+
+    def test_a_name_that_is_too_long(self, tmp_path) -> None:
+        with pytest.raises(InputError, match="File name too long"):
+            call("bench", "--methods", "kd", "--out", str(tmp_path / (300 * "x")), "--device", "cpu")
+
     def test_a_file_that_is_not_text(self, tmp_path) -> None:
         (tmp_path / "bad.yaml").write_bytes(bytes(range(256)))
         with pytest.raises(InputError, match="is not YAML"):
@@ -126,6 +137,11 @@ def test_an_error_is_one_line_and_status_2(capsys, monkeypatch) -> None:
     assert ending.value.code == 2
     said = capsys.readouterr().err
     assert said.startswith("error: unknown method 'mekt'") and said.count("\n") == 1
+
+
+def test_seeds_of_a_record_are_numbers() -> None:
+    with pytest.raises(InputError, match="seeds='a': expected a whole number from 0"):
+        call("harness", "timm", "--record", "--seeds", "a")
 
 
 def test_an_interruption_says_how_to_go_on(capsys, monkeypatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from mekd_plugin.errors import InputError
-from mekd_plugin.files import writable_directory, write_atomically
+from mekd_plugin.files import cannot_write, writable_directory, write_atomically
 from mekd_plugin.records import Results, RunRecord
 
 __all__ = ["Store", "write_record"]
@@ -28,7 +28,11 @@ class Store:
     """
 
     def __init__(self, out: Path, *, resume: bool = False) -> None:
-        if out.exists() and not out.is_dir():
+        try:
+            is_file = out.exists() and not out.is_dir()
+        except OSError as error:
+            raise cannot_write(out, error) from error  # such as a name that is too long
+        if is_file:
             raise InputError(f"{out} is a file: name a directory for the results")
         self.runs = out / "runs"
         if not resume and self.runs.is_dir() and any(self.runs.iterdir()):

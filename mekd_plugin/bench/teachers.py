@@ -84,8 +84,10 @@ def load_teacher(name: str, *, num_classes: int, image_shape: tuple[int, int, in
         module, _, attribute = name.partition(":")
         try:
             function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise UnknownName(f"teacher {name!r}: {error}; expected package.module:function, on PYTHONPATH") from error
+        except Exception as error:  # importing runs anybody's code
+            raise UnknownName(
+                f"teacher {name!r}: {type(error).__name__}: {error}; expected package.module:function, on PYTHONPATH"
+            ) from error
         if not callable(function):
             raise InputError(f"teacher {name!r} is a {type(function).__name__}: expected a function, images -> answers")
         return function
@@ -135,7 +137,11 @@ def trained_teacher(
         "torch": torch.__version__,
     }
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
-    folder = writable_directory((directory or cache_directory()) / "teachers")
+    place = directory or cache_directory()
+    try:
+        folder = writable_directory(place / "teachers")
+    except InputError as error:
+        raise InputError(f"{error}; ${CACHE_VARIABLE} names where trained teachers are kept") from error
     readable = network.replace(":", "-").replace("/", "-")
     path = folder / f"{readable}-{digest}.safetensors"
 

@@ -55,7 +55,7 @@ class Processes:
             torch.empty(1, device=chosen)
         except (RuntimeError, AssertionError) as error:
             raise InputError(
-                f'device={device!r} cannot be used here ({error}); expected "auto", "cpu" or e.g. "cuda:0"'
+                f'device={device!r} cannot be used here ({_first_line(error)}); expected "auto", "cpu" or e.g. "cuda:0"'
             ) from error
         return cls(chosen, Shard())
 
@@ -106,6 +106,12 @@ class Processes:
             with torch.no_grad():
                 for tensor in [*module.parameters(), *module.buffers()]:
                     tensor.copy_(broadcast(tensor.detach().contiguous()))
+
+
+def _first_line(error: BaseException) -> str:
+    """What an error says first: torch's go on for pages about every backend."""
+    line = str(error).strip().partition("\n")[0]
+    return line if len(line) <= 200 else f"{line[:200]}..."
 
 
 def _leave_together(state: PartialState) -> None:

@@ -62,6 +62,11 @@ def compare_responses(
     first, second = (
         centre_scores(as_points(scores, name).double()) for scores, name in ((student, "student"), (teacher, "teacher"))
     )
+    if first.shape[1] < 2:
+        raise InputError(
+            f"responses of shape {tuple(first.shape)}: expected scores of at least 2 classes (N, C); of a single one "
+            "nothing is left after centring"
+        )
     if first.shape != second.shape:
         raise InputError(
             f"student's responses of shape {tuple(first.shape)}, teacher's {tuple(second.shape)}: expected the same "

@@ -110,3 +110,8 @@ def test_a_class_that_a_side_lacks_is_none():
 def test_responses_that_do_not_fit_are_refused(teacher, change, message):
     with pytest.raises(InputError, match=message):
         compare_responses(**{"student": teacher, "teacher": teacher, **change})
+
+
+def test_a_single_class_says_nothing():
+    with pytest.raises(InputError, match="expected scores of at least 2 classes"):
+        compare_responses(torch.zeros(10, 1), torch.ones(10, 1))
