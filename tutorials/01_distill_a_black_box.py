@@ -126,7 +126,8 @@ print(f"student: {parameters(pocket_student(0)):,} parameters")
 #
 # `mekd.plan` rehearses a run for a few steps with a teacher that answers at random. It asks nothing, and says how many
 # images would be sent, what they cost at a price (here the list price of a commercial image-labelling service, $1.50
-# per 1,000) and how long the training will take.
+# per 1,000) and how long the training will take. Our teacher is a function, which may answer anything; so one made-up
+# image is sent first, before minutes go into a generator: that is the `probe`.
 
 # %%
 emulation = {"steps": GENERATOR_STEPS, "batch_size": 32, "learning_rates": (1e-3, 1e-3)}  # how the generator trains

@@ -403,6 +403,8 @@ METHOD = '''\
 
 from torch.nn.functional import cosine_similarity
 
+import mekd_plugin as mekd
+
 
 class Pearson(mekd.transfer.TransferSetDistiller):
     needs = mekd.Needs(responses="soft", leaves_edge="real images")

@@ -184,7 +184,8 @@ print(f"reader: {parameters(reader):,} parameters, student: {parameters(small_st
 # %% [markdown]
 # ## Distil it with generated images
 #
-# `mekd` trains a generator on our 400 images without a query, sends 2,000 of *its* images to the reader, and teaches
+# `mekd` trains a generator on our 400 images without a query, sends 1,999 of *its* images to the reader (and before all
+# that a made-up one, the `probe`, to see that the reader answers at all), and teaches
 # the student with the answers. No image of ours is sent.
 
 # %%
@@ -229,7 +230,7 @@ Image(digits_picture, width=720, alt="Printed digits that stayed, above generate
 #
 # Many services return the best class and nothing else. Say `responses="hard"`; the arg max is then taken *inside* the
 # boundary, and no method can get at the scores. The generator knows nothing of the teacher, so the first run's is used
-# again, and only the 2,000 questions are new.
+# again, and only the questions are new.
 
 # %%
 labels_only = mekd.BlackBox(read_digits, responses="hard", num_classes=10, budget=2000)

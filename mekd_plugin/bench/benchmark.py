@@ -21,8 +21,9 @@ from mekd_plugin.bench.pricing import price_of
 from mekd_plugin.bench.report import write_report
 from mekd_plugin.bench.statistics import summarize
 from mekd_plugin.bench.store import Store
-from mekd_plugin.bench.worker import Method, Place, blank_record, edge_of, load_data, pool_of, recipe_of
+from mekd_plugin.bench.worker import Method, Place, blank_record, digest_of, edge_of, load_data, pool_of, recipe_of
 from mekd_plugin.blackbox.whitebox import WhiteBox
+from mekd_plugin.distiller import Distiller
 from mekd_plugin.errors import InputError, MekdError
 from mekd_plugin.networks import build
 from mekd_plugin.records import Results, RunRecord, describe_environment
@@ -75,7 +76,13 @@ class Benchmark:
         columns = cells(config)
         if taken := {cell.label for cell in columns} & set(self.methods):
             raise InputError(f"{', '.join(sorted(taken))}: a method or variant of the grid has that name already")
-        columns += [Cell(name, name, {}) for name in self.methods]
+        for name, method in self.methods.items():
+            if isinstance(method, Distiller) and set(config.seeds) != {method.seed}:
+                raise InputError(
+                    f"{name} is an instance with seed={method.seed}, and the runs have the seeds "
+                    f"{', '.join(map(str, config.seeds))}: hand in its class, or seeds=[{method.seed}]"
+                )
+        columns += [Cell(name, name, {}, digest_of(method)) for name, method in self.methods.items()]
         kind = kinds.pop()
         self.specs = expand(config, device=kind, columns=columns)
         self.place = Place(str(out), self.devices[0], config.data_root, config.download)
@@ -100,41 +107,44 @@ class Benchmark:
         for spec in self.specs:
             if spec.key not in ruled_out:
                 groups.setdefault(replace(spec, seed=0).key, []).append(spec)
-        planned = []
         threads = torch.get_num_threads()
         torch.set_num_threads(self.config.threads)
-        for specs in groups.values():
-            spec = specs[0]
-            observe(spec)
-            data = load_data(spec, self.place)
-            student = build(spec.student, data.num_classes, data.image_shape, seed=spec.seed)
-            settings: dict[str, Any] = {"budget": spec.query_budget}
-            asked: Any = _ask_nobody if kind_of_teacher(spec.teacher) in ("onnx", "function") else _Nobody()
-            if spec.white_box:
-                # It has the right kind and shape; what it answers does not matter to a plan.
-                stand_in = build(spec.student, data.num_classes, data.image_shape, seed=spec.seed)
-                asked = WhiteBox(stand_in, spec.responses, data.num_classes, **settings)
-                settings = {}
-            else:
-                settings |= {"responses": spec.responses}
-            foreseen = plan(
-                student,
-                asked,
-                edge_of(spec, data).images,
-                self.methods.get(spec.method, spec.method),
-                num_classes=data.num_classes,
-                preset=spec.preset,
-                recipe=recipe_of(spec),
-                seed=spec.seed,
-                device=self.place.device,
-                pool=pool_of(spec, self.place),
-                price_per_1000=self.config.price_per_1000,
-                **settings,
-                **spec.hyperparameters,
-            )
-            planned.append(Planned(spec, len(specs), foreseen))
-        torch.set_num_threads(threads)
-        return planned
+        try:
+            return [self._foresee(specs, observe) for specs in groups.values()]
+        finally:
+            torch.set_num_threads(threads)
+
+    def _foresee(self, specs: list[RunSpec], observe: Callable[[RunSpec], None]) -> Planned:
+        """What the seeds of one setting will ask and take."""
+        spec = specs[0]
+        observe(spec)
+        data = load_data(spec, self.place)
+        student = build(spec.student, data.num_classes, data.image_shape, seed=spec.seed)
+        settings: dict[str, Any] = {"budget": spec.query_budget}
+        asked: Any = _ask_nobody if kind_of_teacher(spec.teacher) in ("onnx", "function") else _Nobody()
+        if spec.white_box:
+            # It has the right kind and shape; what it answers does not matter to a plan.
+            stand_in = build(spec.student, data.num_classes, data.image_shape, seed=spec.seed)
+            asked = WhiteBox(stand_in, spec.responses, data.num_classes, **settings)
+            settings = {}
+        else:
+            settings |= {"responses": spec.responses}
+        foreseen = plan(
+            student,
+            asked,
+            edge_of(spec, data).images,
+            self.methods.get(spec.method, spec.method),
+            num_classes=data.num_classes,
+            preset=spec.preset,
+            recipe=recipe_of(spec),
+            seed=spec.seed,
+            device=self.place.device,
+            pool=pool_of(spec, self.place),
+            price_per_1000=self.config.price_per_1000,
+            **settings,
+            **spec.hyperparameters,
+        )
+        return Planned(spec, len(specs), foreseen)
 
     def evaluation_queries(self) -> dict[str, int]:
         """Test images that a teacher which is not trained here must answer once, for agreement, by its name."""
@@ -189,7 +199,11 @@ class Benchmark:
 
     def settings(self) -> dict[str, Any]:
         """The settings as they stand in the results, with the recipe that the preset and they amount to."""
-        own = {"own_methods": sorted(self.methods)} if self.methods else {}
+        own = (
+            {"own_methods": {name: digest_of(self.methods[name]) for name in sorted(self.methods)}}
+            if self.methods
+            else {}
+        )
         return {**self.config.to_json(), **own, "recipe": asdict(recipe_of(self.specs[0]))}
 
     def strangers(self) -> int:

@@ -181,6 +181,7 @@ class RunSpec:
     label: str = ""
     pool_dataset: str | None = None
     white_box: bool = False
+    method_digest: str | None = None
     version: str = __version__
     torch: str = field(default_factory=lambda: version("torch"))
 
@@ -219,11 +220,12 @@ class RunSpec:
 
 
 class Cell(NamedTuple):
-    """A column of the grid: what tables call it, the method, and its hyperparameters."""
+    """A column of the grid: what tables call it, the method, its hyperparameters; of an object, a digest of itself."""
 
     label: str
     method: str
     hyperparameters: Mapping[str, Any]
+    digest: str | None = None
 
 
 def cells(config: BenchConfig) -> list[Cell]:
@@ -292,6 +294,7 @@ def expand(config: BenchConfig, *, device: str, columns: Sequence[Cell] | None =
             label=cell.label,
             pool_dataset=config.pool_dataset,
             white_box=config.white_box,
+            method_digest=cell.digest,
         )
         for dataset, teacher, responses, student, budget, cell, seed in axes
     ]

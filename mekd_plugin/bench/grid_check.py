@@ -73,6 +73,8 @@ def _reason(spec: RunSpec, place: Place, method: str | Method) -> str | None:
         **spec.hyperparameters,
     )
     asked: BlackBox
+    if spec.white_box and (spec.responses == "hard" or kind_of_teacher(spec.teacher) in ("onnx", "function")):
+        return f"a white box is a module that answers scores: {spec.teacher} with {spec.responses} responses is not"
     if spec.white_box:
         asked = WhiteBox(nn.Identity(), spec.responses, data.num_classes)
     else:

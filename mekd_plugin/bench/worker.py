@@ -6,6 +6,8 @@ benchmark that started it is gone, and so is the worker.
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import json
 import os
 import sys
@@ -41,11 +43,13 @@ from mekd_plugin.prediction import predict
 from mekd_plugin.records import Queries, RunRecord, Seconds
 from mekd_plugin.training.recipe import Recipe
 from mekd_plugin.training.run import Distillation, distill
+from mekd_plugin.training.signature import described_settings
 
 __all__ = [
     "Method",
     "Place",
     "blank_record",
+    "digest_of",
     "do",
     "edge_of",
     "load_data",
@@ -78,6 +82,18 @@ class Place:
     device: str = "cpu"
     data_root: str | None = None
     download: bool = False
+
+
+def digest_of(method: Method) -> str:
+    """Tells a method that is an object from another: its class, the class's source where it is known, its settings."""
+    cls = method if isinstance(method, type) else type(method)
+    try:
+        source = inspect.getsource(cls)
+    except (OSError, TypeError):
+        source = ""
+    settings = {} if isinstance(method, type) else registry.settings_of(method)
+    described = f"{registry.method_name(method)}\n{source}\n{described_settings(settings)}"
+    return hashlib.sha256(described.encode()).hexdigest()[:12]
 
 
 def blank_record(spec: RunSpec, methods: Mapping[str, Method] | None = None, **changes: Any) -> RunRecord:

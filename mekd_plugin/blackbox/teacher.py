@@ -250,20 +250,21 @@ class BlackBox:
         """Whether a torch module answers, which can be checked without a question: :meth:`probe` then asks nothing."""
         return _HIDDEN[self].is_module
 
-    def foresee(self, image_shape: tuple[int, int, int]) -> None:
+    def foresee(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
         """Find out without a question whether a module takes such images, and for how many classes.
 
         Args:
             image_shape: ``(channels, height, width)``.
+            num_classes: C that is expected.
 
         Raises:
             InputError: it does not take them, or answers about another number of classes than is declared. A module
                 that torch's meta device cannot run is not refused, nor is a function.
         """
-        answer, known = _HIDDEN[self].foresee(image_shape), self._exchange.num_classes
-        if isinstance(answer, Tensor) and answer.dim() == 2 and known not in (None, answer.shape[1]):
+        answer = _HIDDEN[self].foresee(image_shape)
+        if isinstance(answer, Tensor) and answer.dim() == 2 and answer.shape[1] != num_classes:
             raise InputError(
-                f"the teacher answers about {answer.shape[1]} classes, and {known} are expected "
+                f"the teacher answers about {answer.shape[1]} classes, and {num_classes} are expected "
                 "(num_classes=, or the student's outputs): they must be equal"
             )
 

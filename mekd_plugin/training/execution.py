@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.ledger import Ledger, Peers
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Asking, Distiller, Stage, Training
@@ -91,6 +92,8 @@ class Run:
     held_out: Rows | None = None
     measure: Callable[[int, nn.Module], None] | None = None
     lock: DirectoryLock | None = None
+    opened: bool = False
+    banks: dict[str, Bank] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: {"prepare": 0.0, "distill": 0.0})
 
     @property
@@ -131,6 +134,7 @@ class Run:
                 content = {"signature": self.signature, "threads": torch.get_num_threads(), "version": __version__}
                 write_atomically(identity, json.dumps(content, indent=1).encode())
             metrics_path = directory / "metrics.jsonl" if self.processes.main else None
+        self.opened = True
         self.teacher.keep(directory, rank=self.processes.shard.rank, at_least=spent_by_then(directory))
         board = directory / "tensorboard" if tensorboard and directory is not None else None
         self.loop = Loop(
@@ -219,7 +223,13 @@ class Run:
         """Let go of the directory, when every process is done with it."""
         self.loop.metrics.close()
         self.processes.agree(True)
-        self.teacher.release()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Let go of the teacher's files and of the directory, as far as this run holds them."""
+        if self.opened:
+            self.teacher.release()
+        self.opened = False
         self.unlock()
 
     def unlock(self) -> None:
@@ -243,7 +253,7 @@ class Run:
             return
         held = True
         if self.processes.main:
-            self.lock = DirectoryLock(self.directory, self.teacher.release)
+            self.lock = DirectoryLock(self.directory, self.let_go)
             held = self.lock.acquire()
         if not self.processes.agree(held):
             holder = "" if self.lock is None else f" ({self.lock.holder()})"
@@ -288,6 +298,11 @@ class Run:
 
     def ask(self, stage: Asking) -> None:
         """Fill the bank; the rows that a kept one holds, or that the journal remembers, are not asked about again."""
+        if self.banks.setdefault(stage.bank.name, stage.bank) is not stage.bank:
+            raise InputError(
+                f"two banks are named {stage.bank.name!r}: what is kept of them would be mixed up; give one of them "
+                "another name"
+            )
         if self.directory is not None and len(stage.bank) == 0:
             rank = self.processes.shard.rank
             name = stage.bank.name if rank == 0 else f"{stage.bank.name}-{rank}"

@@ -192,6 +192,11 @@ class Hosted:
                 elif stage.trains_student or not self._run.store.take_finished(index, stage):
                     self._index, self._stage = index, stage
                     break
+            else:
+                raise NeedsNotMet(
+                    f"{type(self.method).__name__} has no stage that trains the student: there is nothing for a host's "
+                    "loop to do"
+                )
         if self._stage.trains_student and not self._stage.by_losses:
             raise NeedsNotMet(
                 f"{type(self.method).__name__} takes a step of its own in stage {self._stage.name!r}, which a host's "

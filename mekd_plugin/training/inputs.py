@@ -129,7 +129,7 @@ def classes_of(
     """How many classes there are, agreed between the caller, the teacher and the student's output.
 
     Args:
-        teacher: may not know its number of classes yet; then it expects the one found here.
+        teacher: whose value range the images keep to.
         student: asked for the shape of its output on two grey images, in evaluation mode.
         image_shape: ``(channels, height, width)``.
         num_classes: what the caller says; None asks the student.
@@ -156,7 +156,6 @@ def classes_of(
     width = logits.shape[1]
     if num_classes is not None and num_classes != width:
         raise InputError(f"num_classes={num_classes}, but the student has {width} outputs: they must be equal")
-    teacher.expect_classes(width)
     return width
 
 

@@ -104,7 +104,7 @@ def plan(
             if rehearsal.queries:
                 queries[stage.name] = queries.get(stage.name, 0) + rehearsal.queries
             # What was not rehearsed is counted all the same, so that later stages find what it leaves of the budget.
-            rest = rehearsal.queries - rehearsal.asked
+            rest = max(0, rehearsal.queries - rehearsal.asked)
             impostor.ledger.intend(torch.zeros(1, dtype=torch.int64).expand(rest), stage.name)
             impostor.ledger.settle()
     price = None if price_per_1000 is None else sum(queries.values()) / 1000 * price_per_1000
@@ -146,8 +146,10 @@ def _rehearse_training(stage: Training, loop: Loop, student: nn.Module, impostor
         asked, seconds = take(steps)
     elif steps:
         asked, seconds = take(1)
+        first = asked
         if seconds < _LONG_STEP:
             asked, seconds = take(_REHEARSED_STEPS)
+            asked = (first + _REHEARSED_STEPS * asked) / (1 + _REHEARSED_STEPS)
     loop.finish(stage)
     return _Rehearsal(round(asked * steps), seconds * steps, impostor.ledger.total - before)
 

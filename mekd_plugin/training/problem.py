@@ -104,7 +104,8 @@ class Problem:
         pool = None if self.pool is None else as_images(self.pool, boundary, name="pool")
         shape = shape_without_images(self.student, self.image_shape) if edge is None else _shape(edge, self.image_shape)
         classes = classes_of(boundary, self.student, shape, self.num_classes)
-        boundary.foresee(shape)
+        boundary.foresee(shape, classes)
+        boundary.expect_classes(classes)
         with processes.own_randomness(), _own_threads():
             torch.manual_seed(stage_seed(seed, "method"))
             distiller = registry.create(
@@ -148,9 +149,8 @@ class Problem:
                 )
                 yield run
             except BaseException:
-                boundary.release()
                 if run is not None:
-                    run.unlock()
+                    run.let_go()
                 raise
 
 

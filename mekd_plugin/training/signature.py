@@ -36,7 +36,7 @@ def signature_of(
     hyperparameters: Mapping[str, Any],
 ) -> str:
     """One line with every setting that decides the result, and the version."""
-    changes = " ".join(f"{name}={_described(value)}" for name, value in sorted(hyperparameters.items()))
+    changes = described_settings(hyperparameters)
     training = " ".join(f"{name}={value}" for name, value in asdict(recipe).items())
     return " ".join(
         part
@@ -54,6 +54,11 @@ def signature_of(
     )
 
 
+def described_settings(settings: Mapping[str, Any]) -> str:
+    """Hyperparameters in one line, the same in every process."""
+    return " ".join(f"{name}={_described(value)}" for name, value in sorted(settings.items()))
+
+
 def _described(value: Any) -> str:
     """A hyperparameter in a few characters: a module by a hash of its weights."""
     if isinstance(value, Mapping):
@@ -63,4 +68,10 @@ def _described(value: Any) -> str:
     if isinstance(value, nn.Module):
         weights = torch.cat([tensor.detach().double().flatten().cpu() for tensor in value.state_dict().values()])
         return f"{type(value).__name__}:{tensor_digest(weights)}"
+    if isinstance(value, Tensor):
+        return f"tensor:{tensor_digest(value)}"
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    if type(value).__repr__ is object.__repr__:  # the place in memory, which is another in every process
+        return f"{type(value).__module__}.{type(value).__qualname__}"
     return str(value)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Training
-from mekd_plugin.errors import DamagedFile
+from mekd_plugin.errors import CheckpointError
 from mekd_plugin.files import writable_directory
 from mekd_plugin.training.checkpoint import load_state, load_weights_into, save_state, save_weights
 from mekd_plugin.training.loop import Loop
@@ -88,7 +88,7 @@ class StageStore:
             return False
         try:
             states = load_state(path)
-        except DamagedFile:  # it holds nothing irreplaceable: it is made again
+        except CheckpointError:  # it holds nothing irreplaceable: it is made again
             path.unlink(missing_ok=True)
             return False
         self._restore(stage, states, str(path))
@@ -124,6 +124,7 @@ class StageStore:
             tensor_digest(self.images),
             str(self.loop.seed),
             str(torch.get_num_threads()),
+            f"{torch.__version__} {self.loop.processes.shard.world}",
             f"{self.loop.recipe.channels_last} {self.loop.recipe.precision} {self.loop.processes.device.type}",
         )
         key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]

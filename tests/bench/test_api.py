@@ -56,6 +56,25 @@ def test_names_of_ones_own_and_variants(tmp_path) -> None:
     assert sorted(run.label for run in results.runs) == ["cold", "mine", "warm"]
 
 
+def test_an_instance_with_other_settings_is_another_run(tmp_path) -> None:
+    def totals(queries):
+        shape = {"num_classes": 10, "image_shape": (1, 16, 16)}
+        methods = {"mine": type(mekd.create("kd", **shape))(**shape, queries=queries)}
+        results = benchmark(methods, out=tmp_path, resume=True, **{**SMALL, "seeds": [0]})
+        return [run.queries.total for run in results.runs]
+
+    assert totals(50) == [50] and totals(100) == [100]
+    with pytest.raises(InputError, match="mine is an instance with seed=0, and the runs have the seeds 0, 1"):
+        shape = {"num_classes": 10, "image_shape": (1, 16, 16)}
+        benchmark({"mine": mekd.create("kd", **shape)}, out=tmp_path / "two", **SMALL)
+
+
+def test_a_teacher_that_fails_in_this_process_fails_its_runs_only(tmp_path) -> None:
+    results = benchmark({"mine": cell()}, out=tmp_path, **{**SMALL, "seeds": [0], "teacher": "json:dumps"})
+    assert [run.status for run in results.runs] == ["failed"]
+    assert "the teacher could not be prepared" in results.runs[0].error
+
+
 class Pilfered(TransferSetDistiller):
     """Asks about images of another domain."""
 

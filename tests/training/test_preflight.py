@@ -119,6 +119,13 @@ def test_a_module_that_does_not_fit_is_refused_without_a_question(teacher, messa
     assert box.ledger.total == 0
 
 
+def test_a_refused_student_leaves_the_black_box_as_it_was():
+    box = mekd.BlackBox(nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES)), "logits", budget=60)
+    with pytest.raises(InputError, match="answers about 3 classes, and 7 are expected"):
+        mekd.distill(nn.Sequential(nn.Flatten(), nn.Linear(64, 7)), box, toy_images(40, seed=1), **SHORT)
+    assert mekd.distill(toy_student(), box, toy_images(40, seed=1), **SHORT).ledger.total == 60
+
+
 def test_a_module_that_the_meta_device_cannot_run_is_not_refused():
     class Looking(ToyTeacher):
         def forward(self, images):

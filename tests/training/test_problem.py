@@ -1,16 +1,20 @@
 """One list of what a problem is made of, for every door; a method by name, as a class, as an instance."""
 
 import inspect
+import json
+import warnings
 
 import pytest
 import torch
 from torch import nn
 
 import mekd_plugin as mekd
-from mekd_plugin.distiller import Distiller, Needs
-from mekd_plugin.errors import CheckpointError, InputError
+from mekd_plugin.blackbox.bank import Bank
+from mekd_plugin.distiller import Asking, Distiller, Needs, Training
+from mekd_plugin.errors import CheckpointError, InputError, MekdError
 from mekd_plugin.functional import kd_divergence
 from mekd_plugin.mekd.method import MEKD
+from mekd_plugin.rows import ImageRows, Rows
 from mekd_plugin.testing import CLASSES, SHAPE, ToyTeacher, toy_images, toy_student
 from mekd_plugin.training.plan import plan
 from mekd_plugin.training.problem import Problem
@@ -84,6 +88,59 @@ def test_a_runs_signature_knows_an_instances_settings(tmp_path):
         solved(InACell(num_classes=CLASSES, image_shape=SHAPE, temperature=4.0), directory=tmp_path, resume=True)
     again = solved(InACell(num_classes=CLASSES, image_shape=SHAPE, temperature=3.0), directory=tmp_path, resume=True)
     assert "temperature=3.0" in again.signature
+
+
+def test_an_instance_of_mekd_is_resumed_by_an_equal_one(tmp_path):
+    def method(steps):
+        settings = {"steps": steps}
+        return MEKD(num_classes=CLASSES, image_shape=SHAPE, emulation_preset="tiny", emulation_settings=settings)
+
+    with warnings.catch_warnings(action="ignore"):
+        first = solved(method(5), directory=tmp_path)
+        again = solved(method(5), directory=tmp_path, resume=True)
+        assert " at 0x" not in first.signature and again.signature == first.signature
+        with pytest.raises(CheckpointError, match="holds another run"):
+            solved(method(6), directory=tmp_path, resume=True)
+
+
+def test_a_failing_call_leaves_another_runs_files_alone(tmp_path):
+    box = boundary(budget=200)
+    settings = {"progress": False, "device": "cpu"}
+    hosted = mekd.host(toy_student(), box, toy_images(40, seed=1), "kd", queries=40, directory=tmp_path, **settings)
+    with pytest.raises(MekdError):
+        mekd.plan(toy_student(), box, toy_images(40, seed=1), "kd", queries=5000, **SHORT)
+    hosted.ask(toy_images(10, seed=2))
+    hosted.close()
+    lines = (tmp_path / "ledger-0.jsonl").read_text().splitlines()
+    assert sum(json.loads(line).get("ask", 0) for line in lines) == 50 == box.ledger.total
+
+
+def test_two_banks_of_one_name_are_refused(tmp_path):
+    class TwoBanks(InACell):
+        def stages(self, teacher, images, student):
+            for name in ("first", "second"):
+                yield Asking(name, Bank(), lambda start, stop: Rows(images[start:stop]), 20)
+
+    with pytest.raises(InputError, match="two banks are named 'bank'"):
+        solved(TwoBanks, directory=tmp_path)
+
+
+def test_a_plan_of_a_method_that_asks_now_and_then_counts_no_less_than_nothing():
+    class NowAndThen(InACell):
+        def stages(self, teacher, images, student):
+            taken = []
+
+            def step(rows, update, query):
+                if len(taken) % 5 == 0:
+                    query(rows.images)
+                taken.append(None)
+                loss = student(rows.images).square().mean()
+                update({"student": loss})
+                return {"loss": loss.detach()}
+
+            yield Training("student", ImageRows(images, seed=0), step, trains_student=True)
+
+    assert mekd.plan(toy_student(), boundary(10_000), toy_images(40, seed=1), NowAndThen, **SHORT).total > 0
 
 
 @pytest.mark.parametrize(

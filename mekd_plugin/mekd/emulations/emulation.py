@@ -49,6 +49,9 @@ class Emulation(ABC):
         self.settings = settings
         self.num_classes, self.image_shape, self.seed, self.hard_scale = num_classes, image_shape, seed, hard_scale
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.settings})"
+
     @property
     def queries(self) -> Literal["once", "every step"]:
         """Whether its stages ask the teacher at every step, or only fill the bank."""

@@ -153,7 +153,7 @@ class GAN(Emulation):
             response_weight=self._weight_within(teacher),
             answerable=lambda generated: to_range(generated, (-1.0, 1.0), span),
             reuse=f"{self.generator.config} {settings.discriminator} {self.discriminator_width} "
-            f"{settings.batch_size} {settings.learning_rates} {settings.average} {settings.shift}",
+            f"{settings.batch_size} {settings.learning_rates} {settings.average} {settings.shift} {span}",
         )
 
     def adopt(self, generator: nn.Module) -> None:
