@@ -1,4 +1,4 @@
-"""What may come back from a teacher: one finite answer an image, of the kind that was declared."""
+"""What may come back from a teacher: one finite answer per image, of the declared kind."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _SUM_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Precision:
-    """How much of its probabilities a teacher tells; checked by what it answers.
+    """How much of its probabilities a teacher reports; its answers are checked against it.
 
     Attributes:
-        rounding: decimals that they are rounded or cut to; None where they are not.
-        top_k: how many of the largest it tells, with 0 for all others; None where it tells all.
+        rounding: decimals they are rounded or truncated to; None where they are not.
+        top_k: how many of the largest it reports, with 0 for all others; None where it reports all.
 
     Raises:
         InputError: no such number, or declared of a teacher that answers no probabilities.
@@ -59,7 +59,7 @@ def as_tensor(answer: Any, count: int, batch: int) -> Tensor:
     Lists of numbers, as JSON has them, become float64 scores ``(N, C)`` or labels ``(N,)``.
 
     Raises:
-        TeacherAnswerError: neither tensor, array nor lists, or not one answer an image; ``batch`` is named.
+        TeacherAnswerError: not a tensor, array or lists, or not one answer per image; ``batch`` is named.
     """
     if isinstance(answer, list):
         answer = _from_lists(answer, batch)
@@ -176,7 +176,7 @@ def _check_probabilities(answer: Tensor, batch: int, precision: Precision, dtype
 
 
 def _filled_in(answer: Tensor) -> Tensor:
-    """``answer`` with what is missing to 1 spread evenly over the classes answered as 0; rows sum to 1."""
+    """``answer`` with what is missing from a sum of 1 spread evenly over the classes answered as 0; rows sum to 1."""
     answer = answer.clamp_min(0)
     left_out = answer == 0
     missing = (1 - answer.sum(dim=1, keepdim=True)).clamp_min(0)

@@ -28,7 +28,7 @@ def checked_range(value_range: tuple[float, float]) -> tuple[float, float]:
     """Smallest and largest pixel value.
 
     Raises:
-        InputError: not two finite numbers in rising order.
+        InputError: not two finite numbers in ascending order.
     """
     try:
         low, high = (float(value) for value in value_range)
@@ -52,7 +52,7 @@ def checked_seconds(name: str, value: Any) -> float:
 
 
 def checked_device(device: torch.device | str | None) -> torch.device | None:
-    """The device that ``device`` names, after a look whether this machine has it.
+    """The device that ``device`` names, after checking that this machine has it.
 
     Raises:
         InputError: no device, or not one of this machine.

@@ -1,4 +1,4 @@
-"""Asking for a bank: what the budget reaches for, and the shares of several processes."""
+"""Asking for a bank: what the budget covers, and the shares of several processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["affordable", "ask_together"]
 
 
 def affordable(teacher: BlackBox, wanted: int, stage: str, bank: str, held: int = 0) -> int:
-    """How many of ``wanted`` rows the budget reaches for: all of them, or all but those whose answers were lost.
+    """How many of ``wanted`` rows the budget covers: all of them, or all but those whose answers were lost.
 
     An answer is lost with a killed process, a failed batch, or an attempt that had to be repeated; the ``held`` rows of
     the bank and the answers in the journal are all that is left of what was spent on ``stage``.
@@ -70,7 +70,7 @@ def ask_together(
     own = rows.images[processes.rank :: processes.world]
     if len(own):
         values: Tensor = teacher.query(own, stage=stage).values.cpu()
-    else:  # fewer rows than processes: all of them count together all the same
+    else:  # fewer rows than processes: all of them still count together
         teacher.sit_out(stage=stage)
         values = rows.images.new_empty(0, teacher.num_classes).cpu()
         if teacher.responses == "hard":

@@ -27,10 +27,10 @@ Call = Callable[[Callable[..., Any], Tensor], Any]
 
 
 class Identity(NamedTuple):
-    """What tells a teacher from another.
+    """What tells one teacher from another.
 
     Attributes:
-        describe: says it, of the teacher as it is now.
+        describe: returns it, for the teacher as it is now.
         certain: whether it is about what the teacher computes, or was declared; else it is a function's name alone.
     """
 
@@ -53,10 +53,10 @@ def make_backend(
     A module is asked in eval and inference mode, in its own precision (autocast is off) and on its own device, or on
     ``device``, to which it is then moved; the training flag of each of its parts is put back. A function gets the
     images as they are, or on ``device``, without gradient; one that draws random numbers should have a generator of
-    its own, or an interrupted run will not be repeated to the bit.
+    its own, or an interrupted run will not be repeated bit for bit.
 
     Raises:
-        InputError: it can neither be called nor is it a module.
+        InputError: it is neither callable nor a module.
     """
     if answer is not None:
         ask = make_backend(teacher, device)
@@ -74,7 +74,7 @@ def make_backend(
 
 
 def identity_of(teacher: nn.Module | Ask, declared: str | None = None) -> Identity:
-    """What tells ``teacher`` from another: what was declared, a hash of weights or of an ONNX file, or a name.
+    """What tells ``teacher`` from any other: what was declared, a hash of weights or of an ONNX file, or a name.
 
     A module is known by its weights, and a method of one likewise. A callable may carry its own in its attribute
     ``identity``, a string. Any other function has just its name: two functions of one name, or one function that asks
@@ -170,7 +170,7 @@ def onnx_teacher(
     Raises:
         MissingDependency: onnxruntime is not installed.
         CheckpointError: the file is missing, or no model that ONNX Runtime can load.
-        InputError: the model takes something else than one batch of floating point images, or ``output`` is unclear.
+        InputError: the model takes something other than one batch of floating point images, or ``output`` is unclear.
     """
     try:
         import onnxruntime

@@ -78,7 +78,7 @@ class Bank:
         self._drawn_by = generator
 
     def keep(self, directory: str | Path, *, identity: str = "") -> None:
-        """Keep the bank in ``directory``; the rows of a whole bank there are taken over.
+        """Keep the bank in ``directory``; the rows of a complete bank there are taken over.
 
         In a run of several processes each names a directory of its own. Every file there is read once, to compare its
         checksum.
@@ -141,7 +141,7 @@ class Bank:
             progress: is told ``(rows so far, rows wanted)`` after every chunk.
 
         Raises:
-            QueryBudgetExceeded: the budget does not reach; then nothing was asked. Where it is short by no more than
+            QueryBudgetExceeded: the budget does not suffice; then nothing was asked. Where it is short by no more than
                 was spent on answers that were lost, the bank gets as many rows as it reaches for, with a warning.
             CheckpointError: a kept bank is gone, and the run went on after it.
             InputError: another teacher answered the rows that there are, rows are held out already, or ``draw`` or
@@ -267,7 +267,7 @@ class Bank:
                 every row equally often.
 
         Raises:
-            InputError: weights that are not such.
+            InputError: unusable weights.
         """
         self._seed, self._weights, self._indices = seed, weights, None
         if weights is not None:
@@ -275,7 +275,7 @@ class Bank:
         return self
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the columns that are in memory to ``device``, in place; mapped ones stay on the disk."""
+        """Move the columns that are in memory to ``device``, in place; mapped ones stay on disk."""
         self._columns.to(device)
         return self
 
@@ -362,7 +362,7 @@ class Bank:
         return ", or say trust_bank=True (trust=True of Bank.load) if it is meant" if self._loaded else ""
 
     def _skip_forgotten(self, teacher: BlackBox, stage: str) -> None:
-        """Go behind questions of which the journal keeps no answer, where a kept bank of them is gone."""
+        """Skip past questions whose answers the journal does not keep, where a kept bank of them is gone."""
         journal, ledger = teacher.journal, teacher.ledger
         if journal is None or not journal.first:
             return
@@ -381,7 +381,7 @@ class Bank:
         journal.rewind(max(journal.position, journal.first))
 
     def _take_over(self, teacher: BlackBox, size: int) -> bool:
-        """Show ``size`` rows, if finished fills hold them; a replay then goes on behind the questions they took."""
+        """Show ``size`` rows, if finished fills hold them; a replay then continues after the questions they took."""
         fill = self._columns.fills.get(size)
         if fill is not None and teacher.journal is not None and fill.journal == teacher.journal.identity:
             teacher.journal.rewind(fill.position)

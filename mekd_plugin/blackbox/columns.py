@@ -1,4 +1,4 @@
-"""The columns of a bank: tensors with one entry a row, in memory, or in a directory, mapped where they are large.
+"""The columns of a bank: tensors with one entry per row, in memory, or in a directory, mapped where they are large.
 
 In a directory each column is one ``.npy`` file, and ``bank.json`` names the files that belong together, with their
 checksums and what the bank is about. It is written last and renamed into place, so a fill that was killed leaves the
@@ -99,7 +99,7 @@ class Columns:
         return {name: len(column.tensor) for name, column in self._columns.items()}
 
     def to(self, device: torch.device | str) -> None:
-        """Move the columns that are in memory, those to come too; mapped ones stay on the disk."""
+        """Move the columns that are in memory, and those still to come; mapped ones stay on disk."""
         self._device = device
         self._columns = {name: self._placed(column) for name, column in self._columns.items()}
 
@@ -108,7 +108,7 @@ class Columns:
         self._directory = None
 
     def replaced(self, name: str, tensor: Tensor, answers: tuple[Kind, int]) -> Columns:
-        """The same columns with another one in the place of ``name``, in memory."""
+        """The same columns with another one in place of ``name``, in memory."""
         other = Columns(self._memory_limit)
         other._columns = {**self._columns, name: _Column(tensor, drawn=True)}
         other.rows, other.answers, other.origin = self.rows, answers, self.origin
@@ -251,7 +251,7 @@ class Columns:
         return kept
 
     def _stored(self, name: str, column: _Column) -> _Column:
-        """``column``, on the disk if there is a directory."""
+        """``column``, on disk if there is a directory."""
         if self._directory is None:
             return column
         if isinstance(column.mapped, np.memmap):

@@ -1,4 +1,4 @@
-"""Questions and answers: intend, ask, check, keep, settle, in this order whatever happens between."""
+"""Questions and answers: intend, ask, check, keep, settle, in this order whatever happens in between."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Exchange:
         batch_size: images sent at a time.
         retry: how often a batch is asked about; None once.
         rate_limit: how fast; None as fast as can be.
-        num_classes: C; None until the first scores tell.
+        num_classes: C; None until the first scores reveal it.
         journal: keeps the answers; None where no directory does.
     """
 

@@ -1,4 +1,4 @@
-"""Fingerprints of images: 64 bits an image, to count distinct ones and to recognise a question on a replay."""
+"""Fingerprints of images: 64 bits per image, to count distinct ones and to recognise a question on a replay."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PART = 512  # images hashed at a time: the 64-bit words are twice the images' s
 
 
 def image_hashes(images: Tensor) -> Tensor:
-    """One int64 number an image, the same on every device, memory format and version.
+    """One int64 number per image, the same on every device, memory format and version.
 
     A multilinear hash, ``sum_i w_i m(x_i) mod 2**64``: x_i are the bits of the image's float32 values, m mixes high
     bits into low ones (the low bits of round numbers are all zero), w_i are fixed odd numbers. Sums of integers do not
@@ -33,7 +33,7 @@ def image_hashes(images: Tensor) -> Tensor:
 
 
 class DistinctCounter:
-    """How many different numbers were seen, in 8 bytes a number."""
+    """How many different numbers were seen, in 8 bytes per number."""
 
     def __init__(self) -> None:
         self._sorted = np.empty(0, dtype=np.int64)

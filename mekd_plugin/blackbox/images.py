@@ -33,7 +33,7 @@ def plain_tensor(images: Tensor) -> Tensor:
     """``images`` without gradient and without a class of its own, which would follow them into the teacher's layers.
 
     Raises:
-        InputError: no tensor, or one that only stands for others (a fake one, one within ``torch.func``): it has no
+        InputError: not a tensor, or one that only stands for others (a fake one, one within ``torch.func``): it has no
             values that could be sent.
     """
     if not isinstance(images, Tensor):
@@ -57,7 +57,7 @@ def check_images(images: Tensor, value_range: tuple[float, float] | None) -> Non
 
     Args:
         images: ``(N, channels, height, width)``, floating point, N at least 1.
-        value_range: smallest and largest value allowed; None does not look.
+        value_range: smallest and largest value allowed; None skips the check.
 
     Raises:
         InputError: not such a tensor, not finite, or outside the range.
@@ -98,7 +98,7 @@ def quantize_images(images: Tensor, value_range: tuple[float, float]) -> Tensor:
 
 
 def gradient_image(image_shape: Any, value_range: tuple[float, float]) -> Tensor:
-    """One image ``(1, channels, height, width)`` that nobody took: brighter from one corner to the opposite one.
+    """One image ``(1, channels, height, width)`` that is no photograph: brighter from one corner to the opposite one.
 
     Raises:
         InputError: ``image_shape`` is not three whole numbers from 1.

@@ -1,11 +1,11 @@
 """The journal: answers since the last checkpoint, by the order of asking, so that none is paid for twice.
 
 A run that was interrupted is replayed from its last checkpoint. The questions it asks again are answered from here, as
-long as they are the same questions; from the end of the journal on the teacher is asked.
+long as they are the same questions; past the end of the journal, the teacher is asked.
 
 The file: a head (whose answers they are, the number of its first question, what was asked before it), then records of
 *length, checksum, body*; a body is a safetensors block of the answers and the questions' fingerprints. Heads and bodies
-carry checksums. A record torn by a kill is cut on opening.
+carry checksums. A record torn by a kill is cut off on opening.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Journal:
 
     Raises:
         InputError: the file cannot be written.
-        CheckpointError: it is damaged elsewhere than at its end, not a journal, or of another teacher.
+        CheckpointError: it is damaged anywhere but at its end, not a journal, or of another teacher.
     """
 
     def __init__(self, path: str | Path, teacher: str | None = None) -> None:

@@ -157,7 +157,7 @@ class Ledger:
         """Refuse ``count`` further images if they would pass the budget.
 
         Raises:
-            QueryBudgetExceeded: they would; what was spent is said by stage.
+            QueryBudgetExceeded: they would; the message gives what was spent by stage.
         """
         if self.remaining is not None and count > self.remaining:
             raise QueryBudgetExceeded(
@@ -207,7 +207,7 @@ class Ledger:
         self._pending = None
 
     def take_back(self) -> None:
-        """The images last intended were refused by a service that says that it did no work: they count no more.
+        """The images last intended were refused by a service that says that it did no work: they no longer count.
 
         Other processes of the run go on counting them until they read the files again.
         """
@@ -222,7 +222,7 @@ class Ledger:
     def attach(
         self, directory: str | Path | None, rank: int = 0, *, journal: Journal | None = None, at_least: int = 0
     ) -> bool:
-        """Begin, or go on with, a run whose spending is kept in ``directory``.
+        """Begin, or continue, a run whose spending is kept in ``directory``.
 
         Every ``ledger-<rank>.jsonl`` there is read; this process appends to its own. What this ledger had counted
         before is carried over as the stage ``"earlier runs"``: a budget is the teacher's, not the run's. What other
@@ -253,16 +253,16 @@ class Ledger:
             knew = own.spending.total + own.spending.evaluation
             _warn_of_loss(own.path, knew, knew + restored, "they count again under their stages")
         self._serial = own.serial
-        # Nobody reads before everybody has put its own file right ...
+        # No process reads before every one has put its own file right ...
         at_least = int(self.processes.gather(torch.tensor([at_least])).max())
         found = Spending()
         for path in sorted(folder.glob("ledger-*.jsonl"), key=_rank_of):
             read_ledger(path, found)
-        self.processes.gather(torch.zeros(1))  # ... and nobody goes on before everybody has read
+        self.processes.gather(torch.zeros(1))  # ... and none goes on before all have read
         goes_on = bool(found.total or found.evaluation or at_least)
         in_files, known = found.total, found if folder in self._attached else Spending()
         self._carry_over(found, known, write=rank == 0)
-        # What this ledger counted elsewhere is none of what the run's other files know of.
+        # The run's other files know nothing of what this ledger counted elsewhere.
         in_run = self.total if folder in self._attached else in_files
         self._attached.add(folder)
         if missing := max(0, at_least - in_run):

@@ -33,11 +33,11 @@ class LedgerFile:
     Attributes:
         path: as given.
         serial: number of the last question; 0 for none.
-        spending: what the file told when it was opened.
+        spending: what the file said when it was opened.
 
     Raises:
         InputError: it cannot be written.
-        CheckpointError: it is damaged elsewhere than in its last line.
+        CheckpointError: it is damaged anywhere but in its last line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,7 +49,7 @@ class LedgerFile:
             self._file.append(_line(_FIRST))
 
     def announce(self, question: Question, fingerprints: np.ndarray, serial: int) -> None:
-        """A question is about to be asked; on the disk when this returns."""
+        """A question is about to be asked; on disk when this returns."""
         self._file.append(_announcement(question, serial, fingerprints))
         self.serial = serial
 
@@ -62,7 +62,7 @@ class LedgerFile:
         self._file.append(_line({"refused": serial}), sync=False)
 
     def restore(self, journal: Journal) -> int:
-        """Write down what the journal holds answers to and the file does not say; returns its images."""
+        """Write down what the journal holds answers to and the file does not; returns its images."""
         last = journal.last_serial or 0
         if self._unkept is not None and self._unkept == last:
             self.keep(last)
@@ -112,7 +112,7 @@ def read_ledger(path: Path, spending: Spending) -> Tail:
     """Add a file's entries to ``spending``.
 
     Raises:
-        CheckpointError: it is damaged elsewhere than in its last line, or of another version.
+        CheckpointError: it is damaged anywhere but in its last line, or of another version.
     """
     length, serial, unkept = Tail()
     lines = path.read_bytes().splitlines(keepends=True)

@@ -1,4 +1,4 @@
-"""A teacher in anybody's script: an ``nn.Module`` without parameters that counts what the script really asks."""
+"""A teacher in anyone's script: an ``nn.Module`` without parameters that counts what the script really asks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Answer = Callable[[Tensor, Call, str], Tensor]
 
 
 class TeacherModule(nn.Module):
-    """A teacher that can only be asked, in the shape of a module: ``module(images)`` is a query.
+    """A teacher that can only be asked, in the form of a module: ``module(images)`` is a query.
 
     It has no parameters, no buffers and no submodules; ``train()`` and ``to()`` do not reach the teacher, answers carry
     no gradient, and a copy is the module itself, so that nothing escapes the count.
@@ -99,7 +99,7 @@ class TeacherModule(nn.Module):
 
 
 class _NoParameters(Iterator[nn.Parameter]):
-    """Empty to whoever goes through it; only a bare ``next`` gets a parameter without a single number."""
+    """Empty to whoever iterates over it; only a bare ``next`` gets a parameter without a single number."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self._device, self._dtype = device, dtype
@@ -119,7 +119,7 @@ def meter(
     That line is ``teacher = meter(teacher)``, and nothing else changes: the model's answers come back as they are,
     whatever their range, as long as they are one tensor with an entry for each image; images are neither checked nor
     changed, but for a class of their own, which is taken off. Arguments besides the images are handed on. A module runs
-    in eval and inference mode; a function around one is called as it is, so put the model in it into eval mode before.
+    in eval and inference mode; a function around one is called as it is, so put the model in it into eval mode first.
 
     Args:
         module: the script's teacher, its weights loaded: the meter has none to load into.

@@ -28,7 +28,7 @@ class Retry:
         attempts: in all, from 1.
         wait: seconds before the second attempt; each further one waits twice as long, a minute at most. Nothing random
             is in it, so a run's random numbers are what they are without it.
-        on: exceptions that another attempt may mend: of the teacher's own client too, such as ``httpx.HTTPError``.
+        on: exceptions that another attempt may cure: of the teacher's own client too, such as ``httpx.HTTPError``.
 
     Raises:
         InputError: a value that is none of these.
@@ -59,7 +59,7 @@ class Retry:
 
 @dataclass
 class RateLimit:
-    """At most so many batches a second; several black boxes may share one, to share the service's limit.
+    """At most so many batches per second; several black boxes may share one, to share the service's limit.
 
     Attributes:
         per_second: batches, attempts of the same one included; a number above 0.
@@ -76,7 +76,7 @@ class RateLimit:
         checked_seconds("per_second", self.per_second)
 
     def wait(self, processes: int = 1) -> None:
-        """Wait for one's turn; ``processes`` that ask at the same time share the rate."""
+        """Wait for a turn; ``processes`` that ask at the same time share the rate."""
         with self._lock:
             now = time.monotonic()
             turn = max(now, self._next)
@@ -85,7 +85,7 @@ class RateLimit:
 
 
 def within(seconds: float, ask: Callable[..., Any]) -> Callable[..., Any]:
-    """``ask``, given up after ``seconds``. Python cannot end a call: it goes on in its thread, and nobody listens."""
+    """``ask``, given up after ``seconds``. Python cannot end a call: it goes on in its thread, unheeded."""
 
     def ask_in_time(*given: Any, **named: Any) -> Any:
         answered: list[Any] = []
@@ -111,7 +111,7 @@ def within(seconds: float, ask: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def teacher_errors(where: str, kept: Callable[[], str]) -> Iterator[None]:
-    """Have errors of a teacher say at what they struck, and what is kept.
+    """Have a teacher's errors say where they struck, and what is kept.
 
     Being out of reach becomes :class:`TeacherUnavailable`, which is still a ``ConnectionError`` and a ``TimeoutError``;
     a connection that was refused becomes :class:`Refused`; an exit becomes an error like others. All other exceptions

@@ -1,6 +1,6 @@
 """The boundary: a teacher that can only be asked, by counted, checked queries.
 
-Hiding a teacher inside one process is a guard against mistakes, not security: a method cannot come upon a gradient, a
+Hiding a teacher inside one process is a guard against mistakes, not security: a method cannot reach a gradient, a
 feature or a parameter through this object or its answers. Code that digs through private names of this module will find
 the model, and so will hooks that it registers for every module of the process, torch's function and dispatch modes, its
 profiler, and Python's own means of looking at all objects, frames and threads. Images go in as plain tensors, and
@@ -50,7 +50,7 @@ class BlackBox:
         device: moves a module there, and sends a function its images there; None leaves both where they are.
         answer: takes the scores or labels out of what the teacher returns, such as ``lambda out: out["logits"]``; None
             where it returns nothing else.
-        ledger: of another black box, to share its budget; then ``budget`` stays out.
+        ledger: of another black box, to share its budget; then ``budget`` is left out.
         identity: name of the teacher, such as its model's version, which a resumed run is held to; None takes a hash of
             a module's weights or of an ONNX file, and of a function its name, which tells little.
         retry: asks again where a batch's answer did not come; each attempt counts, within the budget. None raises the
