@@ -56,13 +56,21 @@ def as_whole(name: str, value: Any, *, at_least: int | None = None, at_most: int
     >>> as_whole("steps", 20.0, at_least=1)
     20
     """
-    try:
-        number = as_number(name, value, at_least=at_least, at_most=at_most)
-    except InputError:
-        number = math.nan
-    if math.isnan(number) or number != int(number):
+    exact: int | None = None
+    if isinstance(value, int) and not isinstance(value, bool):
+        exact = value
+    elif isinstance(value, str) and value.strip().lstrip("+-").isdecimal():
+        exact = int(value)
+    else:  # 20.0, "1e3", a number of NumPy's
+        try:
+            number = as_number(name, value)
+        except InputError:
+            number = math.nan
+        if not math.isnan(number) and number == int(number):
+            exact = int(number)
+    if exact is None or (at_least is not None and exact < at_least) or (at_most is not None and exact > at_most):
         raise InputError(f"{name}={value!r}: expected a whole number{_bounds(None, at_least, None, at_most)}")
-    return int(value) if isinstance(value, int) else int(number)
+    return exact
 
 
 def as_one_of(name: str, value: Any, known: tuple[str, ...]) -> Any:

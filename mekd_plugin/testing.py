@@ -258,7 +258,7 @@ class DistillerContract:
         return self.distiller or registry.distillers().get(self.method)
 
     def _needs(self) -> Needs:
-        """An instance of the method with the settings that are tested."""
+        """What the method needs with the settings that are tested."""
         return self._make().needs
 
     def _hyperparameters(self) -> dict[str, Any]:

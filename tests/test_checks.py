@@ -18,6 +18,13 @@ def test_what_is_not_a_number_is_refused(value):
         as_whole("n", value, at_least=1, at_most=9)
 
 
+def test_large_whole_numbers_stay_exact():
+    assert as_whole("seed", "9007199254740993") == 9007199254740993
+    assert as_whole("seed", 2**63 - 1, at_least=0, at_most=2**63 - 1) == 2**63 - 1
+    with pytest.raises(InputError, match="expected a whole number from 0 to"):
+        as_whole("seed", 2**63, at_least=0, at_most=2**63 - 1)
+
+
 def test_bounds_are_kept():
     for wrong in (0, -1):
         with pytest.raises(InputError, match="above 0"):

@@ -51,7 +51,7 @@ class WhiteBox(BlackBox):
             stage: what they are asked for, in the ledger.
 
         Returns:
-            ``(N, C)``, as the teacher gives them.
+            what the module gives, ``(N, C)`` as a rule: ``answer``, ``quantize`` and the value range are not applied.
 
         Raises:
             QueryBudgetExceeded: they would pass the budget; nothing was computed.
