@@ -214,7 +214,11 @@ with chdir(work):
     config = load_yaml_file("mekd.yaml")
     import_dependencies(config["dependencies"])
     config["train"]["num_epochs"] = EPOCHS
-    config["train"]["teacher"]["auxiliary_model_wrapper"]["kwargs"] |= {"cache": str(CACHE), **SETTINGS}
+    config["train"]["teacher"]["auxiliary_model_wrapper"]["kwargs"] |= {
+        "cache": str(CACHE),
+        "progress": False,
+        **SETTINGS,
+    }
     models = {role: get_model(model["key"], **model["kwargs"]) for role, model in config["models"].items()}
     box, reached["torchdistill"] = torchdistill.train(models["teacher_model"], models["student_model"], config)
 
