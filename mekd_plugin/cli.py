@@ -96,7 +96,10 @@ def bench(
     Comma-separated values make a grid.
     """
     values = {**(read_yaml(config) if config else {}), **settings}
-    overrides = {name: dict(entries) for name, entries in values.pop("hyperparameters", {}).items()}
+    given = values.pop("hyperparameters", None) or {}
+    if not isinstance(given, Mapping) or not all(isinstance(entries, Mapping) for entries in given.values()):
+        raise InputError(f"hyperparameters={given!r}: expected names and values, such as {{mekd: {{image_weight: 0}}}}")
+    overrides = {str(name): dict(entries) for name, entries in given.items()}
     for assignment in assignments or []:
         owner, name, value = parse_assignment(assignment)
         overrides.setdefault(owner, {})[name] = value

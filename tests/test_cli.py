@@ -102,6 +102,8 @@ class TestBench:
             ("a: [", "is not YAML"),
             ("steps: 3\nsteps: 4", "'steps' appears twice, the second time in line 2"),
             ("stepps: 3", "did you mean 'steps'"),
+            ("hyperparameters: 3", "hyperparameters=3: expected names and values"),
+            ("hyperparameters: {kd: 3}", "hyperparameters=.*: expected names and values"),
         ],
     )
     def test_bad_files(self, content, message, tmp_path) -> None:
