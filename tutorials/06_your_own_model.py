@@ -541,7 +541,7 @@ print("requests:", server.requests)
 #
 # ### The server fails
 #
-# Now with the mood. The error of the client comes through as it is, nothing is swallowed.
+# Now with the mood. The error says what happened and what is kept; nothing is swallowed.
 
 # %%
 server.requests, server.out_of_order_at = 0, 4
@@ -551,7 +551,7 @@ try:
     go()
 except ConnectionError as error:
     failed = str(error)
-    print("stopped:", failed)
+    print("stopped:", failed.partition(";")[0])
 print(remote.ledger)
 
 # %% [markdown]
