@@ -35,7 +35,8 @@ from mekd_plugin.data.datasets import load
 from mekd_plugin.distiller import Training
 from mekd_plugin.mekd.emulations.gan import deprivatization
 from mekd_plugin.networks import build
-from mekd_plugin.networks.generators import Generator, sample_latent, small_discriminator
+from mekd_plugin.networks.discriminators import small_discriminator
+from mekd_plugin.networks.generators import Generator, sample_latent
 from mekd_plugin.rows import ImageRows
 from mekd_plugin.training.loop import Loop
 from mekd_plugin.training.metrics import Metrics

@@ -30,7 +30,7 @@ from mekd_plugin.functional import kd_divergence
 from mekd_plugin.harness.torchdistill import SUITE
 from mekd_plugin.mekd.folding import fold
 from mekd_plugin.networks import build
-from mekd_plugin.networks.generators import load_generator
+from mekd_plugin.networks.generator_files import load_generator
 from mekd_plugin.rows import Rows
 
 CLASSES, SHAPE, BATCH, SCALE = 10, (1, 16, 16), 64, 4.0

@@ -19,7 +19,7 @@ from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
 from mekd_plugin.errors import InputError, NeedsNotMet
-from mekd_plugin.responses import Response
+from mekd_plugin.responses import Response, ScoreNormalisation
 from mekd_plugin.rows import Rows, RowSource
 
 __all__ = [
@@ -76,13 +76,13 @@ class Inverse(NamedTuple):
     Attributes:
         generator: frozen, latents ``(N, C + style_dim)`` -> images ``(N, channels, height, width)`` in [-1, 1]; the
             first C coordinates stand for class scores, the others are noise of N(0, I).
-        scale: what centred scores are divided by to be such coordinates.
+        normalisation: what makes centred scores such coordinates.
         style_dim: how many coordinates there are beside them.
         hard_scale: the score that a hard response stands for.
     """
 
     generator: nn.Module
-    scale: float
+    normalisation: ScoreNormalisation
     style_dim: int
     hard_scale: float
 

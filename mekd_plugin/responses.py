@@ -1,16 +1,16 @@
-"""What a teacher answers: class scores (soft) or a class index (hard), as one immutable value."""
+"""What a teacher answers: class scores (soft) or a class index (hard), as one immutable value; scores normalised."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from mekd_plugin.errors import InputError
 
-__all__ = ["Kind", "Response", "centre_scores", "resolve_kind"]
+__all__ = ["Kind", "Response", "ScoreNormalisation", "centre_scores", "resolve_kind"]
 
 Kind = Literal["logits", "probabilities", "hard"]
 _SMALLEST_PROBABILITY = 1e-8
@@ -86,3 +86,47 @@ class Response:
             return centre_scores(self.values.clamp_min(_SMALLEST_PROBABILITY).log())
         one_hot = torch.nn.functional.one_hot(self.values, self.num_classes)
         return centre_scores(hard_scale * one_hot.to(torch.get_default_dtype()))
+
+
+class ScoreNormalisation(NamedTuple):
+    """How centred class scores become the generator's first C coordinates: ``(scores - shift) / scale``.
+
+    Attributes:
+        shift: ``(C,)``, or one number for all classes.
+        scale: ``(C,)``, or one number for all classes: the paper's temperature ``t_g`` is one.
+    """
+
+    shift: Tensor | float
+    scale: Tensor | float
+
+    @classmethod
+    def by_temperature(cls, temperature: float) -> ScoreNormalisation:
+        """The paper's: scores divided by t_g."""
+        return cls(0.0, temperature)
+
+    @classmethod
+    def of(cls, scores: Tensor) -> ScoreNormalisation:
+        """The one after which each class's scores, of ``(N, C)`` with N at least 2, have mean 0 and deviation 1.
+
+        A generator is trained on inputs of that spread, and a teacher's scores differ from class to class in theirs.
+        A class whose score never changes keeps the deviation of all scores.
+        """
+        overall = scores.std().clamp_min(torch.finfo(scores.dtype).eps)
+        scale = scores.std(dim=0)
+        return cls(scores.mean(dim=0), torch.where(scale > 1e-3 * overall, scale, overall))
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        """Scores ``(N, C)``, of the teacher or of the student, as the generator takes them."""
+        return (scores - _like(self.shift, scores)) / _like(self.scale, scores)
+
+    def to(self, device: torch.device | str) -> ScoreNormalisation:
+        """The same one, its tensors on ``device``."""
+        return ScoreNormalisation(*(part.to(device) if isinstance(part, Tensor) else part for part in self))
+
+    def undone(self, coordinates: Tensor) -> Tensor:
+        """The scores that become ``coordinates`` ``(N, C)``."""
+        return coordinates * _like(self.scale, coordinates) + _like(self.shift, coordinates)
+
+
+def _like(value: Tensor | float, scores: Tensor) -> Tensor | float:
+    return value.to(scores) if isinstance(value, Tensor) else value

@@ -19,6 +19,7 @@ from mekd_plugin.responses import Response
 __all__ = [
     "ImageRows",
     "NoiseRows",
+    "PairedRows",
     "RowSource",
     "Rows",
     "Shard",
@@ -174,6 +175,24 @@ class ImageRows:
 
     def batch(self, step: int, size: int, shard: Shard) -> Rows:
         return Rows(self.images[self._order.batch(step, size, shard).to(self.images.device)])
+
+
+class PairedRows:
+    """Rows of one source, each with an image of another beside it.
+
+    Args:
+        rows: the source that gives the rows.
+        name: of the further column.
+        images: the source whose images fill it.
+    """
+
+    def __init__(self, rows: RowSource, name: str, images: RowSource) -> None:
+        self._rows, self._name, self._images = rows, name, images
+
+    def batch(self, step: int, size: int, shard: Shard) -> Rows:
+        rows = self._rows.batch(step, size, shard)
+        beside = self._images.batch(step, size, shard).images
+        return replace(rows, extra={**rows.extra, self._name: beside.to(rows.images.device)})
 
 
 class NoiseRows:

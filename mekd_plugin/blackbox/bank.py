@@ -258,6 +258,31 @@ class Bank:
         other._count, other._seed, other._weights = len(self), self._seed, self._weights
         return other
 
+    def joined(self, scores: Tensor, others: Rows) -> Bank:
+        """These rows, and ``others`` that a surrogate answered, as one bank in memory; this one stays as it is.
+
+        Args:
+            scores: what the teacher's answers to these rows stand for, ``(len, C)``.
+            others: answered by scores; a further column of the bank stays if they have it too.
+
+        Raises:
+            InputError: the bank is empty, or images or answers do not fit together.
+        """
+        own, added = self.rows(), others.answers().scores()
+        if own.images.shape[1:] != others.images.shape[1:] or scores.shape != (len(self), added.shape[1]):
+            raise InputError(
+                f"rows of {tuple(others.images.shape[1:])} with {added.shape[1]} scores cannot join {len(self)} rows "
+                f"of {tuple(own.images.shape[1:])} with scores of shape {tuple(scores.shape)}"
+            )
+        columns = {name: torch.cat([own.extra[name], others.extra[name]]) for name in others.extra if name in own.extra}
+        columns |= {_IMAGES: torch.cat([own.images, others.images]), _RESPONSE: torch.cat([scores, added])}
+        joined, count = Bank(self.name), len(self) + len(others)
+        joined._columns.to(own.images.device)
+        joined._columns.write(0, count, columns, ("logits", scores.shape[1]))
+        joined._columns.finish(count, Fill(count))
+        joined._count = count
+        return joined
+
     def order(self, seed: int, weights: Tensor | None = None) -> Self:
         """Set the order of the batches.
 

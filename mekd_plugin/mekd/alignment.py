@@ -12,32 +12,24 @@ import torch
 from torch import Tensor
 
 from mekd_plugin.errors import InputError
+from mekd_plugin.responses import ScoreNormalisation
 
-__all__ = ["image_distance", "latent_from_scores", "score_scale"]
+__all__ = ["image_distance", "latent_from_scores"]
 
 
-def latent_from_scores(scores: Tensor, scale: Tensor | float, style: Tensor | None = None) -> Tensor:
-    """The generator's input for class scores: ``[scores / scale, style]``.
+def latent_from_scores(scores: Tensor, normalisation: ScoreNormalisation, style: Tensor | None = None) -> Tensor:
+    """The generator's input for class scores: ``[normalised scores, style]``.
 
     Args:
         scores: centred class scores ``(N, C)``, of the teacher or of the student.
-        scale: what they are divided by: the paper's temperature ``t_g``, or :func:`score_scale`.
+        normalisation: what makes them the generator's coordinates.
         style: each row's own noise ``(N, style_dim)``, the same for teacher and student; None where there is none.
 
     Returns:
         ``(N, C + style_dim)``.
     """
-    latent = scores / scale
+    latent = normalisation(scores)
     return latent if style is None or style.shape[1] == 0 else torch.cat([latent, style.to(latent.dtype)], dim=1)
-
-
-def score_scale(scores: Tensor) -> Tensor:
-    """The standard deviation of all entries of ``scores`` ``(N, C)``, a scalar.
-
-    The generator was trained on N(0, I). Scores that are divided by it have the same overall spread, whatever the
-    teacher's confidence; the paper divides by a constant, which fits one teacher.
-    """
-    return scores.std().clamp_min(torch.finfo(scores.dtype).eps)
 
 
 def image_distance(

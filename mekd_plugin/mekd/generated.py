@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows, RowSource, Shard
 
-__all__ = ["FirstRows", "balancing_weights", "to_range"]
+__all__ = ["FirstRows", "balancing_weights", "generated_rows", "to_range"]
 
 _ROWS_FOR_HEALTH = 1000
 
@@ -21,6 +21,12 @@ def to_range(images: Tensor, given: tuple[float, float], wanted: tuple[float, fl
         return images
     low, high = wanted
     return (low + (images - given[0]) * ((high - low) / (given[1] - given[0]))).clamp(low, high)
+
+
+@torch.no_grad()
+def generated_rows(generator: nn.Module, latent: Tensor, num_classes: int, span: tuple[float, float]) -> Rows:
+    """The images of latents ``(N, C + style_dim)`` in the value range ``span``, with the column ``style``."""
+    return Rows(to_range(generator(latent), (-1.0, 1.0), span), extra={"style": latent[:, num_classes:]})
 
 
 class FirstRows:

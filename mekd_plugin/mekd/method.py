@@ -29,16 +29,19 @@ from torch import Tensor, nn
 
 from mekd_plugin.blackbox.bank import Bank, FreshQueries
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.checks import as_number, as_one_of
+from mekd_plugin.checks import as_number, as_one_of, as_whole
 from mekd_plugin.distiller import Asking, Distiller, Inverse, Needs, Stage, Student
 from mekd_plugin.errors import InputError
 from mekd_plugin.functional import kd_divergence
-from mekd_plugin.mekd.alignment import image_distance, latent_from_scores, score_scale
+from mekd_plugin.mekd.alignment import image_distance, latent_from_scores
 from mekd_plugin.mekd.emulations.emulation import Emulation, make_emulation
-from mekd_plugin.mekd.generated import FirstRows, balancing_weights, to_range
+from mekd_plugin.mekd.generated import FirstRows, balancing_weights, generated_rows
 from mekd_plugin.mekd.health import Health, generator_health
-from mekd_plugin.networks.generators import Generator, load_generator
-from mekd_plugin.responses import centre_scores
+from mekd_plugin.mekd.surrogate import Surrogate, rows_at_home, softened, surrogate_network, teach_surrogate
+from mekd_plugin.networks.generator_files import load_generator
+from mekd_plugin.networks.generators import Generator
+from mekd_plugin.prediction import predict
+from mekd_plugin.responses import ScoreNormalisation, centre_scores
 from mekd_plugin.rows import Rows, Shard
 from mekd_plugin.transfer import as_queries, number_of_queries
 
@@ -72,6 +75,13 @@ class MEKD(Distiller):
         hard_scale: the score that a hard response gives to its class; None gives the one at which a softmax over C
             classes is 95 % sure.
         balance: whether rows of rare classes are drawn more often.
+        surrogate: network at home that the bank's answers teach, and whose answers about the real images at home the
+            student learns beside the teacher's; see :func:`~mekd_plugin.mekd.surrogate.surrogate_network`. None for
+            none.
+        surrogate_steps: its training steps.
+        consistency: weight of its consistency on real images.
+        home_share: share of the student's rows that the surrogate answered, in [0, 1).
+        home_views: how many views of each real image there are among them.
         **world: see :class:`Distiller`.
 
     Raises:
@@ -126,6 +136,11 @@ class MEKD(Distiller):
         norm: Literal["l1", "l2"] = "l1",
         hard_scale: float | None = None,
         balance: bool = False,
+        surrogate: str | None = None,
+        surrogate_steps: int = 2500,
+        consistency: float = 0.0,
+        home_share: float = 0.5,
+        home_views: int = 5,
         **world: Any,
     ) -> None:
         super().__init__(**world)
@@ -145,6 +160,11 @@ class MEKD(Distiller):
         self.hard_temperature = as_number("hard_temperature", hard_temperature, above=0)
         self.latent_temperature = _number_or_none("latent_temperature", latent_temperature)
         self.norm, self.balance = as_one_of("norm", norm, ("l1", "l2")), balance
+        self.surrogate = surrogate
+        self.surrogate_steps = as_whole("surrogate_steps", surrogate_steps, at_least=1)
+        self.consistency = as_number("consistency", consistency, at_least=0)
+        self.home_share = as_number("home_share", home_share, at_least=0, below=1)
+        self.home_views = as_whole("home_views", home_views, at_least=1)
         self.hard_scale = _number_or_none("hard_scale", hard_scale) or math.log(
             _HARD_CONFIDENCE / (1 - _HARD_CONFIDENCE) * (self.num_classes - 1)
         )
@@ -170,7 +190,9 @@ class MEKD(Distiller):
             self.needs = replace(self.needs, asks_late=False)
         self.health: Health | None = None
         self._frozen: nn.Module | None = None
-        self._scale = self.latent_temperature
+        self._normalisation = (
+            None if self.latent_temperature is None else ScoreNormalisation.by_temperature(self.latent_temperature)
+        )
         self._range = (-1.0, 1.0)
 
     def stages(self, teacher: BlackBox, images: Tensor, student: nn.Module) -> Iterator[Stage]:
@@ -193,11 +215,15 @@ class MEKD(Distiller):
         bank.drawn_with(self.emulation.digest())
         yield Asking("bank", bank, self._draw, size)
         self.health = generator_health(bank.rows(), images)
-        if self._scale is None:
-            self._scale = float(score_scale(bank.response.scores(hard_scale=self.hard_scale)))
+        if self._normalisation is None:
+            self._normalisation = ScoreNormalisation.of(bank.response.scores(hard_scale=self.hard_scale))
+        weights = balancing_weights(bank.response) if self.balance else None
+        if self.surrogate is not None:
+            surrogate = Surrogate(self._new_surrogate())
+            yield self._teach(surrogate, bank, images)
+            bank, weights = self._with_rows_at_home(surrogate, bank, images, weights)
         if self.image_weight:
             bank.add_column("target", self.targets)
-        weights = balancing_weights(bank.response) if self.balance else None
         yield self.align("alignment", bank.order(self.seed, weights), student)
 
     def freeze(self, generator: nn.Module) -> None:
@@ -209,6 +235,42 @@ class MEKD(Distiller):
         self.emulation.adopt(generator)
         self._freeze()
 
+    def _new_surrogate(self) -> nn.Module:
+        assert self.surrogate is not None
+        return surrogate_network(self.surrogate, self.num_classes, self.image_shape, self.seed * 1_000_003)
+
+    def _teach(self, surrogate: Surrogate, bank: Bank, images: Tensor) -> Stage:
+        return teach_surrogate(
+            "surrogate",
+            surrogate,
+            bank,
+            images,
+            steps=self.surrogate_steps,
+            consistency=self.consistency,
+            hard_scale=self.hard_scale,
+            seed=self.seed,
+            fill=self._range[0],
+        )
+
+    def _with_rows_at_home(
+        self, surrogate: Surrogate, bank: Bank, images: Tensor, weights: Tensor | None
+    ) -> tuple[Bank, Tensor]:
+        """The bank with rows that the surrogate answered, and the weights that give them their share."""
+        own, response = bank.rows(), bank.response
+        scores = response.scores()
+        if not response.soft:
+            scores = softened(response, centre_scores(predict(surrogate, own.images).clone()))
+        home = rows_at_home(surrogate, images, self.home_views, seed=self.seed, fill=self._range[0])
+        rng = torch.Generator().manual_seed(self.seed)
+        style = torch.randn(len(home), self.emulation.style_dim, generator=rng)
+        home = replace(home, extra={"style": style}).to(own.images.device)
+        weights = torch.ones(len(own)) if weights is None else weights.cpu()
+        share = self.home_share
+        weights = torch.cat([
+            (1 - share) * weights / weights.sum(), torch.full((len(home),), share / len(home))
+        ])  # fmt: skip
+        return bank.joined(scores, home), weights
+
     def _bank(self) -> Bank:
         if self.bank is None:
             return Bank("bank")
@@ -217,7 +279,7 @@ class MEKD(Distiller):
     def _freeze(self) -> None:
         self._frozen = self.emulation.frozen()
         if self.latent_temperature is None:
-            self._scale = self.emulation.scale
+            self._normalisation = self.emulation.normalisation
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
         logits = student(rows.images)
@@ -229,7 +291,7 @@ class MEKD(Distiller):
         if self.image_weight:
             target = rows.extra["target"] if "target" in rows.extra else self.targets(rows)
             generator = self._generator_on(logits)
-            latent = latent_from_scores(centre_scores(logits), self._divisor(), rows.extra.get("style"))
+            latent = latent_from_scores(centre_scores(logits), self._normalisation_on(logits), rows.extra.get("style"))
             parts["image_distance"] = image_distance(generator, latent, target, norm=self.norm)
             loss = loss + self.image_weight * parts["image_distance"]
         return {"loss": loss, **parts}
@@ -239,11 +301,11 @@ class MEKD(Distiller):
         """The teacher's images G(y_T / t_g, e), ``(N, channels, height, width)`` in [-1, 1], of answered rows."""
         scores = rows.answers().scores(hard_scale=self.hard_scale)
         generator = self._generator_on(scores)
-        images: Tensor = generator(latent_from_scores(scores, self._divisor(), rows.extra.get("style")))
+        images: Tensor = generator(latent_from_scores(scores, self._normalisation_on(scores), rows.extra.get("style")))
         return images
 
     def inverse(self) -> Inverse:
-        return Inverse(self._generator(), self._divisor(), self.emulation.style_dim, self.hard_scale)
+        return Inverse(self._generator(), self._normalised(), self.emulation.style_dim, self.hard_scale)
 
     def report(self) -> dict[str, Any]:
         if self.health is None:
@@ -251,15 +313,13 @@ class MEKD(Distiller):
         generator = {**self.health.as_record(), **self.emulation.report()}
         return {"generator": generator, "warnings": self.health.warnings}
 
-    def _divisor(self) -> float:
-        if self._scale is None:
+    def _normalised(self) -> ScoreNormalisation:
+        if self._normalisation is None:
             raise InputError("the spread of the scores is not known before the bank is filled: give latent_temperature")
-        return self._scale
+        return self._normalisation
 
-    @torch.no_grad()
     def _generate(self, latent: Tensor) -> Rows:
-        images = to_range(self._generator_on(latent)(latent), (-1.0, 1.0), self._range)
-        return Rows(images, extra={"style": latent[:, self.num_classes :]})
+        return generated_rows(self._generator_on(latent), latent, self.num_classes, self._range)
 
     def _draw(self, start: int, stop: int) -> Rows:
         device = next(self._generator().parameters()).device
@@ -275,6 +335,13 @@ class MEKD(Distiller):
         if self._frozen is None:
             raise InputError("there is no generator yet: run stage 1, or call freeze(generator)")
         return self._frozen
+
+    def _normalisation_on(self, like: Tensor) -> ScoreNormalisation:
+        """The normalisation, moved to the scores' device once, so that no step has to."""
+        known = self._normalised()
+        if isinstance(known.shift, Tensor) and known.shift.device != like.device:
+            known = self._normalisation = known.to(like.device)
+        return known
 
     def _generator_on(self, like: Tensor) -> nn.Module:
         generator = self._generator()

@@ -1,20 +1,16 @@
 """Networks for small images: teachers and students by name, and the generator and discriminator of stage 1.
 
 Read ``by_name.py`` first (:func:`build`: ours, torchvision's, or your own), then ``weights.py`` (weights from a file),
-the architectures ``lenet.py``, ``resnet.py``, ``vgg.py`` and ``mobilenet.py``, and ``generators.py``.
+the architectures ``lenet.py``, ``resnet.py``, ``vgg.py`` and ``mobilenet.py``, ``generators.py`` and
+``discriminators.py`` of the GAN, ``latent_maps.py`` and ``generator_files.py``.
 """
 
 from __future__ import annotations
 
 from mekd_plugin.networks.by_name import build, network_names
-from mekd_plugin.networks.generators import (
-    Discriminator,
-    Generator,
-    load_generator,
-    paper_discriminator,
-    sample_latent,
-    small_discriminator,
-)
+from mekd_plugin.networks.discriminators import Discriminator, paper_discriminator, small_discriminator
+from mekd_plugin.networks.generator_files import load_generator
+from mekd_plugin.networks.generators import Generator, sample_latent
 from mekd_plugin.networks.lenet import LeNet, lenet5, lenet5_half
 from mekd_plugin.networks.mobilenet import MobileNetV2
 from mekd_plugin.networks.resnet import ResNet

@@ -1,4 +1,4 @@
-"""Generator and discriminator of the deprivatisation GAN, for any image size divisible by 4.
+"""Generator of the deprivatisation GAN, for any image size divisible by 4.
 
 Source: Ma et al., *Aligning Logits Generatively for Principled Black-Box Knowledge Distillation*, CVPR 2024.
 The generator's latent is as wide as the classes are many, so that logits can be fed to it; ``style_dim`` more
@@ -7,25 +7,16 @@ coordinates of noise (ours, 0 in the paper) widen what it can draw.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from mekd_plugin.errors import CheckpointError, InputError
-from mekd_plugin.networks.weights import read_safetensors
+from mekd_plugin.errors import InputError
+from mekd_plugin.responses import ScoreNormalisation
 
-__all__ = [
-    "Discriminator",
-    "Generator",
-    "load_generator",
-    "paper_discriminator",
-    "sample_latent",
-    "small_discriminator",
-]
+__all__ = ["PAPER_BN_EPS", "Generator", "init_weights", "sample_latent"]
 
 PAPER_BN_EPS = 0.8
 """The public code writes ``BatchNorm2d(n, 0.8)``: the second argument is eps, so momentum stays 0.1."""
@@ -97,7 +88,14 @@ class Generator(nn.Module):
             nn.Conv2d(width, channels, 3, padding=1),
             nn.Tanh(),
         )
-        self.apply(_init_weights)
+        self.apply(init_weights)
+        self.normalisation: ScoreNormalisation | None = None
+
+    def normalise(self, normalisation: ScoreNormalisation) -> None:
+        """Note what makes centred scores the latent's first C coordinates; it is kept in the generator's file."""
+        self.normalisation = ScoreNormalisation(*(torch.as_tensor(part).cpu() for part in normalisation))
+        shift, scale = (part.tolist() for part in self.normalisation)
+        self.config["normalisation"] = {"shift": shift, "scale": scale}
 
     @property
     def latent_dim(self) -> int:
@@ -109,96 +107,13 @@ class Generator(nn.Module):
         return images
 
 
-class Discriminator(nn.Module):
-    """D: image -> one real/fake score (a logit). Stride-2 convolutions, LeakyReLU 0.2, a linear layer.
-
-    Args:
-        image_shape: ``(channels, height, width)``.
-        widths: channels of each stride-2 convolution.
-        kernel_size: 3 (paper) or 4.
-        batch_norm: batch norm on every convolution but the first (paper); it looks at the whole batch, and with few
-            images or steps a discriminator that does collapsed in every trial, so the small one has none.
-        dropout: share of feature maps dropped after each convolution (paper: 0.25).
-        eps: epsilon of the batch norms.
-
-    Shapes:
-        images ``(N, channels, height, width)`` -> ``(N,)``.
-    """
-
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        *,
-        widths: tuple[int, ...],
-        kernel_size: int,
-        batch_norm: bool,
-        dropout: float,
-        eps: float = 1e-5,
-    ) -> None:
-        super().__init__()
-        channels, height, width_px = image_shape
-        layers: list[nn.Module] = []
-        for index, out_channels in enumerate(widths):
-            layers += [nn.Conv2d(channels, out_channels, kernel_size, stride=2, padding=1), nn.LeakyReLU(0.2)]
-            if dropout:
-                layers.append(nn.Dropout2d(dropout))
-            if batch_norm and index:
-                layers.append(nn.BatchNorm2d(out_channels, eps))
-            channels = out_channels
-            height, width_px = ((size + 2 - kernel_size) // 2 + 1 for size in (height, width_px))
-        if min(height, width_px) < 1:
-            raise InputError(
-                f"image_shape {tuple(image_shape)}: too small for {len(widths)} stride-2 convolutions of {kernel_size}x"
-                f"{kernel_size}; resize the images to 8x8 or more"
-            )
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width_px, 1))
-        self.apply(_init_weights)
-
-    def forward(self, images: Tensor) -> Tensor:
-        scores: Tensor = self.layers(images)
-        return scores.squeeze(1)
-
-
-def paper_discriminator(image_shape: tuple[int, int, int]) -> Discriminator:
-    """The paper's discriminator: 16-32-64-128 channels, dropout 0.25, batch norm with eps 0.8."""
-    return Discriminator(
-        image_shape, widths=(16, 32, 64, 128), kernel_size=3, batch_norm=True, dropout=0.25, eps=PAPER_BN_EPS
-    )
-
-
-def small_discriminator(image_shape: tuple[int, int, int], *, width: int = 32) -> Discriminator:
-    """Ours for few images: three 4x4 stride-2 convolutions of ``width``, 2x and 4x channels; sees no batch."""
-    return Discriminator(
-        image_shape, widths=(width, 2 * width, 4 * width), kernel_size=4, batch_norm=False, dropout=0.0
-    )
-
-
-def _init_weights(module: nn.Module) -> None:
+def init_weights(module: nn.Module) -> None:
     """N(0, 0.02) for convolutions, N(1, 0.02) for batch-norm scales, as in DCGAN and the paper's code."""
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
         nn.init.zeros_(module.bias)
-
-
-def load_generator(path: str | Path) -> Generator:
-    """The generator that a run kept as ``generator.safetensors``, in evaluation mode on the CPU.
-
-    Raises:
-        CheckpointError: the file is missing or damaged, or does not say the generator's sizes.
-    """
-    try:
-        weights, metadata = read_safetensors(Path(path))
-        config = json.loads(metadata["config"])
-        config["image_shape"] = tuple(config["image_shape"])
-        generator = Generator(**config)
-        generator.load_state_dict(weights)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path} does not hold a generator of ours ({error}); expected generator.safetensors of a run"
-        ) from error
-    return generator.eval()
 
 
 class _Drawing(Protocol):

@@ -2,9 +2,12 @@ import pytest
 import torch
 
 from mekd_plugin.errors import InputError
-from mekd_plugin.mekd.alignment import image_distance, latent_from_scores, score_scale
+from mekd_plugin.mekd.alignment import image_distance, latent_from_scores
 from mekd_plugin.mekd.folding import fold
 from mekd_plugin.networks.generators import Generator
+from mekd_plugin.responses import ScoreNormalisation
+
+PLAIN = ScoreNormalisation(0.0, 1.0)
 
 
 def test_the_distance_is_zero_at_its_optimum_and_counts_by_hand():
@@ -27,20 +30,15 @@ def test_gradients_reach_the_student_and_never_the_generator():
     before = {name: value.clone() for name, value in frozen.state_dict().items()}
     scores = torch.randn(4, 3, requires_grad=True)
     style = torch.randn(4, 2)
-    target = frozen(latent_from_scores(torch.randn(4, 3), 1.0, style))
-    image_distance(frozen, latent_from_scores(scores, 1.0, style), target).backward()
+    target = frozen(latent_from_scores(torch.randn(4, 3), PLAIN, style))
+    image_distance(frozen, latent_from_scores(scores, PLAIN, style), target).backward()
     assert scores.grad is not None and scores.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in frozen.parameters())
     assert all(torch.equal(value, before[name]) for name, value in frozen.state_dict().items())
 
 
-def test_the_latent_is_scores_over_scale_then_style():
-    latent = latent_from_scores(torch.tensor([[2.0, -2.0]]), 4.0, torch.tensor([[7.0]]))
+def test_the_latent_is_normalised_scores_then_style():
+    by_temperature = ScoreNormalisation.by_temperature(4.0)
+    latent = latent_from_scores(torch.tensor([[2.0, -2.0]]), by_temperature, torch.tensor([[7.0]]))
     assert latent.tolist() == [[0.5, -0.5, 7.0]]
-    assert latent_from_scores(torch.ones(1, 2), 1.0, torch.zeros(1, 0)).shape == (1, 2)
-
-
-def test_the_scale_gives_scores_the_spread_of_the_generators_noise():
-    scores = 7 * torch.randn(5000, 10)
-    assert abs(float((scores / score_scale(scores)).std()) - 1) < 1e-5
-    assert torch.isfinite(torch.zeros(4, 3) / score_scale(torch.zeros(4, 3))).all()
+    assert latent_from_scores(torch.ones(1, 2), PLAIN, torch.zeros(1, 0)).shape == (1, 2)

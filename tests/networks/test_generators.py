@@ -5,13 +5,8 @@ import torch
 from torch import nn
 
 from mekd_plugin.errors import InputError
-from mekd_plugin.networks.generators import (
-    PAPER_BN_EPS,
-    Generator,
-    paper_discriminator,
-    sample_latent,
-    small_discriminator,
-)
+from mekd_plugin.networks.discriminators import paper_discriminator, small_discriminator
+from mekd_plugin.networks.generators import PAPER_BN_EPS, Generator, sample_latent
 
 IMAGE_SHAPES = [(1, 8, 8), (1, 16, 16), (3, 32, 32), (1, 28, 28), (3, 64, 64), (3, 12, 20)]
 

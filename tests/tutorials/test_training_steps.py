@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from mekd_plugin.mekd.folding import fold
-from mekd_plugin.networks.generators import Generator, small_discriminator
+from mekd_plugin.networks.discriminators import small_discriminator
+from mekd_plugin.networks.generators import Generator
 from mekd_plugin.testing import NoHost
 
 TEXT = Path(__file__).parents[2] / "tutorials" / "02_inside_mekd.py"

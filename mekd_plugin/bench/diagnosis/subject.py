@@ -114,7 +114,7 @@ class Subject:
         if style is None:
             rng = torch.Generator().manual_seed(self.seed + 2)
             style = torch.randn(len(scores), inverse.style_dim, generator=rng)
-        return torch.cat([scores / inverse.scale, style.to(scores)], dim=1)
+        return torch.cat([inverse.normalisation(scores), style.to(scores)], dim=1)
 
     def features(self, images: Tensor) -> Tensor:
         """What the student's last linear layer is given, ``(N, d)``; its logits where it has no such layer."""

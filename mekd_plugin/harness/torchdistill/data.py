@@ -27,7 +27,8 @@ from torchdistill.models.registry import register_model
 from mekd_plugin import blackbox, networks
 from mekd_plugin.data import edge_images, load
 from mekd_plugin.errors import InputError
-from mekd_plugin.networks.generators import load_generator, sample_latent
+from mekd_plugin.networks.generator_files import load_generator
+from mekd_plugin.networks.generators import sample_latent
 
 __all__ = ["Answers", "Bank", "Images", "Synthesised", "answers", "network"]
 

@@ -15,6 +15,7 @@ from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Stage
 from mekd_plugin.errors import InputError
 from mekd_plugin.registry import emulations, unknown_name
+from mekd_plugin.responses import ScoreNormalisation
 
 __all__ = ["Emulation", "make_emulation"]
 
@@ -58,10 +59,10 @@ class Emulation(ABC):
         return "once"
 
     @property
-    def scale(self) -> float | None:
-        """What centred scores are divided by to be the inverse's first C coordinates.
+    def normalisation(self) -> ScoreNormalisation | None:
+        """What makes centred scores the inverse's first C coordinates.
 
-        None where only the spread of the bank's answers can tell.
+        None where only the bank's answers can tell.
         """
         return None
 

@@ -25,18 +25,13 @@ from mekd_plugin.functional import discriminator_loss, generator_loss
 from mekd_plugin.mekd.emulations.emulation import Emulation
 from mekd_plugin.mekd.folding import fold, training_form
 from mekd_plugin.mekd.generated import to_range
-from mekd_plugin.networks.generators import (
-    PAPER_BN_EPS,
-    Generator,
-    paper_discriminator,
-    sample_latent,
-    small_discriminator,
-)
+from mekd_plugin.networks.discriminators import Discriminator, paper_discriminator, small_discriminator
+from mekd_plugin.networks.generators import PAPER_BN_EPS, Generator, sample_latent
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import ImageRows, Rows, RowSource
 from mekd_plugin.views import translate
 
-__all__ = ["GAN", "GANSettings", "deprivatization", "response_strength"]
+__all__ = ["GAN", "GANSettings", "adam", "deprivatization", "response_strength"]
 
 
 @dataclass(frozen=True)
@@ -141,9 +136,10 @@ class GAN(Emulation):
         """The one stage ``deprivatization``."""
         settings, span = self.settings, teacher.value_range
         self.generator = self.new_generator()
+        self.discriminator = self._new_discriminator()
         yield deprivatization(
             self.generator,
-            self._new_discriminator(),
+            self.discriminator,
             ImageRows(to_range(images, span, (-1.0, 1.0)), seed=self.seed),
             steps=settings.steps,
             batch_size=settings.batch_size,
@@ -195,7 +191,7 @@ class GAN(Emulation):
             eps=settings.generator_eps,
         )
 
-    def _new_discriminator(self) -> nn.Module:
+    def _new_discriminator(self) -> Discriminator:
         if self.settings.discriminator == "paper":
             return paper_discriminator(self.image_shape)
         return small_discriminator(self.image_shape, width=self.discriminator_width)
@@ -276,8 +272,8 @@ def deprivatization(
         rows,
         step,
         players={
-            "generator": Player(generator, _adam(learning_rates[0]), average=average),
-            "discriminator": Player(discriminator, _adam(learning_rates[1])),
+            "generator": Player(generator, adam(learning_rates[0]), average=average),
+            "discriminator": Player(discriminator, adam(learning_rates[1])),
         },
         steps=steps,
         batch_size=batch_size,
@@ -285,5 +281,6 @@ def deprivatization(
     )
 
 
-def _adam(learning_rate: float) -> Callable[..., Adam]:
+def adam(learning_rate: float) -> Callable[..., Adam]:
+    """What makes the optimiser of either player."""
     return partial(Adam, lr=learning_rate, betas=(0.5, 0.999))

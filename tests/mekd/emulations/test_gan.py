@@ -7,7 +7,8 @@ from mekd_plugin.errors import InputError, UnknownName
 from mekd_plugin.functional import discriminator_loss, generator_loss
 from mekd_plugin.mekd.emulations.emulation import make_emulation
 from mekd_plugin.mekd.emulations.gan import GAN, deprivatization, response_strength
-from mekd_plugin.networks.generators import Generator, paper_discriminator, small_discriminator
+from mekd_plugin.networks.discriminators import paper_discriminator, small_discriminator
+from mekd_plugin.networks.generators import Generator
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import ImageRows, Shard
 

@@ -11,11 +11,11 @@ from torch.optim import Adam
 import mekd_plugin as mekd
 from mekd_plugin.distiller import Asking, Player, Training
 from mekd_plugin.errors import InputError
-from mekd_plugin.mekd.alignment import score_scale
 from mekd_plugin.mekd.emulations.emulation import Emulation
 from mekd_plugin.mekd.generated import to_range
 from mekd_plugin.mekd.method import MEKD
 from mekd_plugin.networks.generators import Generator
+from mekd_plugin.responses import ScoreNormalisation
 from mekd_plugin.rows import Rows
 from mekd_plugin.testing import CLASSES, DistillerContract, ToyTeacher, toy_images, toy_strokes, toy_student
 from mekd_plugin.training.recipe import Recipe
@@ -35,15 +35,15 @@ class RegressionDecoder(Emulation):
 
     def __init__(self, settings, **world):
         super().__init__(settings, **world)
-        self.decoder, self._spread = None, None
+        self.decoder, self._normalisation = None, None
 
     @property
     def style_dim(self):
         return self.settings.style_dim
 
     @property
-    def scale(self):
-        return self._spread
+    def normalisation(self):
+        return self._normalisation
 
     def stages(self, teacher, images, bank, size):
         span = teacher.value_range
@@ -56,7 +56,8 @@ class RegressionDecoder(Emulation):
             return Rows(to_range(strokes[start:stop], (-1.0, 1.0), span), extra={"style": empty[start:stop]})
 
         yield Asking("bank", bank, draw, first, grows=True)
-        self._spread = float(score_scale(bank.response.scores(hard_scale=self.hard_scale)))
+        scores = bank.response.scores(hard_scale=self.hard_scale)
+        self._normalisation = ScoreNormalisation(0.0, float(scores.std()))
         yield self._training("decoder", bank, span)
         frozen = self.frozen()
 
@@ -78,7 +79,7 @@ class RegressionDecoder(Emulation):
 
     def _training(self, name, bank, span):
         def step(rows, update, query):
-            scores = rows.answers().scores(hard_scale=self.hard_scale) / self.scale
+            scores = self.normalisation(rows.answers().scores(hard_scale=self.hard_scale))
             loss = mse_loss(self.decoder(scores), to_range(rows.images, span, (-1.0, 1.0)))
             update({"generator": loss})
             return {"loss": loss.detach()}

@@ -1,0 +1,195 @@
+"""A surrogate: a network of the edge's own that stands in for the teacher between its queries.
+
+It learns from the bank's answers, and, without any, to answer alike about two views of the same real image at home. So
+it costs no query and shows no image to anybody, and may be asked about as many images as one likes.
+
+Sources: Tarvainen and Valpola, *Mean teachers are better role models*, NeurIPS 2017 (the averaged network that sets the
+example); Xie et al., *Unsupervised Data Augmentation for Consistency Training*, NeurIPS 2020 (soft answers to an image
+as the example for a stronger view of it).
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import OneCycleLR
+
+from mekd_plugin.blackbox.bank import Bank
+from mekd_plugin.distiller import Player, Query, Training, Update
+from mekd_plugin.functional import kd_divergence
+from mekd_plugin.networks.by_name import build
+from mekd_plugin.networks.lenet import LeNet
+from mekd_plugin.prediction import predict
+from mekd_plugin.responses import Response, centre_scores
+from mekd_plugin.rows import ImageRows, PairedRows, Rows
+from mekd_plugin.views import affine, translate
+
+__all__ = ["Surrogate", "rows_at_home", "softened", "surrogate_network", "teach_surrogate"]
+
+_LARGEST_LENET = 40
+_AVERAGE = 0.995
+_WARM_UP = 0.3  # part of the steps over which consistency gains its weight: the first answers are noise
+_LEARNING_RATE, _WEIGHT_DECAY = 3e-3, 5e-3
+_TEMPERATURE = 4.0
+_BATCH = 128
+
+
+class Surrogate(nn.Module):
+    """A network and the running mean of its weights; in evaluation mode the mean answers.
+
+    Shapes:
+        images ``(N, channels, height, width)`` -> logits ``(N, C)``.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.averaged = copy.deepcopy(network).requires_grad_(False)
+        self.register_buffer("updates", torch.zeros(()))
+
+    def train(self, mode: bool = True) -> Self:
+        """Only the network trains: its mean is in evaluation mode always."""
+        super().train(mode)
+        self.averaged.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images) if self.training else self.averaged(images)
+        return logits
+
+    @torch.no_grad()
+    def average(self) -> None:
+        """Take the network's weights into the mean; its first ones are soon forgotten."""
+        self.updates += 1
+        weight = 1 - (self.updates / (self.updates + 9)).clamp(max=_AVERAGE)
+        for mean, value in zip(_tensors(self.averaged), _tensors(self.network), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, weight.to(mean))
+            else:
+                mean.copy_(value)
+
+
+def surrogate_network(name: str, num_classes: int, image_shape: tuple[int, int, int], seed: int) -> nn.Module:
+    """An untrained network for a surrogate.
+
+    Args:
+        name: of a network that :func:`~mekd_plugin.networks.build` takes; or ``"wide"``: LeNet5 at three times the
+            width for images of 16 to 40 pixels, ResNet-8 for all others.
+        num_classes: C.
+        image_shape: ``(channels, height, width)``.
+        seed: of the initial weights.
+
+    Raises:
+        UnknownName: there is no such network.
+    """
+    if name != "wide":
+        return build(name, num_classes, image_shape, seed)
+    if 16 <= min(image_shape[1:]) and max(image_shape[1:]) <= _LARGEST_LENET:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return LeNet((18, 48), (360, 252), num_classes, image_shape)
+    return build("resnet8", num_classes, image_shape, seed)
+
+
+def teach_surrogate(
+    name: str,
+    surrogate: Surrogate,
+    bank: Bank,
+    images: Tensor,
+    *,
+    steps: int,
+    consistency: float,
+    hard_scale: float,
+    seed: int,
+    fill: float,
+) -> Training:
+    """The stage that teaches a surrogate; it asks nothing.
+
+    Args:
+        name: the stage's.
+        surrogate: the one that learns.
+        bank: answered rows.
+        images: the edge's own ``(N, channels, height, width)``, in the bank's value range.
+        steps: of 128 answered rows, and 128 real images, each.
+        consistency: weight of the divergence between the mean network's answers to real images and the network's own
+            to a stronger view of each; 0 leaves the real images out.
+        hard_scale: the score that a hard response stands for.
+        seed: of the order of the real images.
+        fill: what a view shows beyond the image's border.
+    """
+
+    def step(rows: Rows, update: Update, query: Query) -> dict[str, Tensor]:
+        scores = rows.answers().scores(hard_scale=hard_scale)
+        shown = translate(rows.images, 1, fill=fill)
+        if not consistency:
+            loss = kd_divergence(surrogate(shown), scores, _TEMPERATURE)
+            update({"surrogate": loss})
+            surrogate.average()
+            return {"loss": loss.detach()}
+        real = rows.extra["real"]
+        with torch.no_grad():
+            example = surrogate.averaged(translate(real, 1, fill=fill))
+        view = affine(real, degrees=15, scale=(0.8, 1.2), translate=0.1 * real.shape[-1], fill=fill)
+        answers, own = surrogate(torch.cat([shown, view])).split([len(shown), len(view)])
+        divergence = kd_divergence(answers, scores, _TEMPERATURE)
+        disagreement = kd_divergence(own, example, _TEMPERATURE)
+        weight = consistency * (surrogate.updates / (_WARM_UP * steps)).clamp(max=1)
+        loss = divergence + weight * disagreement
+        update({"surrogate": loss})
+        surrogate.average()
+        return {"loss": loss.detach(), "divergence": divergence.detach(), "inconsistency": disagreement.detach()}
+
+    def optimizer(weights: list[nn.Parameter]) -> AdamW:
+        return AdamW(weights, lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+
+    schedule = lambda optimizer: OneCycleLR(optimizer, max_lr=_LEARNING_RATE, total_steps=max(steps, 2))  # noqa: E731
+    rows = PairedRows(bank.order(seed), "real", ImageRows(images, seed=seed)) if consistency else bank.order(seed)
+    players = {"surrogate": Player(surrogate, optimizer, schedule)}
+    return Training(name, rows, step, players, steps=steps, batch_size=_BATCH)
+
+
+@torch.no_grad()
+def rows_at_home(surrogate: Surrogate, images: Tensor, views: int, *, seed: int, fill: float) -> Rows:
+    """Real images and views of them with the surrogate's answers: rows that nobody outside has seen.
+
+    Args:
+        surrogate: a taught one.
+        images: the edge's own, ``(N, channels, height, width)``.
+        views: of each image, its own one counted, at least 1.
+        seed: of the views.
+        fill: what a view shows beyond the image's border.
+
+    Returns:
+        ``views * N`` rows, their answers as logits.
+    """
+    rng = torch.Generator().manual_seed(seed * 1_000_003 + views)
+    reach = 0.1 * images.shape[-1]
+    turned = [
+        affine(images.cpu(), degrees=15, scale=(0.85, 1.15), translate=reach, fill=fill, rng=rng).to(images)
+        for _ in range(views - 1)
+    ]
+    shown = torch.cat([images, *turned])
+    answers = centre_scores(predict(surrogate, shown).clone())
+    return Rows(shown, Response(answers, "logits", answers.shape[1]))
+
+
+def softened(response: Response, scores: Tensor) -> Tensor:
+    """Scores ``(N, C)`` for hard answers: a surrogate's, in which the class that the teacher named is the highest.
+
+    Where the surrogate's own highest is another class, the two change places.
+
+    Args:
+        response: hard answers.
+        scores: the surrogate's to the same images, ``(N, C)``.
+    """
+    named, highest = response.values[:, None], scores.argmax(dim=1, keepdim=True)
+    swapped = scores.scatter(1, highest, scores.gather(1, named))
+    return swapped.scatter(1, named, scores.gather(1, highest))
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return list(module.state_dict(keep_vars=True).values())

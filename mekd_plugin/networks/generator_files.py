@@ -1,0 +1,40 @@
+"""Generators read back from the files that runs keep."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from mekd_plugin.errors import CheckpointError
+from mekd_plugin.networks.generators import Generator
+from mekd_plugin.networks.latent_maps import MappedGenerator
+from mekd_plugin.networks.weights import read_safetensors
+from mekd_plugin.responses import ScoreNormalisation
+
+__all__ = ["load_generator"]
+
+
+def load_generator(path: str | Path) -> Generator | MappedGenerator:
+    """The generator that a run kept as ``generator.safetensors``, in evaluation mode on the CPU.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or does not say the generator's sizes.
+    """
+    try:
+        weights, metadata = read_safetensors(Path(path))
+        config = json.loads(metadata["config"])
+        normalisation, mapping = config.pop("normalisation", None), config.pop("mapping", None)
+        config["image_shape"] = tuple(config["image_shape"])
+        generator: Generator | MappedGenerator = Generator(**config)
+        if mapping is not None:
+            generator = MappedGenerator(generator, **mapping)
+        generator.load_state_dict(weights)
+        if normalisation is not None:
+            generator.normalise(ScoreNormalisation(*(torch.tensor(normalisation[key]) for key in ("shift", "scale"))))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} does not hold a generator of ours ({error}); expected generator.safetensors of a run"
+        ) from error
+    return generator.eval()
