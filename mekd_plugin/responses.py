@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -122,6 +123,15 @@ class ScoreNormalisation(NamedTuple):
     def to(self, device: torch.device | str) -> ScoreNormalisation:
         """The same one, its tensors on ``device``."""
         return ScoreNormalisation(*(part.to(device) if isinstance(part, Tensor) else part for part in self))
+
+    def as_record(self) -> dict[str, Any]:
+        """The same as JSON; ``ScoreNormalisation.from_record`` reads it."""
+        return {name: torch.as_tensor(part).tolist() for name, part in self._asdict().items()}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> ScoreNormalisation:
+        """Read what :meth:`as_record` wrote."""
+        return cls(torch.tensor(record["shift"]), torch.tensor(record["scale"]))
 
     def undone(self, coordinates: Tensor) -> Tensor:
         """The scores that become ``coordinates`` ``(N, C)``."""

@@ -11,12 +11,13 @@ as the example for a stronger view of it).
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.distiller import Player, Query, Training, Update
@@ -25,7 +26,7 @@ from mekd_plugin.networks.by_name import build
 from mekd_plugin.networks.lenet import LeNet
 from mekd_plugin.prediction import predict
 from mekd_plugin.responses import Response, centre_scores
-from mekd_plugin.rows import ImageRows, PairedRows, Rows
+from mekd_plugin.rows import ImageRows, PairedRows, Rows, RowSource
 from mekd_plugin.views import affine, translate
 
 __all__ = ["Surrogate", "rows_at_home", "softened", "surrogate_network", "teach_surrogate"]
@@ -44,6 +45,8 @@ class Surrogate(nn.Module):
     Shapes:
         images ``(N, channels, height, width)`` -> logits ``(N, C)``.
     """
+
+    updates: Tensor
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -143,11 +146,15 @@ def teach_surrogate(
         surrogate.average()
         return {"loss": loss.detach(), "divergence": divergence.detach(), "inconsistency": disagreement.detach()}
 
-    def optimizer(weights: list[nn.Parameter]) -> AdamW:
+    def optimizer(weights: Iterable[nn.Parameter]) -> Optimizer:
         return AdamW(weights, lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
 
-    schedule = lambda optimizer: OneCycleLR(optimizer, max_lr=_LEARNING_RATE, total_steps=max(steps, 2))  # noqa: E731
-    rows = PairedRows(bank.order(seed), "real", ImageRows(images, seed=seed)) if consistency else bank.order(seed)
+    def schedule(optimizer: Optimizer) -> LRScheduler:
+        return OneCycleLR(optimizer, max_lr=_LEARNING_RATE, total_steps=max(steps, 2))
+
+    rows: RowSource = bank.order(seed)
+    if consistency:
+        rows = PairedRows(rows, "real", ImageRows(images, seed=seed))
     players = {"surrogate": Player(surrogate, optimizer, schedule)}
     return Training(name, rows, step, players, steps=steps, batch_size=_BATCH)
 

@@ -58,6 +58,13 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width_px, 1))
         self.apply(init_weights)
 
+    @property
+    def last(self) -> nn.Linear:
+        """The linear layer that scores the features."""
+        layer = self.layers[-1]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     def forward(self, images: Tensor) -> Tensor:
         scores: Tensor = self.layers(images)
         return scores.squeeze(1)
@@ -81,15 +88,14 @@ class ProjectionDiscriminator(nn.Module):
 
     def __init__(self, discriminator: Discriminator, num_classes: int) -> None:
         super().__init__()
-        *features, last = discriminator.layers
-        self.features, self.last = nn.Sequential(*features), last
-        self.embedding = nn.Linear(num_classes, self.last.weight.shape[1], bias=False)
+        self.features, self.last = discriminator.layers[:-1], discriminator.last
+        self.embedding = nn.Linear(num_classes, self.last.in_features, bias=False)
         nn.init.zeros_(self.embedding.weight)
 
     def forward(self, images: Tensor, answers: Tensor) -> Tensor:
         features = self.features(images)
-        alone: Tensor = self.last(features).squeeze(1)
-        return alone + (self.embedding(answers) * features).sum(dim=1)
+        scores: Tensor = (self.embedding(answers) * features).sum(dim=1) + self.last(features).squeeze(1)
+        return scores
 
 
 def paper_discriminator(image_shape: tuple[int, int, int]) -> Discriminator:

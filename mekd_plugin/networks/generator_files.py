@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
-
 from mekd_plugin.errors import CheckpointError
 from mekd_plugin.networks.generators import Generator
 from mekd_plugin.networks.latent_maps import MappedGenerator
@@ -27,12 +25,11 @@ def load_generator(path: str | Path) -> Generator | MappedGenerator:
         config = json.loads(metadata["config"])
         normalisation, mapping = config.pop("normalisation", None), config.pop("mapping", None)
         config["image_shape"] = tuple(config["image_shape"])
-        generator: Generator | MappedGenerator = Generator(**config)
-        if mapping is not None:
-            generator = MappedGenerator(generator, **mapping)
+        plain = Generator(**config)
+        generator = plain if mapping is None else MappedGenerator(plain, **mapping)
         generator.load_state_dict(weights)
         if normalisation is not None:
-            generator.normalise(ScoreNormalisation(*(torch.tensor(normalisation[key]) for key in ("shift", "scale"))))
+            generator.normalise(ScoreNormalisation.from_record(normalisation))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{path} does not hold a generator of ours ({error}); expected generator.safetensors of a run"

@@ -93,9 +93,8 @@ class Generator(nn.Module):
 
     def normalise(self, normalisation: ScoreNormalisation) -> None:
         """Note what makes centred scores the latent's first C coordinates; it is kept in the generator's file."""
-        self.normalisation = ScoreNormalisation(*(torch.as_tensor(part).cpu() for part in normalisation))
-        shift, scale = (part.tolist() for part in self.normalisation)
-        self.config["normalisation"] = {"shift": shift, "scale": scale}
+        self.normalisation = normalisation.to("cpu")
+        self.config["normalisation"] = normalisation.as_record()
 
     @property
     def latent_dim(self) -> int:

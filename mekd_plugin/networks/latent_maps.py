@@ -8,9 +8,9 @@ from __future__ import annotations
 import copy
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
+from mekd_plugin.networks.generators import Generator
 from mekd_plugin.responses import ScoreNormalisation
 
 __all__ = ["LatentClassifier", "MappedGenerator"]
@@ -44,23 +44,24 @@ class MappedGenerator(nn.Module):
         ``(N, channels, height, width)`` in [-1, 1].
     """
 
-    def __init__(self, generator: nn.Module, width: int) -> None:
+    generator: nn.Module
+
+    def __init__(self, generator: Generator, width: int) -> None:
         super().__init__()
         self.generator, self.width = generator.requires_grad_(False), width
         self.num_classes, self.style_dim = generator.num_classes, generator.latent_dim
         self.latent_dim, self.image_shape = self.num_classes + self.style_dim, generator.image_shape
-        self.map = nn.Sequential(*_layers(self.latent_dim, width, self.style_dim))
-        nn.init.zeros_(self.map[-1].weight)  # begins as G(e)
+        self._made_from = {name: value for name, value in generator.config.items() if name != "normalisation"}
+        *hidden, last = _layers(self.latent_dim, width, self.style_dim)
+        nn.init.zeros_(last.weight)  # begins as G(e)
+        self.map = nn.Sequential(*hidden, last)
         self.normalisation: ScoreNormalisation | None = None
 
     @property
     def config(self) -> dict[str, Any]:
         """What rebuilds it, besides the weights."""
-        normalisation = {}
-        if self.normalisation is not None:
-            shift, scale = (torch.as_tensor(part).tolist() for part in self.normalisation)
-            normalisation = {"normalisation": {"shift": shift, "scale": scale}}
-        return {**self.generator.config, "mapping": {"width": self.width}, **normalisation}
+        known = {} if self.normalisation is None else {"normalisation": self.normalisation.as_record()}
+        return {**self._made_from, "mapping": {"width": self.width}, **known}
 
     def normalise(self, normalisation: ScoreNormalisation) -> None:
         """Note what makes centred scores its first C coordinates; it is kept in its file."""
@@ -88,11 +89,5 @@ class MappedGenerator(nn.Module):
         return images
 
 
-def _layers(inputs: int, width: int, outputs: int) -> list[nn.Module]:
-    return [
-        nn.Linear(inputs, width),
-        nn.SiLU(),
-        nn.Linear(width, width),
-        nn.SiLU(),
-        nn.Linear(width, outputs),
-    ]
+def _layers(inputs: int, width: int, outputs: int) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module, nn.Linear]:
+    return nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, outputs)

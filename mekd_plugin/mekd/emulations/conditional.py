@@ -34,7 +34,7 @@ from mekd_plugin.mekd.wanted import WantedAnswers
 from mekd_plugin.networks.discriminators import ProjectionDiscriminator
 from mekd_plugin.prediction import predict
 from mekd_plugin.responses import ScoreNormalisation, centre_scores
-from mekd_plugin.rows import Rows, Shard, ShuffledIndices
+from mekd_plugin.rows import Rows, RowSource, Shard, ShuffledIndices
 from mekd_plugin.views import translate
 
 __all__ = ["Conditional", "ConditionalSettings"]
@@ -110,6 +110,7 @@ class Conditional(GAN):
     def __init__(self, settings: ConditionalSettings, **world: Any) -> None:
         super().__init__(settings, **world)
         self._wanted: WantedAnswers | None = None
+        self._projection: ProjectionDiscriminator | None = None
         with torch.device("meta"):
             self._new_surrogate(0)
 
@@ -123,7 +124,7 @@ class Conditional(GAN):
         settings, span = self.settings, teacher.value_range
         yield from super().stages(teacher, images, bank, size)
         real = to_range(images, span, (-1.0, 1.0))
-        discriminator = ProjectionDiscriminator(self.discriminator, self.num_classes)
+        self._projection = ProjectionDiscriminator(self.discriminator, self.num_classes)
         for round_ in range(1, settings.rounds):
             yield Asking("bank", bank, partial(self._draw, span=span), self._rows_by(round_, size), grows=True)
             surrogate = Surrogate(self._new_surrogate(round_))
@@ -138,9 +139,10 @@ class Conditional(GAN):
                 seed=self.seed,
                 fill=span[0],
             )
+            surrogate.eval().requires_grad_(False)
             scores = centre_scores(predict(surrogate, images).clone())
             self._condition_on(scores)
-            yield self._conditioning(f"conditioning_{round_}", discriminator, surrogate, real, scores, span)
+            yield self._conditioning(f"conditioning_{round_}", surrogate, real, scores, span)
 
     def draw(self, start: int, stop: int) -> Tensor:
         """Latents of wanted answers; of N(0, I) as long as there are none."""
@@ -171,18 +173,20 @@ class Conditional(GAN):
         seed = self.seed * 1_000_003 + round_
         return surrogate_network(self.settings.surrogate, self.num_classes, self.image_shape, seed)
 
+    def _answered_images(self, real: Tensor, scores: Tensor) -> RowSource:
+        assert self._wanted is not None and self.normalisation is not None
+        return _AnsweredImages(real, scores, self.normalisation, self._wanted, self.seed)
+
+    @property
+    def _steps_of_a_round(self) -> int:
+        return max(1, round(self.settings.conditioning_steps / (self.settings.rounds - 1)))
+
     def _conditioning(
-        self,
-        name: str,
-        discriminator: ProjectionDiscriminator,
-        surrogate: Surrogate,
-        real: Tensor,
-        scores: Tensor,
-        span: tuple[float, float],
+        self, name: str, surrogate: Surrogate, real: Tensor, scores: Tensor, span: tuple[float, float]
     ) -> Training:
         """The stage that trains G and D, both told the answers; the surrogate judges what G draws for one."""
-        settings, generator, normalisation = self.settings, self.generator, self.normalisation
-        assert generator is not None and normalisation is not None and self._wanted is not None
+        settings, generator, discriminator = self.settings, self.generator, self._projection
+        assert generator is not None and discriminator is not None
         drawn = training_form(generator)
 
         def step(rows: Rows, update: Update, query: Query) -> dict[str, Tensor]:
@@ -198,18 +202,12 @@ class Conditional(GAN):
             update({"generator": passing + settings.answer_weight * answered})
             return {"loss": passing.detach(), "discriminator": telling.detach(), "divergence": answered.detach()}
 
-        surrogate.eval().requires_grad_(False)
-        return Training(
-            name,
-            _AnsweredImages(real, scores, normalisation, self._wanted, self.seed),
-            step,
-            players={
-                "generator": Player(generator, adam(settings.learning_rates[0]), average=settings.average),
-                "discriminator": Player(discriminator, adam(settings.learning_rates[1])),
-            },
-            steps=max(1, round(settings.conditioning_steps / (settings.rounds - 1))),
-            batch_size=settings.batch_size,
-        )
+        players = {
+            "generator": Player(generator, adam(settings.learning_rates[0]), average=settings.average),
+            "discriminator": Player(discriminator, adam(settings.learning_rates[1])),
+        }
+        rows = self._answered_images(real, scores)
+        return Training(name, rows, step, players, steps=self._steps_of_a_round, batch_size=settings.batch_size)
 
 
 class _AnsweredImages:

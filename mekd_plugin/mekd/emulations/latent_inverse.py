@@ -31,9 +31,10 @@ from mekd_plugin.mekd.emulations.gan import GAN, GANSettings
 from mekd_plugin.mekd.folding import fold
 from mekd_plugin.mekd.generated import generated_rows
 from mekd_plugin.mekd.wanted import Choice, WantedAnswers
+from mekd_plugin.networks.generators import Generator
 from mekd_plugin.networks.latent_maps import LatentClassifier, MappedGenerator
 from mekd_plugin.responses import ScoreNormalisation
-from mekd_plugin.rows import Rows, Shard
+from mekd_plugin.rows import Rows, RowSource, Shard
 
 __all__ = ["LatentInverse", "LatentInverseSettings"]
 
@@ -51,8 +52,8 @@ class LatentInverseSettings(GANSettings):
         width: of the hidden layers of both.
         nearness_to_noise: weight of the mean squared distance between M(y, e) and e.
         prior_weight: weight of the distance of the first two moments of M(y, e) to those of N(0, I).
-        first_share: part of the queries that go to latents drawn at random, in (0, 1]; the rest goes to images for
-            wanted answers, and c and M learn once more from all.
+        first_share: part of the queries that go to latents drawn at random, in (0, 1]; c learns from their answers,
+            and the rest goes to images for wanted answers.
         choice: which answers are wanted; see :class:`~mekd_plugin.mekd.wanted.WantedAnswers`.
         mixed: share of wanted answers that are mixtures of two, in [0, 1].
 
@@ -119,15 +120,13 @@ class LatentInverse(GAN):
         return None if self.inverse is None else self.inverse.normalisation
 
     def stages(self, teacher: BlackBox, images: Tensor, bank: Bank, size: int) -> Iterator[Stage]:
-        """``deprivatization``; ``bank``, ``latent_classifier_1``, ``mapping_1``; and again with all answers."""
-        span, first = teacher.value_range, max(2, round(self.settings.first_share * size))
+        """``deprivatization``; ``bank``, a first part of it; ``latent_classifier`` and ``mapping``."""
         yield from super().stages(teacher, images, bank, size)
         assert self.generator is not None
         self.generator.eval().requires_grad_(False)
-        draw = partial(self._draw, span=span)
-        for round_, rows in enumerate([first, size] if first < size else [size], 1):
-            yield Asking("bank", bank, draw, rows, grows=rows < size)
-            yield from self._learn(round_, bank)
+        first = max(2, round(self.settings.first_share * size))
+        yield Asking("bank", bank, partial(self._draw, span=teacher.value_range), first, grows=True)
+        yield from self._learn(bank)
 
     def adopt(self, generator: nn.Module) -> None:
         """Use a previously trained inverse, map and generator.
@@ -140,14 +139,15 @@ class LatentInverse(GAN):
                 f"generator={type(generator).__name__}: emulation 'latent_inverse' expects the generator.safetensors "
                 "of a run of its own, a map and a generator"
             )
+        assert isinstance(generator.generator, Generator)
         super().adopt(generator.generator)
         self.inverse = generator
 
     def frozen(self) -> nn.Module:
         """The map and the generator, folded."""
-        if self.inverse is None:
+        if self.inverse is None or self.generator is None:
             raise InputError("there is no generator yet: run stage 1, or call freeze(generator)")
-        return self.inverse.frozen_before(fold(self.inverse.generator))
+        return self.inverse.frozen_before(fold(self.generator))
 
     def digest(self) -> str | None:
         """A hash of the weights of both."""
@@ -162,19 +162,15 @@ class LatentInverse(GAN):
             return torch.cat([scores, noise], dim=1)
         return torch.cat([self.normalisation(self._wanted.draw(start, stop)).to(noise), noise], dim=1)
 
-    @torch.no_grad()
     def _draw(self, start: int, stop: int, *, span: tuple[float, float]) -> Rows:
-        """Images of latents: random ones before there is a map, then its own. A row's noise is the latent itself."""
+        """Images of random latents, each of which is its row's own noise: M leaves it as it is where it can."""
         assert self.generator is not None
-        device = next(self.generator.parameters()).device
-        asked = self.draw(start, stop).to(device)
-        noise = asked[:, self.num_classes :]
-        latent = noise if self.inverse is None else self.inverse.latent(asked)
+        latent = self.draw(start, stop)[:, self.num_classes :].to(next(self.generator.parameters()).device)
         made = generated_rows(fold(self.generator), latent, self.num_classes, span)
         return Rows(made.images, extra={"style": latent})
 
-    def _learn(self, round_: int, bank: Bank) -> Iterator[Stage]:
-        """C from the bank's answers, then M from c, without any question."""
+    def _learn(self, bank: Bank) -> Iterator[Stage]:
+        """Teach c by the bank's answers, then M by c, without any question."""
         settings, generator = self.settings, self.generator
         assert generator is not None
         scores = bank.response.scores(hard_scale=self.hard_scale)
@@ -192,10 +188,8 @@ class LatentInverse(GAN):
             return {"loss": loss.detach()}
 
         players = {"classifier": _player(classifier, settings.classifier_steps)}
-        name = f"latent_classifier_{round_}"
-        yield Training(
-            name, bank.order(self.seed), classify, players, steps=settings.classifier_steps, batch_size=_BATCH
-        )
+        rows: RowSource = bank.order(self.seed)
+        yield Training("latent_classifier", rows, classify, players, steps=settings.classifier_steps, batch_size=_BATCH)
         classifier.requires_grad_(False).eval()
 
         def find(rows: Rows, update: Update, query: Query) -> dict[str, Tensor]:
@@ -209,9 +203,9 @@ class LatentInverse(GAN):
             parts = {"divergence": answered, "to_noise": near, "deviation": deviation}
             return {"loss": loss.detach(), **{name: part.detach() for name, part in parts.items()}}
 
-        rows = _WantedLatents(wanted, normalisation, generator.latent_dim, self.seed + round_)
+        rows = _WantedLatents(wanted, normalisation, generator.latent_dim, self.seed)
         players = {"generator": _player(inverse, settings.mapping_steps)}
-        yield Training(f"mapping_{round_}", rows, find, players, steps=settings.mapping_steps, batch_size=_BATCH)
+        yield Training("mapping", rows, find, players, steps=settings.mapping_steps, batch_size=_BATCH)
         self.inverse, self._wanted = inverse, wanted
 
 
