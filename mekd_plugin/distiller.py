@@ -93,14 +93,15 @@ class Player:
 
     Attributes:
         module: the network; the loop moves and saves it.
-        optimizer: makes its optimiser from its parameters.
+        optimizer: makes its optimiser from its parameters; None for one that its stage fits without gradients, as
+            expectation-maximisation does.
         schedule: makes a learning-rate schedule, stepped once per step; None keeps the rate constant.
         average: decay of an exponential moving average of the weights (buffers too), in (0, 1); the loop keeps it and
             puts the averaged weights into ``module`` when the stage ends. None keeps the last weights.
     """
 
     module: nn.Module
-    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None
     schedule: Callable[[Optimizer], LRScheduler] | None = None
     average: float | None = None
 

@@ -8,13 +8,16 @@ from pathlib import Path
 from mekd_plugin.errors import CheckpointError
 from mekd_plugin.networks.generators import Generator
 from mekd_plugin.networks.latent_maps import MappedGenerator
+from mekd_plugin.networks.mixtures import MixtureGenerator
 from mekd_plugin.networks.weights import read_safetensors
 from mekd_plugin.responses import ScoreNormalisation
 
-__all__ = ["load_generator"]
+__all__ = ["AnyGenerator", "load_generator"]
+
+AnyGenerator = Generator | MappedGenerator | MixtureGenerator
 
 
-def load_generator(path: str | Path) -> Generator | MappedGenerator:
+def load_generator(path: str | Path) -> AnyGenerator:
     """The generator that a run kept as ``generator.safetensors``, in evaluation mode on the CPU.
 
     Raises:
@@ -23,10 +26,14 @@ def load_generator(path: str | Path) -> Generator | MappedGenerator:
     try:
         weights, metadata = read_safetensors(Path(path))
         config = json.loads(metadata["config"])
-        normalisation, mapping = config.pop("normalisation", None), config.pop("mapping", None)
+        normalisation, mapping, mixture = (config.pop(key, None) for key in ("normalisation", "mapping", "mixture"))
         config["image_shape"] = tuple(config["image_shape"])
-        plain = Generator(**config)
-        generator = plain if mapping is None else MappedGenerator(plain, **mapping)
+        generator: AnyGenerator
+        if mixture is not None:
+            generator = MixtureGenerator(**config, **mixture)
+        else:
+            plain = Generator(**config)
+            generator = plain if mapping is None else MappedGenerator(plain, **mapping)
         generator.load_state_dict(weights)
         if normalisation is not None:
             generator.normalise(ScoreNormalisation.from_record(normalisation))

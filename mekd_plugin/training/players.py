@@ -85,7 +85,9 @@ class Players(nn.Module):
         self.settle()
         return {
             "steps": self.steps,
-            "optimizers": {name: player.optimizer.state_dict() for name, player in self._trained.items()},
+            "optimizers": {
+                name: player.optimizer.state_dict() for name, player in self._trained.items() if player.optimizer
+            },
         }
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
@@ -93,4 +95,6 @@ class Players(nn.Module):
         self._pending = {}
         self.steps = int(state["steps"])
         for name, optimizer in state["optimizers"].items():
-            restore_optimizer(self._trained[name].optimizer, optimizer)
+            found = self._trained[name].optimizer
+            if found is not None:
+                restore_optimizer(found, optimizer)

@@ -72,9 +72,12 @@ class Stepper:
         if unknown := set(losses) - set(self.players):
             raise InputError(f"losses for {sorted(unknown)}, but this stage's players are {sorted(self.players)}")
         moved = [(self.players[name], loss) for name, loss in losses.items()]
+        if fixed := [name for name in losses if self.players[name].optimizer is None]:
+            raise InputError(f"losses for {fixed}, which have no optimizer: their stage fits them without gradients")
         with torch.autocast(self.processes.device.type, enabled=False):
             for player, _ in moved:
-                player.optimizer.zero_grad(set_to_none=True)
+                if player.optimizer is not None:
+                    player.optimizer.zero_grad(set_to_none=True)
             for index, (player, loss) in enumerate(moved):
                 torch.autograd.backward(loss, inputs=player.weights, retain_graph=index + 1 < len(moved))
             for player, _ in moved:

@@ -23,7 +23,7 @@ class TrainedPlayer:
 
     module: nn.Module
     weights: list[nn.Parameter]
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer | None
     schedule: torch.optim.lr_scheduler.LRScheduler | None
     averaged: AveragedModel | None
 
@@ -34,6 +34,8 @@ class TrainedPlayer:
         if channels_last:
             module = module.to(memory_format=torch.channels_last)
         module.train()
+        if player.optimizer is None:
+            return cls(module, [], None, None, None)
         weights = [weight for weight in module.parameters() if weight.requires_grad]
         if not weights:
             raise InputError(f"{type(module).__name__} has no weight that requires a gradient: nothing to train")
@@ -46,7 +48,8 @@ class TrainedPlayer:
 
     def step(self) -> None:
         """Move the weights along their gradients, and their running mean after them."""
-        self.optimizer.step()
+        if self.optimizer is not None:
+            self.optimizer.step()
         if self.averaged is not None:
             self.averaged.update_parameters(self.module)
 
@@ -58,14 +61,15 @@ class TrainedPlayer:
     def state(self) -> dict[str, Any]:
         return {
             "module": self.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
         }
 
     def restore(self, state: Mapping[str, Any], origin: str) -> None:
         load_weights_into(self.module, state["module"], origin=origin)
-        restore_optimizer(self.optimizer, state["optimizer"])
+        if self.optimizer is not None:
+            restore_optimizer(self.optimizer, state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
         if self.averaged is not None:

@@ -1,8 +1,7 @@
 """A conditional GAN: the generator learns which image the teacher answers how, from a surrogate's answers at home.
 
-In rounds: ask about a first part of the queries, teach a surrogate by the answers, have it answer about the real images
-at home, go on with the GAN conditioned on those answers, and ask the rest about images drawn for wanted answers. The
-conditioning costs no query and shows no real image to anybody.
+The unconditional GAN comes first; between the rounds of questions it goes on with both players told the answers, and
+the surrogate judges whether what G draws for an answer gets it.
 
 Sources: Ma et al., *Aligning Logits Generatively for Principled Black-Box Knowledge Distillation*, CVPR 2024 (G as the
 teacher's inverse); Miyato and Koyama, *cGANs with Projection Discriminator*, ICLR 2018 (D(x, y)). The rounds, and the
@@ -14,26 +13,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.checks import as_number, as_one_of, as_whole
-from mekd_plugin.distiller import Asking, Player, Query, Stage, Training, Update
+from mekd_plugin.checks import as_number, as_whole
+from mekd_plugin.distiller import Player, Query, Stage, Training, Update
 from mekd_plugin.errors import InputError
 from mekd_plugin.functional import discriminator_loss, generator_loss, kd_divergence
 from mekd_plugin.mekd.emulations.gan import GAN, GANSettings, adam
+from mekd_plugin.mekd.emulations.in_rounds import InRounds, RoundSettings
 from mekd_plugin.mekd.folding import training_form
-from mekd_plugin.mekd.generated import generated_rows, to_range
-from mekd_plugin.mekd.surrogate import Surrogate, surrogate_network, teach_surrogate
+from mekd_plugin.mekd.generated import to_range
+from mekd_plugin.mekd.surrogate import Surrogate
 from mekd_plugin.mekd.wanted import WantedAnswers
 from mekd_plugin.networks.discriminators import ProjectionDiscriminator
-from mekd_plugin.prediction import predict
-from mekd_plugin.responses import ScoreNormalisation, centre_scores
+from mekd_plugin.responses import ScoreNormalisation
 from mekd_plugin.rows import Rows, RowSource, Shard, ShuffledIndices
 from mekd_plugin.views import translate
 
@@ -41,36 +39,23 @@ __all__ = ["Conditional", "ConditionalSettings"]
 
 
 @dataclass(frozen=True)
-class ConditionalSettings(GANSettings):
+class ConditionalSettings(RoundSettings, GANSettings):
     """How the conditional GAN is trained; ``steps`` are those of its unconditional start.
 
     Attributes:
         conditioning_steps: of both players, conditioned, in all rounds together.
-        rounds: how often the teacher is asked: once about images drawn at random, then about wanted answers.
-        first_share: part of the queries that go to the first round, in (0, 1); the others share the rest equally.
         answer_weight: weight of the divergence between a wanted answer and the surrogate's to the image drawn for it.
-        choice: which answers are wanted: those to real images as they come (``"random"``), all classes alike
-            (``"balanced"``), or the more unsure ones the more often (``"uncertain"``).
-        mixed: share of wanted answers that are mixtures of two, in [0, 1].
-        surrogate: network of the surrogate; see :func:`~mekd_plugin.mekd.surrogate.surrogate_network`.
-        surrogate_steps: its training steps in each round.
-        consistency: weight of its consistency on real images.
 
     Raises:
         InputError: a value cannot be used.
     """
 
+    steps: int = 1500
     conditioning_steps: int = 1000
-    rounds: int = 2
-    first_share: float = 0.3
     answer_weight: float = 0.1
-    choice: Literal["random", "balanced", "uncertain"] = "random"
-    mixed: float = 0.5
-    surrogate: str = "wide"
-    surrogate_steps: int = 1500
-    consistency: float = 0.0
 
     def __post_init__(self) -> None:
+        GANSettings.__post_init__(self)
         super().__post_init__()
         if self.response_weight:
             raise InputError(
@@ -79,112 +64,54 @@ class ConditionalSettings(GANSettings):
             )
         checked: dict[str, Any] = {
             "conditioning_steps": as_whole("emulation.conditioning_steps", self.conditioning_steps, at_least=1),
-            "rounds": as_whole("emulation.rounds", self.rounds, at_least=2),
-            "first_share": as_number("emulation.first_share", self.first_share, above=0, below=1),
             "answer_weight": as_number("emulation.answer_weight", self.answer_weight, at_least=0),
-            "choice": as_one_of("emulation.choice", self.choice, ("random", "balanced", "uncertain")),
-            "mixed": as_number("emulation.mixed", self.mixed, at_least=0, at_most=1),
-            "surrogate_steps": as_whole("emulation.surrogate_steps", self.surrogate_steps, at_least=1),
-            "consistency": as_number("emulation.consistency", self.consistency, at_least=0),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
 
-class Conditional(GAN):
+class Conditional(InRounds, GAN):
     """A GAN that is conditioned, round by round, on a surrogate's answers about the real images at home."""
 
     Settings = ConditionalSettings
     presets: ClassVar = {
-        "quick": {"steps": 1500},
-        "tiny": {
-            **GAN.presets["tiny"],
-            "steps": 200,
-            "conditioning_steps": 100,
-            "surrogate_steps": 100,
-        },
+        "quick": {},
+        "tiny": {**GAN.presets["tiny"], "steps": 200, "conditioning_steps": 100, "surrogate_steps": 100},
     }
-    needs_answers = True
     settings: ConditionalSettings
 
     def __init__(self, settings: ConditionalSettings, **world: Any) -> None:
         super().__init__(settings, **world)
-        self._wanted: WantedAnswers | None = None
         self._projection: ProjectionDiscriminator | None = None
-        with torch.device("meta"):
-            self._new_surrogate(0)
 
     @property
     def normalisation(self) -> ScoreNormalisation | None:
         """That of the answers that the generator was conditioned on."""
         return None if self.generator is None else self.generator.normalisation
 
-    def stages(self, teacher: BlackBox, images: Tensor, bank: Bank, size: int) -> Iterator[Stage]:
-        """``deprivatization``; then ``bank``, ``surrogate_1`` and ``conditioning_1``, and so on, round by round."""
-        settings, span = self.settings, teacher.value_range
-        yield from super().stages(teacher, images, bank, size)
-        real = to_range(images, span, (-1.0, 1.0))
-        self._projection = ProjectionDiscriminator(self.discriminator, self.num_classes)
-        for round_ in range(1, settings.rounds):
-            yield Asking("bank", bank, partial(self._draw, span=span), self._rows_by(round_, size), grows=True)
-            surrogate = Surrogate(self._new_surrogate(round_))
-            yield teach_surrogate(
-                f"surrogate_{round_}",
-                surrogate,
-                bank,
-                images,
-                steps=settings.surrogate_steps,
-                consistency=settings.consistency,
-                hard_scale=self.hard_scale,
-                seed=self.seed,
-                fill=span[0],
-            )
-            surrogate.eval().requires_grad_(False)
-            scores = centre_scores(predict(surrogate, images).clone())
-            self._condition_on(scores)
-            yield self._conditioning(f"conditioning_{round_}", surrogate, real, scores, span)
-
-    def draw(self, start: int, stop: int) -> Tensor:
-        """Latents of wanted answers; of N(0, I) as long as there are none."""
-        latent = super().draw(start, stop)
-        if self._wanted is None or self.normalisation is None:
-            return latent
-        scores = self._wanted.draw(start, stop)
-        return torch.cat([self.normalisation(scores), latent[:, self.num_classes :].to(scores)], dim=1)
-
-    def _rows_by(self, round_: int, size: int) -> int:
-        """Rows of the bank after a round."""
-        settings = self.settings
-        rest = (1 - settings.first_share) * (round_ - 1) / (settings.rounds - 1)
-        return max(2, round(size * (settings.first_share + rest)))
-
-    def _condition_on(self, scores: Tensor) -> None:
-        settings = self.settings
+    def normalise(self, normalisation: ScoreNormalisation) -> None:
         assert self.generator is not None
-        self.generator.normalise(ScoreNormalisation.of(scores))
-        self._wanted = WantedAnswers(scores, choice=settings.choice, mixed=settings.mixed, seed=self.seed)
+        self.generator.normalise(normalisation)
 
-    def _draw(self, start: int, stop: int, *, span: tuple[float, float]) -> Rows:
-        generator = self.frozen()
-        device = next(generator.parameters()).device
-        return generated_rows(generator, self.draw(start, stop).to(device), self.num_classes, span)
+    def begin(self, teacher: BlackBox, images: Tensor, bank: Bank, size: int) -> Iterator[Stage]:
+        """The one stage ``deprivatization``."""
+        yield from GAN.stages(self, teacher, images, bank, size)
+        self._projection = ProjectionDiscriminator(self.discriminator, self.num_classes)
 
-    def _new_surrogate(self, round_: int) -> nn.Module:
-        seed = self.seed * 1_000_003 + round_
-        return surrogate_network(self.settings.surrogate, self.num_classes, self.image_shape, seed)
-
-    def _answered_images(self, real: Tensor, scores: Tensor) -> RowSource:
-        assert self._wanted is not None and self.normalisation is not None
-        return _AnsweredImages(real, scores, self.normalisation, self._wanted, self.seed)
+    def answered_images(self, real: Tensor, scores: Tensor) -> RowSource:
+        """Real images with the columns ``answers``, ``wanted`` and ``coordinates`` (the wanted, normalised)."""
+        assert self.normalisation is not None
+        return _AnsweredImages(real, scores, self.normalisation, self.wanted, self.seed)
 
     @property
-    def _steps_of_a_round(self) -> int:
+    def steps_of_a_round(self) -> int:
+        """Steps of each conditioning stage."""
         return max(1, round(self.settings.conditioning_steps / (self.settings.rounds - 1)))
 
-    def _conditioning(
-        self, name: str, surrogate: Surrogate, real: Tensor, scores: Tensor, span: tuple[float, float]
+    def condition(
+        self, round_: int, surrogate: Surrogate, real: Tensor, scores: Tensor, span: tuple[float, float]
     ) -> Training:
-        """The stage that trains G and D, both told the answers; the surrogate judges what G draws for one."""
+        """The stage ``conditioning_N``: G and D, both told the answers; the surrogate judges what G draws for one."""
         settings, generator, discriminator = self.settings, self.generator, self._projection
         assert generator is not None and discriminator is not None
         drawn = training_form(generator)
@@ -206,8 +133,14 @@ class Conditional(GAN):
             "generator": Player(generator, adam(settings.learning_rates[0]), average=settings.average),
             "discriminator": Player(discriminator, adam(settings.learning_rates[1])),
         }
-        rows = self._answered_images(real, scores)
-        return Training(name, rows, step, players, steps=self._steps_of_a_round, batch_size=settings.batch_size)
+        return Training(
+            f"conditioning_{round_}",
+            self.answered_images(real, scores),
+            step,
+            players,
+            steps=self.steps_of_a_round,
+            batch_size=settings.batch_size,
+        )
 
 
 class _AnsweredImages:

@@ -31,8 +31,8 @@ class Regression(Conditional):
 
     presets: ClassVar = Conditional.presets
 
-    def _conditioning(
-        self, name: str, surrogate: Surrogate, real: Tensor, scores: Tensor, span: tuple[float, float]
+    def condition(
+        self, round_: int, surrogate: Surrogate, real: Tensor, scores: Tensor, span: tuple[float, float]
     ) -> Training:
         """The stage that trains G alone, on real images and the surrogate's answers to them."""
         settings, generator = self.settings, self.generator
@@ -48,5 +48,11 @@ class Regression(Conditional):
             return {"loss": loss.detach()}
 
         players = {"generator": Player(generator, adam(settings.learning_rates[0]), average=settings.average)}
-        rows = self._answered_images(real, scores)
-        return Training(name, rows, step, players, steps=self._steps_of_a_round, batch_size=settings.batch_size)
+        return Training(
+            f"regression_{round_}",
+            self.answered_images(real, scores),
+            step,
+            players,
+            steps=self.steps_of_a_round,
+            batch_size=settings.batch_size,
+        )

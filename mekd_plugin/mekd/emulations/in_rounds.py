@@ -1,0 +1,159 @@
+"""What emulations share that ask in rounds, and learn between them from a surrogate's answers at home.
+
+Ask about a first part of the queries, teach a surrogate by the answers, have it answer about the real images at home,
+condition the generator on those answers, and ask the rest about images drawn for wanted ones. The conditioning costs no
+query and shows no real image to anybody.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mekd_plugin.blackbox.bank import Bank
+from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.checks import as_number, as_one_of, as_whole
+from mekd_plugin.distiller import Asking, Stage, Training
+from mekd_plugin.mekd.emulations.emulation import Emulation
+from mekd_plugin.mekd.generated import generated_rows, to_range
+from mekd_plugin.mekd.surrogate import Surrogate, surrogate_network, teach_surrogate
+from mekd_plugin.mekd.wanted import Choice, WantedAnswers
+from mekd_plugin.prediction import predict
+from mekd_plugin.responses import ScoreNormalisation, centre_scores
+from mekd_plugin.rows import Rows
+
+__all__ = ["InRounds", "RoundSettings"]
+
+
+@dataclass(frozen=True)
+class RoundSettings:
+    """How the teacher is asked in rounds.
+
+    Attributes:
+        rounds: how often the teacher is asked: once about images drawn at random, then about wanted answers.
+        first_share: part of the queries that go to the first round, in (0, 1); the others share the rest equally.
+        choice: which answers are wanted: those to real images as they come (``"random"``), all classes alike
+            (``"balanced"``), or the more unsure ones the more often (``"uncertain"``).
+        mixed: share of wanted answers that are mixtures of two, in [0, 1].
+        surrogate: network of the surrogate; see :func:`~mekd_plugin.mekd.surrogate.surrogate_network`.
+        surrogate_steps: its training steps in each round.
+        consistency: weight of its consistency on real images.
+
+    Raises:
+        InputError: a value cannot be used.
+    """
+
+    rounds: int = 2
+    first_share: float = 0.3
+    choice: Choice = "random"
+    mixed: float = 0.5
+    surrogate: str = "wide"
+    surrogate_steps: int = 1000
+    consistency: float = 0.0
+
+    def __post_init__(self) -> None:
+        checked: dict[str, Any] = {
+            "rounds": as_whole("emulation.rounds", self.rounds, at_least=2),
+            "first_share": as_number("emulation.first_share", self.first_share, above=0, below=1),
+            "choice": as_one_of("emulation.choice", self.choice, ("random", "balanced", "uncertain")),
+            "mixed": as_number("emulation.mixed", self.mixed, at_least=0, at_most=1),
+            "surrogate_steps": as_whole("emulation.surrogate_steps", self.surrogate_steps, at_least=1),
+            "consistency": as_number("emulation.consistency", self.consistency, at_least=0),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+
+class InRounds(Emulation):
+    """An emulation that is conditioned, round by round, on a surrogate's answers about the real images at home."""
+
+    needs_answers = True
+    settings: Any
+
+    def __init__(self, settings: Any, **world: Any) -> None:
+        super().__init__(settings, **world)
+        self._wanted: WantedAnswers | None = None
+        with torch.device("meta"):  # an unknown network is refused here
+            self._new_surrogate(0)
+
+    @abstractmethod
+    def begin(self, teacher: BlackBox, images: Tensor, bank: Bank, size: int) -> Iterator[Stage]:
+        """The stages before the first question, which leave a generator of images without wanted answers."""
+
+    @abstractmethod
+    def condition(
+        self, round_: int, surrogate: Surrogate, real: Tensor, scores: Tensor, span: tuple[float, float]
+    ) -> Training:
+        """The stage that conditions the generator.
+
+        Args:
+            round_: from 1.
+            surrogate: taught, in evaluation mode, for images in ``span``.
+            real: the edge's images in [-1, 1].
+            scores: its centred answers to them, ``(N, C)``; ``wanted`` and ``normalisation`` are theirs already.
+            span: the teacher's value range.
+        """
+
+    @abstractmethod
+    def normalise(self, normalisation: ScoreNormalisation) -> None:
+        """Note what makes centred scores the generator's coordinates from here on."""
+
+    @property
+    def wanted(self) -> WantedAnswers:
+        """The answers to draw images for, once there are any."""
+        assert self._wanted is not None
+        return self._wanted
+
+    def stages(self, teacher: BlackBox, images: Tensor, bank: Bank, size: int) -> Iterator[Stage]:
+        """Those of :meth:`begin`; then ``bank``, ``surrogate_1``, the conditioning one, and so on, round by round."""
+        settings, span = self.settings, teacher.value_range
+        yield from self.begin(teacher, images, bank, size)
+        real = to_range(images, span, (-1.0, 1.0))
+        for round_ in range(1, settings.rounds):
+            yield Asking("bank", bank, partial(self._draw, span=span), self._rows_by(round_, size), grows=True)
+            surrogate = Surrogate(self._new_surrogate(round_))
+            yield teach_surrogate(
+                f"surrogate_{round_}",
+                surrogate,
+                bank,
+                images,
+                steps=settings.surrogate_steps,
+                consistency=settings.consistency,
+                hard_scale=self.hard_scale,
+                seed=self.seed,
+                fill=span[0],
+            )
+            surrogate.eval().requires_grad_(False)
+            scores = centre_scores(predict(surrogate, images).clone())
+            self.normalise(ScoreNormalisation.of(scores))
+            self._wanted = WantedAnswers(scores, choice=settings.choice, mixed=settings.mixed, seed=self.seed)
+            yield self.condition(round_, surrogate, real, scores, span)
+
+    def draw(self, start: int, stop: int) -> Tensor:
+        """Latents of wanted answers; of N(0, I) as long as there are none."""
+        latent = super().draw(start, stop)
+        if self._wanted is None or self.normalisation is None:
+            return latent
+        scores = self._wanted.draw(start, stop)
+        return torch.cat([self.normalisation(scores), latent[:, self.num_classes :].to(scores)], dim=1)
+
+    def _draw(self, start: int, stop: int, *, span: tuple[float, float]) -> Rows:
+        generator = self.frozen()
+        device = next(iter(generator.state_dict().values())).device
+        return generated_rows(generator, self.draw(start, stop).to(device), self.num_classes, span)
+
+    def _rows_by(self, round_: int, size: int) -> int:
+        """Rows of the bank after a round."""
+        first, rounds = self.settings.first_share, self.settings.rounds
+        share: float = first + (1 - first) * (round_ - 1) / (rounds - 1)
+        return max(2, round(size * share))
+
+    def _new_surrogate(self, round_: int) -> nn.Module:
+        seed = self.seed * 1_000_003 + round_
+        return surrogate_network(self.settings.surrogate, self.num_classes, self.image_shape, seed)

@@ -1,0 +1,114 @@
+import pytest
+import torch
+from torch import nn
+
+from mekd_plugin.blackbox.bank import Bank
+from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.errors import InputError, UnknownName
+from mekd_plugin.mekd.surrogate import Surrogate, rows_at_home, softened, surrogate_network, teach_surrogate
+from mekd_plugin.responses import Response
+from mekd_plugin.rows import Rows, Shard
+from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
+
+
+def filled(count=200):
+    images, bank = toy_images(count, seed=3), Bank()
+    bank.fill(BlackBox(ToyTeacher(), "logits", CLASSES), lambda a, b: Rows(images[a:b]), count, stage="bank")
+    return bank
+
+
+def stage_for(surrogate, bank, consistency=0.0, steps=40):
+    return teach_surrogate(
+        "surrogate",
+        surrogate,
+        bank,
+        toy_images(30, seed=5),
+        steps=steps,
+        consistency=consistency,
+        hard_scale=1.0,
+        seed=0,
+        fill=-1.0,
+    )
+
+
+def train(stage, surrogate):
+    player = stage.players["surrogate"]
+    optimizer = player.optimizer([weight for weight in surrogate.parameters() if weight.requires_grad])
+    schedule = player.schedule(optimizer)
+
+    def update(losses):
+        optimizer.zero_grad()
+        losses["surrogate"].backward()
+        optimizer.step()
+        schedule.step()
+
+    return [stage.step(stage.rows.batch(step, 64, Shard()), update, None) for step in range(stage.steps)]
+
+
+@pytest.mark.parametrize("consistency", [0.0, 0.5])
+def test_it_learns_the_teachers_answers_and_its_mean_answers(consistency):
+    torch.manual_seed(0)
+    surrogate = Surrogate(toy_student())
+    seen = train(stage_for(surrogate, filled(), consistency), surrogate)
+    assert ("inconsistency" in seen[-1]) == bool(consistency)
+    new = toy_images(100, seed=9)
+    surrogate.eval()
+    answered = surrogate(new).argmax(1)
+    assert (answered == ToyTeacher()(new).argmax(1)).float().mean() > 0.8
+    assert torch.equal(surrogate(new), surrogate.averaged(new))
+
+
+def test_the_mean_follows_the_network_and_has_no_gradient():
+    surrogate = Surrogate(nn.Linear(2, 2)).train()
+    assert not surrogate.averaged.training
+    assert all(not weight.requires_grad for weight in surrogate.averaged.parameters())
+    with torch.no_grad():
+        surrogate.network.weight.fill_(1.0)
+    before = surrogate.averaged.weight.clone()
+    surrogate.average()
+    assert torch.allclose(surrogate.averaged.weight, before.lerp(torch.ones(2, 2), 0.9))
+    again = Surrogate(nn.Linear(2, 2))
+    again.load_state_dict(surrogate.state_dict())
+    assert float(again.updates) == 1, "a resumed surrogate knows how far its mean is"
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 16, 16), (3, 32, 32), (3, 64, 64)])
+def test_there_is_a_network_for_every_size(shape):
+    network = surrogate_network("wide", 5, shape, seed=1)
+    again = surrogate_network("wide", 5, shape, seed=1)
+    images = torch.rand(2, *shape)
+    assert network(images).shape == (2, 5)
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
+
+
+def test_an_unknown_network_is_named():
+    with pytest.raises(UnknownName, match="unknown network 'wyde'"):
+        surrogate_network("wyde", 5, (1, 16, 16), seed=0)
+
+
+def test_rows_at_home_are_the_real_images_and_views_of_them_with_the_surrogates_answers():
+    images, surrogate = toy_images(10, seed=0), Surrogate(toy_student()).eval()
+    rows = rows_at_home(surrogate, images, 3, seed=0, fill=-1.0)
+    assert len(rows) == 30 and torch.equal(rows.images[:10], images)
+    assert not torch.equal(rows.images[10:20], rows.images[20:])
+    expected = surrogate(rows.images)
+    found = rows.answers().scores()
+    assert torch.allclose(found, expected - expected.mean(1, keepdim=True), atol=1e-5)
+    assert torch.equal(rows_at_home(surrogate, images, 3, seed=0, fill=-1.0).images, rows.images)
+
+
+def test_softened_scores_keep_the_class_that_the_teacher_named():
+    scores = torch.tensor([[1.0, 5.0, 0.0], [4.0, 2.0, 1.0]])
+    found = softened(Response(torch.tensor([0, 0]), "hard", 3), scores)
+    assert found.tolist() == [[5.0, 1.0, 0.0], [4.0, 2.0, 1.0]]
+
+
+def test_a_joined_bank_holds_both_and_leaves_the_first_as_it_is():
+    bank = filled(50)
+    home = rows_at_home(Surrogate(toy_student()).eval(), toy_images(10, seed=0), 2, seed=0, fill=-1.0)
+    scores = bank.response.scores()
+    joined = bank.joined(scores, home)
+    assert len(joined) == 70 and len(bank) == 50
+    assert torch.equal(joined.images[50:], home.images) and torch.equal(joined.response.values[:50], scores)
+    with pytest.raises(InputError, match=r"rows of \(1, 8, 8\) with 3 scores cannot join 50 rows"):
+        bank.joined(scores[:10], home)
