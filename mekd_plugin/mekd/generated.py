@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows, RowSource, Shard
 
-__all__ = ["FirstRows", "balancing_weights", "generated_rows", "to_range"]
+__all__ = ["FirstRows", "balancing_weights", "generated_rows", "reference_of", "to_range"]
 
 _ROWS_FOR_HEALTH = 1000
 
@@ -21,6 +22,11 @@ def to_range(images: Tensor, given: tuple[float, float], wanted: tuple[float, fl
         return images
     low, high = wanted
     return (low + (images - given[0]) * ((high - low) / (given[1] - given[0]))).clamp(low, high)
+
+
+def reference_of(generator: nn.Module) -> Tensor:
+    """A tensor on the generator's device and of its type: a weight, or a buffer where it has none."""
+    return next(itertools.chain(generator.parameters(), generator.buffers()))
 
 
 @torch.no_grad()

@@ -35,7 +35,7 @@ from mekd_plugin.errors import InputError
 from mekd_plugin.functional import kd_divergence
 from mekd_plugin.mekd.alignment import image_distance, latent_from_scores
 from mekd_plugin.mekd.emulations.emulation import Emulation, make_emulation
-from mekd_plugin.mekd.generated import FirstRows, balancing_weights, generated_rows
+from mekd_plugin.mekd.generated import FirstRows, balancing_weights, generated_rows, reference_of
 from mekd_plugin.mekd.health import Health, generator_health
 from mekd_plugin.mekd.surrogate import Surrogate, rows_at_home, softened, surrogate_network, teach_surrogate
 from mekd_plugin.networks.generator_files import load_generator
@@ -322,12 +322,12 @@ class MEKD(Distiller):
         return generated_rows(self._generator_on(latent), latent, self.num_classes, self._range)
 
     def _draw(self, start: int, stop: int) -> Rows:
-        device = next(self._generator().parameters()).device
+        device = reference_of(self._generator()).device
         return self._generate(self.emulation.draw(start, stop).to(device))
 
     def _draw_fresh(self, step: int, size: int, shard: Shard) -> Rows:
         # Drawn by torch's own generator, on the device, as the paper's mode does: a run restores its state.
-        reference = next(self._generator().parameters())
+        reference = reference_of(self._generator())
         width = self.num_classes + self.emulation.style_dim
         return self._generate(torch.randn(size, width, device=reference.device, dtype=reference.dtype))
 
@@ -345,7 +345,7 @@ class MEKD(Distiller):
 
     def _generator_on(self, like: Tensor) -> nn.Module:
         generator = self._generator()
-        if next(generator.parameters()).device != like.device:
+        if reference_of(generator).device != like.device:
             generator.to(like.device)
         return generator
 

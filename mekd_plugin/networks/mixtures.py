@@ -67,6 +67,7 @@ class MixtureGenerator(nn.Module):
         self.register_buffer("fitted_answers", torch.zeros(()))
         self.normalisation: ScoreNormalisation | None = None
         self._prepared: dict[str, Tensor] = {}
+        self.register_load_state_dict_post_hook(lambda module, keys: self._prepared.clear())
 
     @property
     def config(self) -> dict[str, Any]:

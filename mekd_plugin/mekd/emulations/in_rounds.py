@@ -21,7 +21,7 @@ from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_number, as_one_of, as_whole
 from mekd_plugin.distiller import Asking, Stage, Training
 from mekd_plugin.mekd.emulations.emulation import Emulation
-from mekd_plugin.mekd.generated import generated_rows, to_range
+from mekd_plugin.mekd.generated import generated_rows, reference_of, to_range
 from mekd_plugin.mekd.surrogate import Surrogate, surrogate_network, teach_surrogate
 from mekd_plugin.mekd.wanted import Choice, WantedAnswers
 from mekd_plugin.prediction import predict
@@ -145,7 +145,7 @@ class InRounds(Emulation):
 
     def _draw(self, start: int, stop: int, *, span: tuple[float, float]) -> Rows:
         generator = self.frozen()
-        device = next(iter(generator.state_dict().values())).device
+        device = reference_of(generator).device
         return generated_rows(generator, self.draw(start, stop).to(device), self.num_classes, span)
 
     def _rows_by(self, round_: int, size: int) -> int:

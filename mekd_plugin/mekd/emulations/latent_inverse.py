@@ -29,7 +29,7 @@ from mekd_plugin.errors import InputError
 from mekd_plugin.functional import kd_divergence
 from mekd_plugin.mekd.emulations.gan import GAN, GANSettings
 from mekd_plugin.mekd.folding import fold
-from mekd_plugin.mekd.generated import generated_rows
+from mekd_plugin.mekd.generated import generated_rows, reference_of
 from mekd_plugin.mekd.wanted import Choice, WantedAnswers
 from mekd_plugin.networks.generators import Generator
 from mekd_plugin.networks.latent_maps import LatentClassifier, MappedGenerator
@@ -165,7 +165,7 @@ class LatentInverse(GAN):
     def _draw(self, start: int, stop: int, *, span: tuple[float, float]) -> Rows:
         """Images of random latents, each of which is its row's own noise: M leaves it as it is where it can."""
         assert self.generator is not None
-        latent = self.draw(start, stop)[:, self.num_classes :].to(next(self.generator.parameters()).device)
+        latent = self.draw(start, stop)[:, self.num_classes :].to(reference_of(self.generator).device)
         made = generated_rows(fold(self.generator), latent, self.num_classes, span)
         return Rows(made.images, extra={"style": latent})
 
