@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mekd_plugin.bench.grid import BenchConfig
+from mekd_plugin.bench.grid import BenchConfig, hyperparameters
 from mekd_plugin.checks import as_whole
 from mekd_plugin.errors import InputError, MekdError
 from mekd_plugin.files import bundled, writable_directory
-from mekd_plugin.flags import flags_of, parse_assignment, read_yaml
+from mekd_plugin.flags import flags_of, parse_assignments, read_yaml
 from mekd_plugin.registry import distillers
 from mekd_plugin.version import __version__
 
@@ -96,13 +96,10 @@ def bench(
     Comma-separated values make a grid.
     """
     values = {**(read_yaml(config) if config else {}), **settings}
-    given = values.pop("hyperparameters", None) or {}
-    if not isinstance(given, Mapping) or not all(isinstance(entries, Mapping) for entries in given.values()):
-        raise InputError(f"hyperparameters={given!r}: expected names and values, such as {{mekd: {{image_weight: 0}}}}")
-    overrides = {str(name): dict(entries) for name, entries in given.items()}
-    for assignment in assignments or []:
-        owner, name, value = parse_assignment(assignment)
-        overrides.setdefault(owner, {})[name] = value
+    given = values.pop("hyperparameters", None)
+    overrides = hyperparameters({} if given is None else given)
+    for owner, entries in parse_assignments(assignments or []).items():
+        overrides[owner] = {**overrides.get(owner, {}), **entries}
     wanted = BenchConfig.from_mapping({**values, "hyperparameters": overrides})
     # Imported here: these load torch, and `mekd list` and `mekd --help` answer at once.
     from mekd_plugin.bench import commands
@@ -141,10 +138,7 @@ def distill(
     ] = None,
 ) -> None:
     """Distil one student from a teacher that can only be asked."""
-    overrides: dict[str, dict[str, Any]] = {}
-    for assignment in assignments or []:
-        owner, name, value = parse_assignment(assignment, owner=method)
-        overrides.setdefault(owner, {})[name] = value
+    overrides = parse_assignments(assignments or [], owner=method)
     wanted = BenchConfig.from_mapping(
         {
             **settings,

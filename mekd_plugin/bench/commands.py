@@ -45,8 +45,8 @@ def bench(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, consol
             planned = benchmark.plan(observe=lambda spec: status.update(f"rehearsing {spec.label}"))
         _print_plan(planned, config, benchmark.jobs, benchmark.evaluation_queries(), console)
         return 0
-    store = Store(out, resume=resume)
     benchmark.check()
+    store = Store(out, resume=resume)
     pending = sum(not store.finished(spec.key) for spec in benchmark.specs)
     console.print(
         f"{len(benchmark.specs)} runs, {pending} of them to be done, {benchmark.jobs} side by side on "

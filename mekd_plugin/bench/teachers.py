@@ -84,7 +84,7 @@ def load_teacher(name: str, *, num_classes: int, image_shape: tuple[int, int, in
         module, _, attribute = name.partition(":")
         try:
             function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # importing runs anybody's code
+        except (Exception, SystemExit) as error:  # importing runs anybody's code
             raise UnknownName(
                 f"teacher {name!r}: {type(error).__name__}: {error}; expected package.module:function, on PYTHONPATH"
             ) from error

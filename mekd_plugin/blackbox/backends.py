@@ -147,7 +147,7 @@ def answer_on_meta(module: nn.Module, image_shape: tuple[int, int, int], answer:
             f"the teacher {type(module).__name__} cannot take images of shape {image_shape}: {words.splitlines()[0]}; "
             "resize them, or take another teacher"
         ) from error
-    except Exception:  # it looks at values, cannot be copied, or the like: it is checked when it is asked
+    except (Exception, SystemExit):  # it looks at values, cannot be copied, ends itself: checked when it is asked
         return None
 
 

@@ -15,9 +15,11 @@ from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
 from mekd_plugin.checks import as_number
 from mekd_plugin.distiller import Asking, Distiller, Training
+from mekd_plugin.errors import InputError
 from mekd_plugin.training.execution import Run
 from mekd_plugin.training.loop import Loop
 from mekd_plugin.training.metrics import Metrics
+from mekd_plugin.training.preflight import trainable_copy
 from mekd_plugin.training.problem import Problem
 from mekd_plugin.training.run import door
 
@@ -84,7 +86,12 @@ def plan(
         price_per_1000 = as_number("price_per_1000", price_per_1000, at_least=0)
     posed = Problem.of(problem, student=student, teacher=teacher, images=images, method=method)
     with posed.open() as run:
-        stand_in, impostor = copy.deepcopy(student), _impostor(run)
+        stand_in, impostor = trainable_copy(student), _impostor(run)
+        if stand_in is None:
+            raise InputError(
+                f"the student {type(student).__name__} cannot be copied, and a plan rehearses with a copy: hand in an "
+                "nn.Module with weights of its own, not a traced one"
+            )
         loop = Loop(run.processes, run.recipe, run.seed, Metrics(), progress=False)
         filled: dict[int, int] = {}
         queries: dict[str, int] = {}
