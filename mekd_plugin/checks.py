@@ -26,6 +26,7 @@ __all__ = [
     "as_whole",
 ]
 
+_LONGEST_NAME = 255  # of a file or a directory, on every common file system
 _LARGEST_SEED = 2**32 - 1
 """The streams of a run take their seeds from 32 bits of it: of two larger ones they could not tell which is which."""
 
@@ -176,7 +177,10 @@ def as_path(name: str, value: Any) -> Path:
     """
     if not isinstance(value, str | os.PathLike) or "\0" in str(value):
         raise InputError(f"{name}={value!r}: expected a path, as a text or a pathlib.Path")
-    return Path(value)
+    path = Path(value)
+    if any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
+        raise InputError(f"{name}={_shown(str(path))}: expected names of at most {_LONGEST_NAME} bytes in a path")
+    return path
 
 
 def as_device(name: str, value: Any) -> torch.device | None:

@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mekd_plugin.bench.grid import BenchConfig, hyperparameters
-from mekd_plugin.checks import as_whole
+from mekd_plugin.checks import as_path, as_seed
 from mekd_plugin.errors import InputError, MekdError
 from mekd_plugin.files import bundled, writable_directory
 from mekd_plugin.flags import flags_of, parse_assignments, read_yaml
@@ -104,7 +104,7 @@ def bench(
     # Imported here: these load torch, and `mekd list` and `mekd --help` answer at once.
     from mekd_plugin.bench import commands
 
-    raise typer.Exit(commands.bench(wanted, out, resume=resume, dry_run=dry_run, console=console))
+    raise typer.Exit(commands.bench(wanted, as_path("--out", out), resume=resume, dry_run=dry_run, console=console))
 
 
 _DISTILL_SKIPS = (
@@ -154,6 +154,7 @@ def distill(
     )
     from mekd_plugin.bench import commands
 
+    out = as_path("--out", out)
     raise typer.Exit(commands.distill(wanted, out, resume=resume, dry_run=dry_run, onnx=onnx, console=console))
 
 
@@ -173,6 +174,7 @@ def teacher(
     from mekd_plugin.bench import commands
 
     data = {"name": dataset, "root": data_root, "download": download, "image_size": image_size}
+    out = as_path("--out", out)
     commands.teacher(network, out, data=data, steps=steps, weights=weights, device=device, console=console)
 
 
@@ -185,6 +187,7 @@ def diagnose(
     """Put the questions of optimal transport to a finished run; writes diagnostics.json, figures and a page."""
     from mekd_plugin.bench.diagnosis import command
 
+    directory = as_path("DIRECTORY", directory)
     command.diagnose(directory, points=points, budget=budget or None, console=console)
 
 
@@ -206,6 +209,7 @@ def harness(
     """Run a suite's own script with our methods known to it, or with a meter under its own."""
     from mekd_plugin.harness import available_suites, commands
 
+    out = as_path("--out", out)
     if page:
         print(commands.page(out), end="")
     elif name is None:
@@ -213,7 +217,7 @@ def harness(
     elif check:
         commands.check(name, console)
     elif record:
-        commands.record(name, out, [as_whole("seeds", seed.strip(), at_least=0) for seed in seeds.split(",")], console)
+        commands.record(name, out, [as_seed("seeds", seed.strip()) for seed in seeds.split(",")], console)
     else:
         commands.launch(name, command or [], meter=meter)
 
@@ -223,6 +227,7 @@ def tutorials(
     directory: Annotated[Path, typer.Argument(help="Created if missing; nothing there is overwritten.")],
 ) -> None:
     """Copy the tutorials: the notebooks, and the page that gives their order."""
+    directory = as_path("DIRECTORY", directory)
     lessons = [path for path in bundled("tutorials").iterdir() if path.suffix in (".ipynb", ".md")]
     existing = [path.name for path in lessons if (directory / path.name).exists()]
     if existing:

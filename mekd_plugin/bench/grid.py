@@ -30,9 +30,9 @@ __all__ = [
     "setting",
 ]
 
-_LARGEST_BUDGET = 10**12
+_LARGEST_BUDGET = 10**9
 _LARGEST_PRICE = 1e9
-"""What neither a purse nor a table holds; a number beyond it was meant otherwise."""
+"""What lies beyond them was meant otherwise, and would overflow a table."""
 
 
 def setting(default: Any, help: str, **metadata: Any) -> Any:  # noqa: A002 (the command line's own word)

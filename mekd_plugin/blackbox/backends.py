@@ -54,9 +54,6 @@ def make_backend(
     ``device``, to which it is then moved; the training flag of each of its parts is put back. A function gets the
     images as they are, or on ``device``, without gradient; one that draws random numbers should have a generator of
     its own, or an interrupted run will not be repeated bit for bit.
-
-    Raises:
-        InputError: it is neither callable nor a module.
     """
     if answer is not None:
         ask = make_backend(teacher, device)
@@ -65,11 +62,6 @@ def make_backend(
         if device is not None:
             teacher.to(device)
         return _module_backend(teacher)
-    if not callable(teacher):
-        raise InputError(
-            f"a teacher of type {type(teacher).__name__}: expected an nn.Module, a function from images to answers, or "
-            "onnx_teacher(path)"
-        )
     return _function_backend(teacher, device)
 
 

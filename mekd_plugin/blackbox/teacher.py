@@ -96,6 +96,11 @@ class BlackBox:
             raise InputError("the teacher is a BlackBox already: use it as it is")
         if isinstance(teacher, type):
             raise InputError(f"teacher={teacher!r} is a class: hand in an instance of it")
+        if not callable(teacher):
+            raise InputError(
+                f"a teacher of type {type(teacher).__name__}: expected an nn.Module, a function from images to "
+                "answers, or onnx_teacher(path)"
+            )
         if responses is None:
             raise InputError(
                 'responses= is missing: say what the teacher returns, "logits" (or "soft"), "probabilities" or "hard"; '

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.checks import as_shape
+from mekd_plugin.checks import as_shape, as_whole
 from mekd_plugin.errors import InputError
 from mekd_plugin.modes import evaluating
 
@@ -35,7 +35,8 @@ def as_teacher(
         return BlackBox(teacher, responses, num_classes, budget=budget)
     repeated = {"responses": responses, "budget": budget}
     if given := [name for name, value in repeated.items() if value is not None]:
-        raise InputError(f"{' and '.join(given)} belong to the BlackBox that was handed in: set them there, not twice")
+        verb = "belongs" if len(given) == 1 else "belong"
+        raise InputError(f"{' and '.join(given)} {verb} to the BlackBox that was handed in: say it there, not twice")
     return teacher
 
 
@@ -156,7 +157,7 @@ def classes_of(
         described = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(f"the student returned {described}: expected logits ({len(images)}, C)")
     width = logits.shape[1]
-    if num_classes is not None and num_classes != width:
+    if num_classes is not None and as_whole("num_classes", num_classes, at_least=2, spelled=False) != width:
         raise InputError(f"num_classes={num_classes}, but the student has {width} outputs: they must be equal")
     return width
 

@@ -28,6 +28,7 @@ __all__ = ["Plan", "plan"]
 _REHEARSED_STEPS = 4
 _REHEARSED_ROWS = 128
 _LONG_STEP = 2.0  # seconds
+_COUNTED_AT_A_TIME = 2**20  # images
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,10 @@ def plan(
                 queries[stage.name] = queries.get(stage.name, 0) + rehearsal.queries
             # What was not rehearsed is counted all the same, so that later stages find what it leaves of the budget.
             rest = max(0, rehearsal.queries - rehearsal.asked)
-            impostor.ledger.intend(torch.zeros(1, dtype=torch.int64).expand(rest), stage.name)
-            impostor.ledger.settle()
+            for begin in range(0, rest, _COUNTED_AT_A_TIME):
+                part = min(_COUNTED_AT_A_TIME, rest - begin)
+                impostor.ledger.intend(torch.zeros(1, dtype=torch.int64).expand(part), stage.name)
+                impostor.ledger.settle()
     price = None if price_per_1000 is None else sum(queries.values()) / 1000 * price_per_1000
     return Plan(queries, price, seconds)
 

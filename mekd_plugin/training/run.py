@@ -104,12 +104,12 @@ def distill(
     evaluate_steps = [as_whole("evaluate_steps", step, at_least=0) for step in evaluate_steps]
     for name, flag in (("resume", resume), ("progress", progress), ("tensorboard", tensorboard)):
         as_flag(name, flag)
-    kept = {"resume": resume, "tensorboard": tensorboard, "snapshots": snapshots}
-    if directory is None and (useless := [name for name, given in kept.items() if given]):
-        raise InputError(f"{' and '.join(useless)} without directory=: say where the run is kept")
     checkpoint_steps = as_whole("checkpoint_steps", checkpoint_steps, at_least=1)
     log_steps = as_whole("log_steps", log_steps, at_least=1)
     snapshots = as_whole("snapshots", snapshots, at_least=0)
+    kept = {"resume": resume, "tensorboard": tensorboard, "snapshots": snapshots}
+    if directory is None and (useless := [name for name, given in kept.items() if given]):
+        raise InputError(f"{' and '.join(useless)} without directory=: say where the run is kept")
     posed = Problem.of(problem, student=student, teacher=teacher, images=images, method=method)
     with posed.open(directory=directory, cache=cache) as run:
         preflight(
