@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import operator
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +41,7 @@ def as_number(
     at_least: float | None = None,
     below: float | None = None,
     at_most: float | None = None,
-    spelled: bool = True,
+    strict: bool = False,
 ) -> float:
     """``value`` as a finite number within its bounds.
 
@@ -50,7 +52,7 @@ def as_number(
         at_least: the smallest.
         below: it is smaller.
         at_most: the largest.
-        spelled: whether a text that spells a number, as YAML gives ``1e-3``, is that number.
+        strict: whether a text that spells a number, as YAML gives ``1e-3``, is refused; else it is that number.
 
     Raises:
         InputError: it is not one; the message names it and the bounds.
@@ -59,7 +61,7 @@ def as_number(
     0.001
     """
     number = math.nan
-    if not isinstance(value, bool) and (hasattr(value, "__float__") or (spelled and isinstance(value, str))):
+    if not isinstance(value, bool) and (hasattr(value, "__float__") or (isinstance(value, str) and not strict)):
         try:
             number = float(value)
         except (TypeError, ValueError, OverflowError, RuntimeError):  # an array, or a number beyond all floats
@@ -84,7 +86,7 @@ def as_whole(
     at_most: int | None = None,
     of: str = "",
     otherwise: str = "",
-    spelled: bool = True,
+    strict: bool = False,
 ) -> int:
     """``value`` as a whole number within its bounds; never rounded.
 
@@ -95,7 +97,7 @@ def as_whole(
         at_most: the largest.
         of: what is counted, for the message, such as ``"images"``.
         otherwise: what may be given instead, for the message, such as ``"None for no limit"``.
-        spelled: whether a text that spells a number is that number.
+        strict: whether all but integers are refused; else a text that spells one, and ``20.0``, are that number.
 
     Raises:
         InputError: it is not one; the message names it and the bounds.
@@ -106,11 +108,16 @@ def as_whole(
     exact: int | None = None
     if isinstance(value, int) and not isinstance(value, bool):
         exact = value
-    elif spelled and isinstance(value, str) and value.strip().lstrip("+-").isdecimal():
+    elif hasattr(value, "__index__") and not isinstance(value, bool):  # NumPy's
+        with contextlib.suppress(TypeError):  # an array has it, too
+            exact = operator.index(value)
+    elif strict:
+        pass
+    elif isinstance(value, str) and value.strip().lstrip("+-").isdecimal():
         exact = int(value)
-    else:  # 20.0, "1e3", a number of NumPy's
+    else:  # 20.0, "1e3"
         try:
-            number = as_number(name, value, spelled=spelled)
+            number = as_number(name, value)
         except InputError:
             number = math.nan
         if not math.isnan(number) and number == int(number):

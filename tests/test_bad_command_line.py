@@ -168,7 +168,7 @@ FILES = [
     ("price_per_1000: .inf", "price_per_1000=inf: expected a finite number"),
     ("hyperparameters: 3", "hyperparameters=3: expected names and values"),
     ("hyperparameters: []", "hyperparameters=[]: expected names and values"),
-    ("hyperparameters: {kd: 3}", "hyperparameters of kd: 3"),
+    ("hyperparameters: {kd: 3}", "hyperparameters of kd: 3: expected names and values"),
     ("hyperparameters: {3: {}}", "hyperparameters: 3 is a int: expected a name"),
     ("hyperparameters: {kd: {3: 4}}", "hyperparameters.kd: 3 is a int: expected a name"),
     ("hyperparameters: {kd: {temperature: .inf}}", "hyperparameters.kd.temperature=inf: expected a finite number"),

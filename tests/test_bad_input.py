@@ -7,6 +7,7 @@ import torch
 
 import mekd_plugin as mekd
 from mekd_plugin.blackbox.bank import Bank
+from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.errors import MekdError
 from mekd_plugin.rows import Rows
 from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images
@@ -48,6 +49,7 @@ CASES = {
         ({"responses": None}, "responses= is missing: say what the teacher returns"),
         ({"responses": ["soft"]}, "responses=['soft']: expected \"logits\""),
         ({"num_classes": "3"}, f"num_classes='3': {WHOLE} from 2"),
+        ({"num_classes": 3.0}, f"num_classes=3.0: {WHOLE} from 2"),
         ({"num_classes": True}, f"num_classes=True: {WHOLE} from 2"),
         ({"num_classes": NAN}, f"num_classes=nan: {WHOLE} from 2"),
         ({"teacher": len, "num_classes": None}, "num_classes= is missing: a function does not tell"),
@@ -56,9 +58,11 @@ CASES = {
         ({"budget": INF}, f"budget=inf: {WHOLE} of images from 0, or None for no limit"),
         ({"value_range": 5}, f"value_range=5: {PAIR}"),
         ({"value_range": (1, 0)}, f"value_range=(1, 0): {PAIR}"),
+        ({"value_range": (0, INF)}, f"value_range=(0, inf): {PAIR}"),
         ({"value_range": (NAN, 1)}, f"value_range=(nan, 1): {PAIR}"),
         ({"value_range": (0, 1, 2)}, f"value_range=(0, 1, 2): {PAIR}"),
         ({"batch_size": 0}, f"batch_size=0: {WHOLE} of images from 1"),
+        ({"budget": 1, "ledger": Ledger()}, "budget=1 and ledger= are both given: a shared ledger brings its own"),
         ({"batch_size": "8"}, f"batch_size='8': {WHOLE} of images from 1"),
         ({"batch_size": None}, f"batch_size=None: {WHOLE} of images from 1"),
         ({"quantize": 8}, 'quantize=8: expected "uint8" or None'),
@@ -116,8 +120,8 @@ CASES = {
     ],
     "fill": [
         ({"teacher": ToyTeacher()}, "expected a BlackBox, mekd_plugin.BlackBox(teacher, ...)"),
-        ({"size": 0}, f"size=0: {WHOLE} of rows from 1"),
-        ({"size": NAN}, f"size=nan: {WHOLE} of rows from 1"),
+        ({"size": 0}, f"size=0: {WHOLE} of rows for bank 'bank' from 1"),
+        ({"size": NAN}, f"size=nan: {WHOLE} of rows for bank 'bank' from 1"),
         ({"size": 61}, "bank 'bank' needs 61 more answers for 'ask', and the query budget of 60 has 60 left"),
         ({"draw": 5}, "draw=5: expected a function draw(start, stop) -> rows"),
         ({"draw": lambda a, b: IMAGES[a:b]}, "draw(0, 20) returned Tensor: expected Rows(images)"),
@@ -144,6 +148,7 @@ CASES = {
     ],
     "preset": [
         ({"name": []}, "preset=[]: expected one of quick, paper"),
+        ({"name": "huge"}, "preset='huge': expected one of quick, paper"),
         ({"name": "quick", "lr": 3}, "a recipe has no setting ['lr']; it has ['batch_size'"),
     ],
 }

@@ -165,9 +165,11 @@ class Benchmark:
                 could use.
             KeyboardInterrupt: after the workers were stopped in a state to go on from.
         """
+        known = _known_results(self.out, self.settings())
+        if known is None:
+            self.check()  # a grid that is refused leaves no directory behind
         store = Store(self.out, resume=resume)
         pending = [spec for spec in self.specs if not store.finished(spec.key)]
-        known = _known_results(self.out, self.settings())
         if not pending and known is not None:
             return known
         ruled_out = self.check()

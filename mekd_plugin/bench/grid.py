@@ -258,7 +258,7 @@ def hyperparameters(given: Any) -> dict[str, dict[str, Any]]:
         raise InputError(f"hyperparameters={given!r}: {form}")
     for name, entries in given.items():
         if not isinstance(entries, Mapping):
-            raise InputError(f"hyperparameters={given!r}: {form}; hyperparameters of {name}: {entries!r}")
+            raise InputError(f"hyperparameters of {name}: {entries!r}: {form}")
     checked: dict[str, dict[str, Any]] = as_plain("hyperparameters", given)
     return checked
 

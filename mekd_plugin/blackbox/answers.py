@@ -39,7 +39,7 @@ class Precision:
             if value is None:
                 continue
             counted = "decimals" if name == "rounding" else "classes"
-            object.__setattr__(self, name, as_whole(name, value, at_least=1, of=counted, spelled=False))
+            object.__setattr__(self, name, as_whole(name, value, at_least=1, of=counted, strict=True))
             if self.kind != "probabilities":
                 raise InputError(f"{name}={value} with responses={self.kind!r}: it is about probabilities only")
 

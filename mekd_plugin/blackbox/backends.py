@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mekd_plugin.errors import CheckpointError, InputError, MissingDependency
 from mekd_plugin.modes import evaluating
 
-__all__ = ["Ask", "Call", "Identity", "identity_of", "make_backend", "onnx_teacher", "place_of"]
+__all__ = ["Ask", "Call", "Identity", "check_teacher", "identity_of", "make_backend", "onnx_teacher", "place_of"]
 
 Ask = Callable[..., Any]
 """A batch of images, and how to hand them over where that is not plain -> whatever the teacher answers, unchecked."""
@@ -41,6 +41,21 @@ class Identity(NamedTuple):
 _ONNX_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
 
+def check_teacher(teacher: Any) -> None:
+    """Refuse what cannot be asked.
+
+    Raises:
+        InputError: it is neither callable nor a module, or a class of one.
+    """
+    if not callable(teacher):
+        raise InputError(
+            f"a teacher of type {type(teacher).__name__}: expected an nn.Module, a function from images to answers, or "
+            "onnx_teacher(path)"
+        )
+    if isinstance(teacher, type):
+        raise InputError(f"teacher={teacher!r} is a class: hand in an instance of it")
+
+
 def make_backend(
     teacher: nn.Module | Ask,
     device: torch.device | str | None = None,
@@ -54,7 +69,11 @@ def make_backend(
     ``device``, to which it is then moved; the training flag of each of its parts is put back. A function gets the
     images as they are, or on ``device``, without gradient; one that draws random numbers should have a generator of
     its own, or an interrupted run will not be repeated bit for bit.
+
+    Raises:
+        InputError: as :func:`check_teacher`.
     """
+    check_teacher(teacher)
     if answer is not None:
         ask = make_backend(teacher, device)
         return lambda images, call=_plainly: answer(ask(images, call))

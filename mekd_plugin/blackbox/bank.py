@@ -153,7 +153,7 @@ class Bank:
         """
         if not isinstance(teacher, BlackBox):
             raise InputError(f"teacher={teacher!r}: expected a BlackBox, mekd_plugin.BlackBox(teacher, ...)")
-        size = as_whole("size", size, at_least=1, of="rows")
+        size = as_whole("size", size, at_least=1, of=f"rows for bank {self.name!r}")
         if not callable(draw):
             raise InputError(f"draw={draw!r}: expected a function draw(start, stop) -> rows")
         if self._held_out:

@@ -70,7 +70,7 @@ class Ledger:
 
     def __init__(self, budget: int | None = None) -> None:
         if budget is not None:
-            budget = as_whole("budget", budget, at_least=0, of="images", otherwise="None for no limit", spelled=False)
+            budget = as_whole("budget", budget, at_least=0, of="images", otherwise="None for no limit", strict=True)
         self._budget = budget
         self.processes = Peers()
         self._spending = Spending()

@@ -40,8 +40,8 @@ class Retry:
     on: type[Exception] | tuple[type[Exception], ...] = TeacherUnavailable
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "attempts", as_whole("attempts", self.attempts, at_least=1, spelled=False))
-        object.__setattr__(self, "wait", as_number("wait", self.wait, at_least=0, at_most=_LONGEST_TURN, spelled=False))
+        object.__setattr__(self, "attempts", as_whole("attempts", self.attempts, at_least=1, strict=True))
+        object.__setattr__(self, "wait", as_number("wait", self.wait, at_least=0, at_most=_LONGEST_TURN, strict=True))
         kinds = self.on if isinstance(self.on, tuple) else (self.on,)
         if not kinds or not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
             raise InputError(f"on={self.on!r}: expected an exception class, or a tuple of them")
@@ -73,7 +73,7 @@ class RateLimit:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self.per_second = as_number("per_second", self.per_second, above=0, spelled=False)
+        self.per_second = as_number("per_second", self.per_second, above=0, strict=True)
 
     def wait(self, processes: int = 1) -> None:
         """Wait for a turn; ``processes`` that ask at the same time share the rate."""

@@ -20,7 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from mekd_plugin.blackbox.answers import Precision, precise
-from mekd_plugin.blackbox.backends import Call, Identity, answer_on_meta, identity_of, make_backend, place_of
+from mekd_plugin.blackbox.backends import (
+    Call,
+    Identity,
+    answer_on_meta,
+    check_teacher,
+    identity_of,
+    make_backend,
+    place_of,
+)
 from mekd_plugin.blackbox.exchange import Exchange
 from mekd_plugin.blackbox.image_hashes import image_hashes
 from mekd_plugin.blackbox.images import check_images, gradient_image, plain_tensor, quantize_images, refuse_tracing
@@ -94,13 +102,7 @@ class BlackBox:
     ) -> None:
         if isinstance(teacher, BlackBox):
             raise InputError("the teacher is a BlackBox already: use it as it is")
-        if isinstance(teacher, type):
-            raise InputError(f"teacher={teacher!r} is a class: hand in an instance of it")
-        if not callable(teacher):
-            raise InputError(
-                f"a teacher of type {type(teacher).__name__}: expected an nn.Module, a function from images to "
-                "answers, or onnx_teacher(path)"
-            )
+        check_teacher(teacher)
         if responses is None:
             raise InputError(
                 'responses= is missing: say what the teacher returns, "logits" (or "soft"), "probabilities" or "hard"; '
@@ -129,7 +131,7 @@ class BlackBox:
             self._kind,
             Precision(self._kind, rounding, top_k),
             Ledger(budget) if ledger is None else ledger,
-            as_whole("batch_size", batch_size, at_least=1, of="images", spelled=False),
+            as_whole("batch_size", batch_size, at_least=1, of="images", strict=True),
             retry,
             rate_limit,
         )
@@ -142,7 +144,7 @@ class BlackBox:
                 raise InputError(
                     f"timeout={timeout} of a module: expected it of a function, which may wait for a service"
                 )
-            ask = within(as_number("timeout", timeout, above=0, at_most=_LONGEST_WAIT, spelled=False), ask)
+            ask = within(as_number("timeout", timeout, above=0, at_most=_LONGEST_WAIT, strict=True), ask)
         self._exchange.begin(ask)
         _HIDDEN[self] = _Hidden(
             identity_of(teacher, identity),
@@ -200,7 +202,7 @@ class BlackBox:
         Raises:
             InputError: fewer than 2, or another number is declared or learnt already.
         """
-        num_classes = as_whole("num_classes", num_classes, at_least=2, spelled=False)
+        num_classes = as_whole("num_classes", num_classes, at_least=2, strict=True)
         if self._exchange.num_classes not in (None, num_classes):
             raise InputError(
                 f"num_classes={num_classes}: this teacher answers about {self._exchange.num_classes} classes"

@@ -157,7 +157,7 @@ def classes_of(
         described = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(f"the student returned {described}: expected logits ({len(images)}, C)")
     width = logits.shape[1]
-    if num_classes is not None and as_whole("num_classes", num_classes, at_least=2, spelled=False) != width:
+    if num_classes is not None and as_whole("num_classes", num_classes, at_least=2, strict=True) != width:
         raise InputError(f"num_classes={num_classes}, but the student has {width} outputs: they must be equal")
     return width
 

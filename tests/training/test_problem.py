@@ -6,7 +6,6 @@ import warnings
 
 import pytest
 import torch
-from torch import nn
 
 import mekd_plugin as mekd
 from mekd_plugin.blackbox.bank import Bank
