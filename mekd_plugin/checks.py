@@ -114,7 +114,8 @@ def as_whole(
     elif strict:
         pass
     elif isinstance(value, str) and value.strip().lstrip("+-").isdecimal():
-        exact = int(value)
+        with contextlib.suppress(ValueError):  # Python reads no number of thousands of digits
+            exact = int(value)
     else:  # 20.0, "1e3"
         try:
             number = as_number(name, value)

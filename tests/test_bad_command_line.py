@@ -106,7 +106,7 @@ FLAGS = [
     (["--teacher", ""], "unknown network ''"),
     (["--teacher", ":f"], f"teacher ':f': ValueError: Empty module name; {FUNCTION}"),
     (["--teacher", "counted:nothing"], f"has no attribute 'nothing'; {FUNCTION}"),
-    (["--teacher", "counted:VALUE"], "teacher 'counted:VALUE' is a int that does not take images: expected a function"),
+    (["--teacher", "counted:VALUE"], "teacher 'counted:VALUE' is a int: expected a function, images (N,"),
     (["--teacher", "counted:no_images"], "is a function that does not take images: expected a function, images (N,"),
     (["--teacher", "raising:ask"], f"teacher 'raising:ask': ZeroDivisionError: on import; {FUNCTION}"),
     (["--teacher", "ending:ask"], f"teacher 'ending:ask': SystemExit: 0; {FUNCTION}"),

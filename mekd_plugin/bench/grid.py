@@ -370,7 +370,7 @@ def _check_label(label: Any, method: str, labels: dict[str, str]) -> None:
     Args:
         label: the variant's.
         method: the canonical name of what it is a variant of.
-        labels: those taken, by their form without case; the label is added.
+        labels: those taken, by their form without case and spaces; the label is added.
 
     Raises:
         InputError: it is not a text of one line, is taken but for case and spaces, or names another method.
@@ -380,15 +380,16 @@ def _check_label(label: Any, method: str, labels: dict[str, str]) -> None:
             f"variants: {label!r}: expected a name of its own, a text of one line without spaces around it; quote it "
             "if it looks like a number"
         )
-    if label.casefold() in labels:
+    bare = "".join(label.casefold().split())
+    if bare in labels:
         raise InputError(
-            f"variants: {label}: tables and files would not tell it from {labels[label.casefold()]}: call the variant "
+            f"variants: {label}: tables and files would not tell it from {labels[bare]}: call the variant "
             "something else"
         )
-    labels[label.casefold()] = label
+    labels[bare] = label
     registry = distillers()
     known = {name.casefold(): name for entry in registry.entries() for name in (entry.name, *entry.aliases)}
-    namesake = known.get(label.casefold())
+    namesake = known.get(bare)
     if namesake is not None and registry.canonical(namesake) != method:
         raise InputError(f"variants: {label}: {namesake} is another method: call the variant something else")
 

@@ -90,9 +90,10 @@ def load_teacher(name: str, *, num_classes: int, image_shape: tuple[int, int, in
                 f"teacher {name!r}: {type(error).__name__}: {error}; expected package.module:function, on PYTHONPATH"
             ) from error
         if not callable(function) or not _takes_images(function):
+            how = " that does not take images" if callable(function) else ""
             raise InputError(
-                f"teacher {name!r} is a {type(function).__name__} that does not take images: expected a function, "
-                "images (N, channels, height, width) -> answers"
+                f"teacher {name!r} is a {type(function).__name__}{how}: expected a function, images (N, channels, "
+                "height, width) -> answers"
             )
         return function
     network, _, path = name.rpartition("@")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import mekd_plugin as mekd
+from mekd_plugin.bench.benchmark import Benchmark
 from mekd_plugin.bench.grid import BenchConfig
 from mekd_plugin.errors import MekdError
 from mekd_plugin.transfer import TransferSetDistiller
@@ -85,6 +86,8 @@ CASES = [
     ({"variants": {"a": {"method": "kd", "set": {3: 4}}}}, "variants.a: 3 is a int: expected a name"),
     ({"variants": {"a": {"method": "kd", "set": {"queries": INF}}}}, "variants.a.queries=inf: expected a finite"),
     ({"variants": {"a": {"method": "kd"}, "A": {"method": "kd"}}}, "variants: A: tables and files would not tell"),
+    ({"variants": {"a b": {"method": "kd"}, "a  B": {"method": "kd"}}}, "variants: a  B: tables and files would not"),
+    ({"steps": 5000 * "9"}, f"...: {WHOLE}"),
     ({"variants": {"mekd": {"method": "kd"}}}, "variants: mekd: mekd is another method"),
 ]
 
@@ -117,6 +120,12 @@ def test_a_method_of_ones_own_needs_a_name_of_its_own(asked, tmp_path):
     with pytest.raises(MekdError, match="two methods have one name: hand them in as a mapping"):
         mekd.benchmark([Mine, Mine], out=Path(tmp_path) / "out", **BASE)
     assert not asked
+
+
+def test_a_grid_is_looked_at_once(asked, tmp_path):
+    made = Benchmark(BenchConfig.from_mapping({"methods": ["kd", "ml"], **BASE, "responses": "hard"}), tmp_path / "out")
+    ruled_out = made.check()
+    assert len(ruled_out) == 1 and made.check() is ruled_out and not asked
 
 
 def test_good_values_of_many_kinds_are_taken():
