@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mekd_plugin.bench.grid import BenchConfig
-from mekd_plugin.checks import as_whole
+from mekd_plugin.bench.grid import BenchConfig, hyperparameters
+from mekd_plugin.checks import as_path, as_seed
 from mekd_plugin.errors import InputError, MekdError
 from mekd_plugin.files import bundled, writable_directory
-from mekd_plugin.flags import flags_of, parse_assignment, read_yaml
+from mekd_plugin.flags import flags_of, parse_assignments, read_yaml
 from mekd_plugin.registry import distillers
 from mekd_plugin.version import __version__
 
@@ -96,18 +96,15 @@ def bench(
     Comma-separated values make a grid.
     """
     values = {**(read_yaml(config) if config else {}), **settings}
-    given = values.pop("hyperparameters", None) or {}
-    if not isinstance(given, Mapping) or not all(isinstance(entries, Mapping) for entries in given.values()):
-        raise InputError(f"hyperparameters={given!r}: expected names and values, such as {{mekd: {{image_weight: 0}}}}")
-    overrides = {str(name): dict(entries) for name, entries in given.items()}
-    for assignment in assignments or []:
-        owner, name, value = parse_assignment(assignment)
-        overrides.setdefault(owner, {})[name] = value
+    given = values.pop("hyperparameters", None)
+    overrides = hyperparameters({} if given is None else given)
+    for owner, entries in parse_assignments(assignments or []).items():
+        overrides[owner] = {**overrides.get(owner, {}), **entries}
     wanted = BenchConfig.from_mapping({**values, "hyperparameters": overrides})
     # Imported here: these load torch, and `mekd list` and `mekd --help` answer at once.
     from mekd_plugin.bench import commands
 
-    raise typer.Exit(commands.bench(wanted, out, resume=resume, dry_run=dry_run, console=console))
+    raise typer.Exit(commands.bench(wanted, as_path("--out", out), resume=resume, dry_run=dry_run, console=console))
 
 
 _DISTILL_SKIPS = (
@@ -141,10 +138,7 @@ def distill(
     ] = None,
 ) -> None:
     """Distil one student from a teacher that can only be asked."""
-    overrides: dict[str, dict[str, Any]] = {}
-    for assignment in assignments or []:
-        owner, name, value = parse_assignment(assignment, owner=method)
-        overrides.setdefault(owner, {})[name] = value
+    overrides = parse_assignments(assignments or [], owner=method)
     wanted = BenchConfig.from_mapping(
         {
             **settings,
@@ -160,6 +154,7 @@ def distill(
     )
     from mekd_plugin.bench import commands
 
+    out = as_path("--out", out)
     raise typer.Exit(commands.distill(wanted, out, resume=resume, dry_run=dry_run, onnx=onnx, console=console))
 
 
@@ -179,6 +174,7 @@ def teacher(
     from mekd_plugin.bench import commands
 
     data = {"name": dataset, "root": data_root, "download": download, "image_size": image_size}
+    out = as_path("--out", out)
     commands.teacher(network, out, data=data, steps=steps, weights=weights, device=device, console=console)
 
 
@@ -191,6 +187,7 @@ def diagnose(
     """Put the questions of optimal transport to a finished run; writes diagnostics.json, figures and a page."""
     from mekd_plugin.bench.diagnosis import command
 
+    directory = as_path("DIRECTORY", directory)
     command.diagnose(directory, points=points, budget=budget or None, console=console)
 
 
@@ -212,6 +209,7 @@ def harness(
     """Run a suite's own script with our methods known to it, or with a meter under its own."""
     from mekd_plugin.harness import available_suites, commands
 
+    out = as_path("--out", out)
     if page:
         print(commands.page(out), end="")
     elif name is None:
@@ -219,7 +217,7 @@ def harness(
     elif check:
         commands.check(name, console)
     elif record:
-        commands.record(name, out, [as_whole("seeds", seed.strip(), at_least=0) for seed in seeds.split(",")], console)
+        commands.record(name, out, [as_seed("seeds", seed.strip()) for seed in seeds.split(",")], console)
     else:
         commands.launch(name, command or [], meter=meter)
 
@@ -229,6 +227,7 @@ def tutorials(
     directory: Annotated[Path, typer.Argument(help="Created if missing; nothing there is overwritten.")],
 ) -> None:
     """Copy the tutorials: the notebooks, and the page that gives their order."""
+    directory = as_path("DIRECTORY", directory)
     lessons = [path for path in bundled("tutorials").iterdir() if path.suffix in (".ipynb", ".md")]
     existing = [path.name for path in lessons if (directory / path.name).exists()]
     if existing:

@@ -18,7 +18,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
-from mekd_plugin.errors import InputError, NeedsNotMet
+from mekd_plugin.checks import as_seed, as_shape, as_whole
+from mekd_plugin.errors import NeedsNotMet
 from mekd_plugin.responses import Response, ScoreNormalisation
 from mekd_plugin.rows import Rows, RowSource
 
@@ -205,12 +206,9 @@ class Distiller:
     """Hyperparameters of earlier versions, and what to write instead; using one is an error that says so."""
 
     def __init__(self, *, num_classes: int, image_shape: tuple[int, int, int], seed: int = 0) -> None:
-        if num_classes < 2:
-            raise InputError(f"num_classes={num_classes}: expected at least 2 classes")
-        if len(image_shape) != 3 or min(image_shape) < 1:
-            raise InputError(f"image_shape={tuple(image_shape)}: expected (channels, height, width), each at least 1")
-        channels, height, width = image_shape
-        self.num_classes, self.image_shape, self.seed = num_classes, (channels, height, width), seed
+        self.num_classes = as_whole("num_classes", num_classes, at_least=2)
+        self.image_shape = as_shape("image_shape", image_shape)
+        self.seed = as_seed("seed", seed)
 
     def check(self, teacher: BlackBox) -> None:
         """Refuse a teacher that cannot give what this method needs.

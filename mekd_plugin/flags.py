@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from mekd_plugin.checks import as_plain
 from mekd_plugin.errors import InputError
 
-__all__ = ["flags_of", "parse_assignment", "read_yaml"]
+__all__ = ["flags_of", "parse_assignments", "read_yaml"]
 
 
 def flags_of(config: type, skip: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -56,41 +57,81 @@ def _flag(item: Field[Any]) -> inspect.Parameter:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(path.read_text(), _Strict)  # noqa: S506 (a safe loader that refuses a key given twice)
+        content = _plain_yaml(path.read_text())
     except OSError as error:
         raise InputError(f"--config {path}: {error.strerror}; expected a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except InputError as error:
+        raise InputError(f"--config {path}: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not text, or a date that no calendar has
         raise InputError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"--config {path} holds {type(content).__name__}: expected lines such as `dataset: digits`")
-    return {str(key).replace("-", "_"): value for key, value in content.items()}
+    settings: dict[str, Any] = {}
+    for key, value in content.items():
+        name = key.replace("-", "_")
+        if name in settings:
+            raise InputError(f"--config {path}: {name!r} appears twice, once spelled with a dash: keep one of them")
+        settings[name] = value
+    return settings
 
 
 class _Strict(yaml.SafeLoader):
-    """Reads plain values only, and refuses a key that appears twice in one mapping."""
+    """Reads plain values only, and refuses a key that is not a text, or appears twice in one mapping."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.YAMLError(f"line {line}: a list or a mapping stands where a name is expected")
             if key.value in seen:
-                raise yaml.YAMLError(f"{key.value!r} appears twice, the second time in line {key.start_mark.line + 1}")
+                raise yaml.YAMLError(f"{key.value!r} appears twice, the second time in line {line}")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
-def parse_assignment(text: str, owner: str | None = None) -> tuple[str, str, Any]:
-    """``owner.name=value`` in parts; the value is read as YAML, so ``3`` is a number and ``true`` a boolean."""
+def _plain_yaml(text: str) -> Any:
+    """What a YAML text holds: texts, finite numbers, True, False, None, lists, and mappings from texts to these.
+
+    Raises:
+        InputError: it holds something else. yaml.YAMLError, ValueError: it is not YAML.
+    """
+    return as_plain("", yaml.load(text, _Strict))  # noqa: S506 (a safe loader that refuses a key given twice)
+
+
+def parse_assignments(texts: Iterable[str], owner: str | None = None) -> dict[str, dict[str, Any]]:
+    """Values by owner and name, of ``owner.name=value``; each is read as YAML: ``3`` is a number, ``true`` a boolean.
+
+    Args:
+        texts: what ``--set`` was given.
+        owner: who the values are for where a text does not say it.
+
+    Raises:
+        InputError: a text is not of that form, or one setting is given twice.
+    """
+    values: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        first, name, value = _parse_assignment(text, owner)
+        if name in values.setdefault(first, {}):
+            raise InputError(f"--set {text}: {first}.{name} is set twice: keep one of them")
+        values[first][name] = value
+    return values
+
+
+def _parse_assignment(text: str, owner: str | None) -> tuple[str, str, Any]:
     target, equals, written = text.partition("=")
-    first, _, rest = target.partition(".")
+    first, _, rest = target.strip().partition(".")
     if owner is not None and first not in (owner, "recipe"):
-        first, rest = owner, target
+        first, rest = owner, target.strip()
     if not equals or not first or not rest:
         form = "METHOD.NAME=VALUE" if owner is None else "NAME=VALUE"
         example = "mekd.emulation.steps=2500" if owner is None else "emulation.steps=2500"
         raise InputError(f"--set {text}: expected {form}, such as {example}")
     try:
-        value = yaml.safe_load(written)
-    except yaml.YAMLError as error:
+        value = _plain_yaml(written)
+    except InputError as error:
+        raise InputError(f"--set {text}: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"--set {text}: the value is not YAML ({reason}); quote a text that holds : or [") from error
     return first, rest, value

@@ -43,7 +43,7 @@ _BASE = "mekd_plugin.distiller:Distiller"
 def unknown_name(what: str, name: str, known: Iterable[str]) -> UnknownName:
     """The error for a ``name`` that is not among ``known``: the list of them, and the closest match."""
     known = sorted(known)
-    close = get_close_matches(name, known, n=1)
+    close = get_close_matches(str(name), known, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return UnknownName(f"unknown {what} {name!r}: expected one of {', '.join(known) or '(none known)'}{hint}")
 
@@ -272,7 +272,7 @@ def settings_of(distiller: Distiller) -> dict[str, Any]:
 
 def instantiate(cls: type[Distiller], name: str, preset: str, settings: Mapping[str, Any]) -> Distiller:
     """An instance of ``cls``, which messages call ``name``; see :func:`create`."""
-    if preset not in cls.presets:
+    if not isinstance(preset, str) or preset not in cls.presets:
         raise unknown_name(f"preset of {name}", preset, cls.presets)
     accepted = _accepted(cls)
     given: dict[str, Any] = {}

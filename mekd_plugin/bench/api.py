@@ -10,6 +10,7 @@ from typing import Any
 from mekd_plugin.bench.benchmark import Benchmark
 from mekd_plugin.bench.grid import BenchConfig
 from mekd_plugin.bench.worker import Method
+from mekd_plugin.checks import as_flag, as_path
 from mekd_plugin.errors import InputError
 from mekd_plugin.records import Results, RunRecord
 
@@ -40,15 +41,24 @@ def benchmark(
     Raises:
         MekdError: a setting that no run can use, before anything is trained or asked.
     """
+    as_flag("resume", resume)
+    place = as_path("out", out)
+    if isinstance(methods, str):
+        methods = methods.split(",")
+    if not isinstance(methods, Sequence | Mapping):
+        raise InputError(f"methods={methods!r}: expected a list of names, classes or instances, or a mapping of them")
     named = methods if isinstance(methods, Mapping) else {_name(method): method for method in methods}
     if len(named) != len(methods):
         raise InputError("two methods have one name: hand them in as a mapping, {name: method}")
     own = {name: method for name, method in named.items() if not isinstance(method, str)}
     registered = {name: method for name, method in named.items() if isinstance(method, str)}
-    variants = {name: {"method": method} for name, method in registered.items() if name != method}
+    variants: dict[Any, Any] = {name: {"method": method} for name, method in registered.items() if name != method}
+    more = settings.get("variants", {})
+    if not isinstance(more, Mapping):
+        raise InputError(f"variants={more!r}: expected names and values, such as {{cold: {{method: kd}}}}")
     plain = [name for name, method in registered.items() if name == method]
-    given = {"methods": plain, **settings, "variants": {**variants, **settings.get("variants", {})}}
-    return Benchmark(BenchConfig.from_mapping(given, own=bool(own)), Path(out), own).execute(
+    given = {"methods": plain, **settings, "variants": {**variants, **more}}
+    return Benchmark(BenchConfig.from_mapping(given, own=bool(own)), place, own).execute(
         resume=resume, observe=lambda event, job, error: None
     )
 
@@ -66,7 +76,7 @@ def load_records(directory: str | Path) -> list[dict[str, Any]]:
     Raises:
         InputError: the directory holds neither, or those of another version.
     """
-    folder = Path(directory)
+    folder = as_path("directory", directory)
     results, single = folder / "results.json", folder / "record.json"
     try:
         if results.is_file():

@@ -88,9 +88,10 @@ class Benchmark:
         self.place = Place(str(out), self.devices[0], config.data_root, config.download)
         side_by_side = max(1, _cores() // config.threads) if kind == "cpu" else len(self.devices)
         self.jobs = 1 if self.methods else config.jobs or side_by_side
+        self._ruled_out: dict[str, str] | None = None
 
     def check(self) -> dict[str, str]:
-        """Look at the whole grid before anything is trained or asked.
+        """Look at the whole grid, once, before anything is trained or asked.
 
         Returns:
             The keys of the runs that a rule takes out, each with the reason.
@@ -98,7 +99,9 @@ class Benchmark:
         Raises:
             MekdError: something that no run could use.
         """
-        return check_grid(self.specs, self.place, self.methods)
+        if self._ruled_out is None:
+            self._ruled_out = check_grid(self.specs, self.place, self.methods, self.config.hyperparameters)
+        return self._ruled_out
 
     def plan(self, *, observe: Callable[[RunSpec], None] = lambda spec: None) -> list[Planned]:
         """Rehearse each setting for a few steps; the teacher is neither trained nor asked, nothing is written."""
@@ -162,9 +165,11 @@ class Benchmark:
                 could use.
             KeyboardInterrupt: after the workers were stopped in a state to go on from.
         """
+        known = _known_results(self.out, self.settings())
+        if known is None:
+            self.check()  # a grid that is refused leaves no directory behind
         store = Store(self.out, resume=resume)
         pending = [spec for spec in self.specs if not store.finished(spec.key)]
-        known = _known_results(self.out, self.settings())
         if not pending and known is not None:
             return known
         ruled_out = self.check()

@@ -45,8 +45,8 @@ def bench(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, consol
             planned = benchmark.plan(observe=lambda spec: status.update(f"rehearsing {spec.label}"))
         _print_plan(planned, config, benchmark.jobs, benchmark.evaluation_queries(), console)
         return 0
-    store = Store(out, resume=resume)
     benchmark.check()
+    store = Store(out, resume=resume)
     pending = sum(not store.finished(spec.key) for spec in benchmark.specs)
     console.print(
         f"{len(benchmark.specs)} runs, {pending} of them to be done, {benchmark.jobs} side by side on "
@@ -78,8 +78,8 @@ def distill(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, onnx
     torch.set_num_threads(spec.threads)
     data = load_data(spec, place)
     asked = load_teacher(spec.teacher, num_classes=data.num_classes, image_shape=data.image_shape)
-    if not (out / "run.json").exists():  # the one of an earlier run is not overwritten
-        spec.keep(writable_directory(out), place.data_root)
+    if not (writable_directory(out) / "run.json").exists():  # the one of an earlier run is not overwritten
+        spec.keep(out, place.data_root)
     boundary = WhiteBox if spec.white_box else BlackBox
     edge = edge_of(spec, data).images
     result = distill_once(

@@ -12,13 +12,27 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from mekd_plugin.checks import as_number, as_whole
+from mekd_plugin.checks import as_flag, as_number, as_plain, as_seed, as_whole
 from mekd_plugin.errors import CheckpointError, InputError
 from mekd_plugin.files import writable_directory, write_atomically
 from mekd_plugin.registry import distillers, unknown_name
 from mekd_plugin.version import __version__
 
-__all__ = ["BenchConfig", "Cell", "RunSpec", "Variant", "cells", "expand", "kind_of_teacher", "setting"]
+__all__ = [
+    "BenchConfig",
+    "Cell",
+    "RunSpec",
+    "Variant",
+    "cells",
+    "expand",
+    "hyperparameters",
+    "kind_of_teacher",
+    "setting",
+]
+
+_LARGEST_BUDGET = 10**9
+_LARGEST_PRICE = 1e9
+"""What lies beyond them was meant otherwise, and would overflow a table."""
 
 
 def setting(default: Any, help: str, **metadata: Any) -> Any:  # noqa: A002 (the command line's own word)
@@ -89,6 +103,8 @@ class BenchConfig:
                 raise InputError(f"{name} is empty: expected at least one value")
             if len(set(values)) != len(values):
                 raise InputError(f"{name}={','.join(map(str, values))}: expected each value once")
+        for name in ("download", "disjoint", "white_box"):
+            as_flag(name, getattr(self, name))
         for name in ("teacher_steps", "steps", "threads", "jobs", "image_size"):
             if getattr(self, name) is not None:
                 as_whole(name, getattr(self, name), at_least=1)
@@ -97,12 +113,14 @@ class BenchConfig:
         if self.real_fraction is not None:
             as_number("real_fraction", self.real_fraction, above=0, at_most=1)
         if self.price_per_1000 is not None:
-            as_number("price_per_1000", self.price_per_1000, at_least=0)
+            as_number("price_per_1000", self.price_per_1000, at_least=0, at_most=_LARGEST_PRICE)
         as_number("validation", self.validation, at_least=0, below=1)
-        if min(self.query_budget) < 0:
-            raise InputError(f"query_budget={min(self.query_budget)}: expected a number of images, or 0 for no limit")
+        for budget in self.query_budget:
+            as_whole(
+                "query_budget", budget, at_least=0, at_most=_LARGEST_BUDGET, of="images", otherwise="0 for no limit"
+            )
         for seed in self.seeds:
-            as_whole("seeds", seed, at_least=0, at_most=2**63 - 1)
+            as_seed("seeds", seed)
         if self.real_fraction is not None and self.real_images is not None:
             raise InputError(
                 f"real_fraction={self.real_fraction} and real_images={self.real_images}: give one of the two"
@@ -111,14 +129,22 @@ class BenchConfig:
         canonical = [registry.canonical(name) for name in self.methods]
         if len(set(canonical)) != len(canonical):
             raise InputError(f"methods={','.join(self.methods)}: a method is there twice, under an alias")
+        object.__setattr__(self, "hyperparameters", hyperparameters(self.hyperparameters))
+        owners: dict[str, str] = {}
         for name, values in self.hyperparameters.items():
-            if name != "recipe":
-                registry.canonical(name)
-            if not isinstance(values, Mapping):
-                raise InputError(f"hyperparameters of {name}: {values!r}: expected names and values")
+            owner = "recipe" if name == "recipe" else registry.canonical(name)
+            if owner in owners:
+                raise InputError(
+                    f"hyperparameters: {owners[owner]} and {name} are one method: give both under one name"
+                )
+            owners[owner] = name
             _check_names(name, values)
+        if self.steps is not None and "steps" in self.hyperparameters.get("recipe", {}):
+            raise InputError(f"steps={self.steps} and recipe.steps: both are the student's steps, keep one of them")
+        labels = {name.casefold(): name for name in [*self.methods, *canonical]}
         for label, variant in self.variants.items():
-            _variant(label, variant, taken=[*self.methods, *canonical])
+            found = _variant(label, variant, taken=[*self.methods, *canonical])
+            _check_label(label, found.method, labels)
         for kind in self.responses:
             _kind(kind)
 
@@ -136,9 +162,11 @@ class BenchConfig:
         known = {item.name: item for item in fields(cls)}
         converted: dict[str, Any] = {}
         for key, value in values.items():
-            name = key.replace("-", "_")
+            name = str(key).replace("-", "_")
             if name not in known:
                 raise unknown_name("benchmark setting", key, known)
+            if name in converted:
+                raise InputError(f"{name} is given twice, once spelled with a dash: keep one of them")
             converted[name] = _convert(name, str(known[name].type), value)
         return cls(**converted, own=own)
 
@@ -217,6 +245,22 @@ class RunSpec:
         """One line for a run that did not end, its settings as given; a finished run brings its own signature."""
         settings = {name: value for name, value in asdict(self).items() if value not in (None, {}, False)}
         return " ".join(f"{name}={value}" for name, value in settings.items())
+
+
+def hyperparameters(given: Any) -> dict[str, dict[str, Any]]:
+    """Overrides by method, as a file or a caller gives them: plain values, which a run's key and its record hold.
+
+    Raises:
+        InputError: they are not such.
+    """
+    form = "expected names and values, such as {mekd: {image_weight: 0}}"
+    if not isinstance(given, Mapping):
+        raise InputError(f"hyperparameters={given!r}: {form}")
+    for name, entries in given.items():
+        if not isinstance(entries, Mapping):
+            raise InputError(f"hyperparameters of {name}: {entries!r}: {form}")
+    checked: dict[str, dict[str, Any]] = as_plain("hyperparameters", given)
+    return checked
 
 
 class Cell(NamedTuple):
@@ -311,12 +355,43 @@ def _variant(label: str, values: Any, taken: Iterable[str]) -> Variant:
         raise InputError(f"variants: {label}: {values!r}: expected {form}")
     if unknown := set(values) - {"method", "set"}:
         raise InputError(f"variants: {label}: {', '.join(sorted(map(str, unknown)))}: expected {form}")
-    if "method" not in values:
+    if not isinstance(values.get("method"), str):
         raise InputError(f"variants: {label}: of which method? expected {form}")
+    settings = as_plain(f"variants.{label}", values.get("set", {}))
     if label in taken:
         raise InputError(f"variants: {label}: a method of the grid has that name: call the variant something else")
-    _check_names(label, values.get("set", {}))
-    return Variant(distillers().canonical(str(values["method"])), dict(values.get("set", {})))
+    _check_names(label, settings)
+    return Variant(distillers().canonical(values["method"]), settings)
+
+
+def _check_label(label: Any, method: str, labels: dict[str, str]) -> None:
+    """Refuse a label that tables or files would not tell from another, or that promises another method.
+
+    Args:
+        label: the variant's.
+        method: the canonical name of what it is a variant of.
+        labels: those taken, by their form without case and spaces; the label is added.
+
+    Raises:
+        InputError: it is not a text of one line, is taken but for case and spaces, or names another method.
+    """
+    if not isinstance(label, str) or not label or label != label.strip() or not label.isprintable():
+        raise InputError(
+            f"variants: {label!r}: expected a name of its own, a text of one line without spaces around it; quote it "
+            "if it looks like a number"
+        )
+    bare = "".join(label.casefold().split())
+    if bare in labels:
+        raise InputError(
+            f"variants: {label}: tables and files would not tell it from {labels[bare]}: call the variant "
+            "something else"
+        )
+    labels[bare] = label
+    registry = distillers()
+    known = {name.casefold(): name for entry in registry.entries() for name in (entry.name, *entry.aliases)}
+    namesake = known.get(bare)
+    if namesake is not None and registry.canonical(namesake) != method:
+        raise InputError(f"variants: {label}: {namesake} is another method: call the variant something else")
 
 
 def _check_names(owner: str, values: Mapping[str, Any]) -> None:
@@ -348,7 +423,7 @@ def _convert(name: str, annotation: str, value: Any) -> Any:
         return None
     if annotation.startswith("Mapping"):
         if not isinstance(value, Mapping):
-            raise InputError(f"{name}={value!r}: expected names and values, such as {{mekd: {{style_dim: 0}}}}")
+            raise InputError(f"{name}={value!r}: expected names and values, such as {{mekd: {{image_weight: 0}}}}")
         return value
     kind = next((kind for kind in (int, float, bool) if re.search(rf"\b{kind.__name__}\b", annotation)), str)
     convert: Callable[[Any], Any] = {
@@ -360,7 +435,7 @@ def _convert(name: str, annotation: str, value: Any) -> Any:
     try:
         if annotation.startswith("tuple"):
             items: Iterable[Any] = value.split(",") if isinstance(value, str) else value
-            items = items if isinstance(items, list | tuple) else [items]
+            items = items if isinstance(items, list | tuple | range) else [items]
             return tuple(convert(item.strip() if isinstance(item, str) else item) for item in items)
         return convert(value)
     except InputError:

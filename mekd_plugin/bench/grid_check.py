@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,19 +15,25 @@ from mekd_plugin.bench.worker import Method, Place, edge_of, load_data, pool_of,
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
 from mekd_plugin.distiller import Distiller
-from mekd_plugin.errors import NeedsNotMet
+from mekd_plugin.errors import MekdError, NeedsNotMet
 from mekd_plugin.networks import build
 
 __all__ = ["check_grid"]
 
 
-def check_grid(specs: Sequence[RunSpec], place: Place, methods: Mapping[str, Method]) -> dict[str, str]:
+def check_grid(
+    specs: Sequence[RunSpec],
+    place: Place,
+    methods: Mapping[str, Method],
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, str]:
     """Look at every run's settings without training or asking.
 
     Args:
         specs: the runs.
         place: where they would work.
         methods: classes and instances by the names that stand for them.
+        overrides: hyperparameters by method, of which no run may use some: those are looked at too.
 
     Returns:
         The keys of the runs that a rule takes out, each with the reason: a method that needs what this teacher does not
@@ -36,6 +43,7 @@ def check_grid(specs: Sequence[RunSpec], place: Place, methods: Mapping[str, Met
         MekdError: something that no run could use: a name, a file, a value.
         NeedsNotMet: rules take out every run.
     """
+    _check_unused(overrides or {}, {spec.method for spec in specs})
     ruled_out: dict[str, str] = {}
     known: dict[tuple[object, ...], str | None] = {}
     for spec in specs:
@@ -50,6 +58,16 @@ def check_grid(specs: Sequence[RunSpec], place: Place, methods: Mapping[str, Met
     if specs and len(ruled_out) == len(specs):
         raise NeedsNotMet("no run of this grid can be done: " + "; ".join(dict.fromkeys(ruled_out.values())))
     return ruled_out
+
+
+def _check_unused(overrides: Mapping[str, Mapping[str, Any]], used: set[str]) -> None:
+    """Refuse hyperparameters that a method does not have, though no run is of that method."""
+    for name, settings in overrides.items():
+        if name != "recipe" and registry.method_name(name) not in used:
+            try:
+                registry.create(name, num_classes=10, image_shape=(1, 32, 32), **settings)
+            except MekdError as error:
+                raise type(error)(f"hyperparameters of {name}, of which no run is: {error}") from error
 
 
 def _reason(spec: RunSpec, place: Place, method: str | Method) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -84,12 +85,16 @@ def load_teacher(name: str, *, num_classes: int, image_shape: tuple[int, int, in
         module, _, attribute = name.partition(":")
         try:
             function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # importing runs anybody's code
+        except (Exception, SystemExit) as error:  # importing runs anybody's code
             raise UnknownName(
                 f"teacher {name!r}: {type(error).__name__}: {error}; expected package.module:function, on PYTHONPATH"
             ) from error
-        if not callable(function):
-            raise InputError(f"teacher {name!r} is a {type(function).__name__}: expected a function, images -> answers")
+        if not callable(function) or not _takes_images(function):
+            how = " that does not take images" if callable(function) else ""
+            raise InputError(
+                f"teacher {name!r} is a {type(function).__name__}{how}: expected a function, images (N, channels, "
+                "height, width) -> answers"
+            )
         return function
     network, _, path = name.rpartition("@")
     if not network:
@@ -212,6 +217,16 @@ def evaluation_answers(
         answers = EvaluationAnswers(labels, box.ledger.evaluation)
         save_state(path, answers._asdict())
     return answers
+
+
+def _takes_images(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind(torch.empty(0))
+    except ValueError:  # written in C, without a signature
+        return True
+    except TypeError:
+        return False
+    return True
 
 
 def _config(path: Path) -> Mapping[str, Any]:

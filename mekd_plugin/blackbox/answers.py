@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mekd_plugin.blackbox.arguments import whole_number
+from mekd_plugin.checks import as_whole
 from mekd_plugin.errors import InputError, TeacherAnswerError
 from mekd_plugin.responses import Kind, Response
 
@@ -38,7 +38,8 @@ class Precision:
         for name, value in (("rounding", self.rounding), ("top_k", self.top_k)):
             if value is None:
                 continue
-            whole_number(name, value, 1, "of decimals from 1" if name == "rounding" else "of classes from 1")
+            counted = "decimals" if name == "rounding" else "classes"
+            object.__setattr__(self, name, as_whole(name, value, at_least=1, of=counted, strict=True))
             if self.kind != "probabilities":
                 raise InputError(f"{name}={value} with responses={self.kind!r}: it is about probabilities only")
 

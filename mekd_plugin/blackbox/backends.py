@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mekd_plugin.errors import CheckpointError, InputError, MissingDependency
 from mekd_plugin.modes import evaluating
 
-__all__ = ["Ask", "Call", "Identity", "identity_of", "make_backend", "onnx_teacher", "place_of"]
+__all__ = ["Ask", "Call", "Identity", "check_teacher", "identity_of", "make_backend", "onnx_teacher", "place_of"]
 
 Ask = Callable[..., Any]
 """A batch of images, and how to hand them over where that is not plain -> whatever the teacher answers, unchecked."""
@@ -41,6 +41,21 @@ class Identity(NamedTuple):
 _ONNX_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
 
+def check_teacher(teacher: Any) -> None:
+    """Refuse what cannot be asked.
+
+    Raises:
+        InputError: it is neither callable nor a module, or a class of one.
+    """
+    if not callable(teacher):
+        raise InputError(
+            f"a teacher of type {type(teacher).__name__}: expected an nn.Module, a function from images to answers, or "
+            "onnx_teacher(path)"
+        )
+    if isinstance(teacher, type):
+        raise InputError(f"teacher={teacher!r} is a class: hand in an instance of it")
+
+
 def make_backend(
     teacher: nn.Module | Ask,
     device: torch.device | str | None = None,
@@ -56,8 +71,9 @@ def make_backend(
     its own, or an interrupted run will not be repeated bit for bit.
 
     Raises:
-        InputError: it is neither callable nor a module.
+        InputError: as :func:`check_teacher`.
     """
+    check_teacher(teacher)
     if answer is not None:
         ask = make_backend(teacher, device)
         return lambda images, call=_plainly: answer(ask(images, call))
@@ -65,11 +81,6 @@ def make_backend(
         if device is not None:
             teacher.to(device)
         return _module_backend(teacher)
-    if not callable(teacher):
-        raise InputError(
-            f"a teacher of type {type(teacher).__name__}: expected an nn.Module, a function from images to answers, or "
-            "onnx_teacher(path)"
-        )
     return _function_backend(teacher, device)
 
 
@@ -147,7 +158,7 @@ def answer_on_meta(module: nn.Module, image_shape: tuple[int, int, int], answer:
             f"the teacher {type(module).__name__} cannot take images of shape {image_shape}: {words.splitlines()[0]}; "
             "resize them, or take another teacher"
         ) from error
-    except Exception:  # it looks at values, cannot be copied, or the like: it is checked when it is asked
+    except (Exception, SystemExit):  # it looks at values, cannot be copied, ends itself: checked when it is asked
         return None
 
 

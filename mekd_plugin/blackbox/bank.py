@@ -14,6 +14,7 @@ from torch import Tensor
 from mekd_plugin.blackbox.asking import affordable, ask_together
 from mekd_plugin.blackbox.columns import Columns, Fill, Origin
 from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.checks import as_path, as_whole
 from mekd_plugin.errors import CheckpointError, InputError, NeedsNotMet, QueryBudgetExceeded
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows, Shard, ShuffledIndices, WeightedIndices, check_weights
@@ -37,8 +38,10 @@ class Bank:
     """
 
     def __init__(self, name: str = "bank", *, memory_limit: int = 256 * 2**20, drawn_by: str | None = None) -> None:
+        if not isinstance(name, str) or not name or name.strip(".") == "" or set(name) & set("/\\\0"):
+            raise InputError(f"name={name!r}: expected a text that may name a directory, such as 'bank'")
         self.name = name
-        self._columns = Columns(memory_limit)
+        self._columns = Columns(as_whole("memory_limit", memory_limit, at_least=0, of="bytes"))
         self._count = 0
         self._held_out = 0
         self._seed = 0
@@ -93,7 +96,7 @@ class Bank:
         """
         if self._count:
             raise InputError(f"bank {self.name!r} holds {self._count} rows already: keep(directory) comes before fill")
-        self._open(Path(directory), identity)
+        self._open(as_path("directory", directory), identity)
 
     @classmethod
     def load(cls, directory: str | Path, *, drawn_by: str | None = None, trust: bool = False) -> Self:
@@ -108,7 +111,7 @@ class Bank:
         Raises:
             CheckpointError: there is no whole bank, it is damaged, or another generator drew it.
         """
-        folder = Path(directory)
+        folder = as_path("directory", directory)
         if not (folder / "bank.json").is_file():
             raise CheckpointError(
                 f"no bank in {folder}: expected the directory of one that was filled, banks/NAME of a run"
@@ -148,8 +151,11 @@ class Bank:
                 ``label`` does not return what it was asked for.
             NeedsNotMet: ``label`` in a run of several processes.
         """
-        if size < 1:
-            raise InputError(f"size={size}: expected at least one row for bank {self.name!r}")
+        if not isinstance(teacher, BlackBox):
+            raise InputError(f"teacher={teacher!r}: expected a BlackBox, mekd_plugin.BlackBox(teacher, ...)")
+        size = as_whole("size", size, at_least=1, of=f"rows for bank {self.name!r}")
+        if not callable(draw):
+            raise InputError(f"draw={draw!r}: expected a function draw(start, stop) -> rows")
         if self._held_out:
             raise InputError(f"bank {self.name!r} has rows held out: hold them out after the last fill")
         if label is not None and teacher.ledger.processes.world > 1:
@@ -168,6 +174,8 @@ class Bank:
             while begin < reach:
                 end = min(begin + _CHUNK, reach)
                 rows = draw(begin, end)
+                if not isinstance(rows, Rows):
+                    raise InputError(f"draw({begin}, {end}) returned {type(rows).__name__}: expected Rows(images)")
                 if len(rows) != end - begin:
                     raise InputError(f"draw({begin}, {end}) returned {len(rows)} rows: expected {end - begin}")
                 position = 0 if journal is None else journal.position
@@ -208,8 +216,10 @@ class Bank:
         Raises:
             InputError: the name cannot be used, or the column has another number of entries.
         """
-        if name in (_IMAGES, _RESPONSE) or not name.isidentifier():
+        if not isinstance(name, str) or name in (_IMAGES, _RESPONSE) or not name.isidentifier():
             raise InputError(f"column {name!r}: expected an identifier other than {_IMAGES!r} and {_RESPONSE!r}")
+        if not isinstance(column, Tensor) and not callable(column):
+            raise InputError(f"column {name!r} is {type(column).__name__}: expected a tensor, or a function of rows")
         if isinstance(column, Tensor) and len(column) != len(self):
             raise InputError(f"column {name!r} has {len(column)} entries: expected one for each of {len(self)} rows")
         chunks = [(begin, min(begin + _CHUNK, len(self))) for begin in range(0, len(self), _CHUNK)]
@@ -237,6 +247,7 @@ class Bank:
         """
         if self._held_out:
             raise InputError(f"bank {self.name!r} holds out {self._held_out} rows already: hold out once")
+        count = as_whole("count", count)
         if not 0 <= count < self._count:
             raise InputError(f"hold_out({count}): bank {self.name!r} has {self._count} rows, and one must stay")
         held = self._slice(self._count - count, self._count)
@@ -294,7 +305,7 @@ class Bank:
         Raises:
             InputError: unusable weights.
         """
-        self._seed, self._weights, self._indices = seed, weights, None
+        self._seed, self._weights, self._indices = as_whole("seed", seed, at_least=0), weights, None
         if weights is not None:
             self._weights = check_weights(weights, len(self))
         return self

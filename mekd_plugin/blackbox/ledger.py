@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mekd_plugin.blackbox.arguments import whole_number
 from mekd_plugin.blackbox.journal import Journal
 from mekd_plugin.blackbox.ledger_file import LedgerFile, read_ledger
 from mekd_plugin.blackbox.spending import EARLIER, LOST, NO_IMAGES, Question, Spending
+from mekd_plugin.checks import as_whole
 from mekd_plugin.errors import CheckpointError, InputError, QueryBudgetExceeded
 from mekd_plugin.files import writable_directory
 
@@ -70,7 +70,7 @@ class Ledger:
 
     def __init__(self, budget: int | None = None) -> None:
         if budget is not None:
-            budget = whole_number("budget", budget, 0, "of images from 0, or None for no limit")
+            budget = as_whole("budget", budget, at_least=0, of="images", otherwise="None for no limit", strict=True)
         self._budget = budget
         self.processes = Peers()
         self._spending = Spending()

@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 
 import tenacity
 
-from mekd_plugin.blackbox.arguments import checked_seconds, whole_number
+from mekd_plugin.checks import as_number, as_whole
 from mekd_plugin.errors import InputError, MekdError, Refused, TeacherAnswerError, TeacherUnavailable
 
 __all__ = ["RateLimit", "Retry", "teacher_errors", "within"]
 
 _LONGEST_WAIT = 60.0
+_LONGEST_TURN = 86_400.0  # seconds between two batches
 T = TypeVar("T")
 
 
@@ -39,9 +40,8 @@ class Retry:
     on: type[Exception] | tuple[type[Exception], ...] = TeacherUnavailable
 
     def __post_init__(self) -> None:
-        whole_number("attempts", self.attempts, 1, "of attempts from 1")
-        if self.wait != 0:
-            checked_seconds("wait", self.wait)
+        object.__setattr__(self, "attempts", as_whole("attempts", self.attempts, at_least=1, strict=True))
+        object.__setattr__(self, "wait", as_number("wait", self.wait, at_least=0, at_most=_LONGEST_TURN, strict=True))
         kinds = self.on if isinstance(self.on, tuple) else (self.on,)
         if not kinds or not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
             raise InputError(f"on={self.on!r}: expected an exception class, or a tuple of them")
@@ -62,7 +62,7 @@ class RateLimit:
     """At most so many batches per second; several black boxes may share one, to share the service's limit.
 
     Attributes:
-        per_second: batches, attempts of the same one included; a number above 0.
+        per_second: batches, attempts of the same one included; a number above 0. A batch waits a day at most.
 
     Raises:
         InputError: it is not such a number.
@@ -73,13 +73,13 @@ class RateLimit:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        checked_seconds("per_second", self.per_second)
+        self.per_second = as_number("per_second", self.per_second, above=0, strict=True)
 
     def wait(self, processes: int = 1) -> None:
         """Wait for a turn; ``processes`` that ask at the same time share the rate."""
         with self._lock:
             now = time.monotonic()
-            turn = max(now, self._next)
+            turn = max(now, min(self._next, now + _LONGEST_TURN))
             self._next = turn + processes / self.per_second
         time.sleep(turn - now)
 

@@ -20,8 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from mekd_plugin.blackbox.answers import Precision, precise
-from mekd_plugin.blackbox.arguments import checked_device, checked_range, checked_seconds, whole_number
-from mekd_plugin.blackbox.backends import Call, Identity, answer_on_meta, identity_of, make_backend, place_of
+from mekd_plugin.blackbox.backends import (
+    Call,
+    Identity,
+    answer_on_meta,
+    check_teacher,
+    identity_of,
+    make_backend,
+    place_of,
+)
 from mekd_plugin.blackbox.exchange import Exchange
 from mekd_plugin.blackbox.image_hashes import image_hashes
 from mekd_plugin.blackbox.images import check_images, gradient_image, plain_tensor, quantize_images, refuse_tracing
@@ -29,10 +36,14 @@ from mekd_plugin.blackbox.journal import Journal
 from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.blackbox.meter import TeacherModule
 from mekd_plugin.blackbox.patience import RateLimit, Retry, within
+from mekd_plugin.checks import as_device, as_number, as_path, as_range, as_whole
 from mekd_plugin.errors import InputError
 from mekd_plugin.responses import Kind, Response, resolve_kind
 
 __all__ = ["BlackBox"]
+
+_LONGEST_WAIT = 86_400.0
+"""Seconds; a thread cannot be waited for without end."""
 
 
 class BlackBox:
@@ -91,6 +102,7 @@ class BlackBox:
     ) -> None:
         if isinstance(teacher, BlackBox):
             raise InputError("the teacher is a BlackBox already: use it as it is")
+        check_teacher(teacher)
         if responses is None:
             raise InputError(
                 'responses= is missing: say what the teacher returns, "logits" (or "soft"), "probabilities" or "hard"; '
@@ -100,33 +112,39 @@ class BlackBox:
             raise InputError("num_classes= is missing: a function does not tell how many classes its answers are about")
         if ledger is not None and budget is not None:
             raise InputError(f"budget={budget} and ledger= are both given: a shared ledger brings its own budget")
+        if ledger is not None and not isinstance(ledger, Ledger):
+            raise InputError(f"ledger={ledger!r}: expected that of another black box, box.ledger, or None")
+        if answer is not None and not callable(answer):
+            raise InputError(
+                f"answer={answer!r}: expected a function of what the teacher returns, such as lambda out: out[0]"
+            )
         if quantize not in (None, "uint8"):
             raise InputError(f'quantize={quantize!r}: expected "uint8" or None')
         for name, given, kind in (("retry", retry, Retry), ("rate_limit", rate_limit, RateLimit)):
             if given is not None and not isinstance(given, kind):
                 raise InputError(f"{name}={given!r}: expected a {kind.__name__}(...) or None")
         self._kind = resolve_kind(responses)
-        self._value_range = checked_range(value_range)
+        self._value_range = as_range("value_range", value_range)
         self._quantize = quantize is not None
         self._stage = "query"
         self._exchange = Exchange(
             self._kind,
             Precision(self._kind, rounding, top_k),
             Ledger(budget) if ledger is None else ledger,
-            whole_number("batch_size", batch_size, 1, "of images from 1"),
+            as_whole("batch_size", batch_size, at_least=1, of="images", strict=True),
             retry,
             rate_limit,
         )
         if num_classes is not None:
             self.expect_classes(num_classes)
-        place = checked_device(device)
+        place = as_device("device", device)
         ask = make_backend(teacher, place, answer)
         if timeout is not None:
             if isinstance(teacher, nn.Module):
                 raise InputError(
                     f"timeout={timeout} of a module: expected it of a function, which may wait for a service"
                 )
-            ask = within(checked_seconds("timeout", timeout), ask)
+            ask = within(as_number("timeout", timeout, above=0, at_most=_LONGEST_WAIT, strict=True), ask)
         self._exchange.begin(ask)
         _HIDDEN[self] = _Hidden(
             identity_of(teacher, identity),
@@ -184,7 +202,7 @@ class BlackBox:
         Raises:
             InputError: fewer than 2, or another number is declared or learnt already.
         """
-        num_classes = whole_number("num_classes", num_classes, 2, "from 2")
+        num_classes = as_whole("num_classes", num_classes, at_least=2, strict=True)
         if self._exchange.num_classes not in (None, num_classes):
             raise InputError(
                 f"num_classes={num_classes}: this teacher answers about {self._exchange.num_classes} classes"
@@ -322,7 +340,8 @@ class BlackBox:
             return
         self._exchange.ledger.check_process()
         identity = _HIDDEN[self].identity
-        journal = Journal(Path(directory) / f"journal-{rank}.bin", identity.describe())
+        directory = as_path("directory", directory)
+        journal = Journal(directory / f"journal-{rank}.bin", identity.describe())
         found = self._exchange.ledger.attach(directory, rank, journal=journal, at_least=at_least)
         self._exchange.journal = journal
         if found and not identity.certain and not self._exchange.ledger.processes.rank:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from mekd_plugin.blackbox.bank import Bank, FreshQueries
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.checks import as_number, as_one_of, as_whole
+from mekd_plugin.checks import as_flag, as_number, as_one_of, as_whole
 from mekd_plugin.distiller import Asking, Distiller, Inverse, Needs, Stage, Student
 from mekd_plugin.errors import InputError
 from mekd_plugin.functional import kd_divergence
@@ -153,13 +153,13 @@ class MEKD(Distiller):
                 f"bank={bank!r} was drawn by a generator: give that one too, generator.safetensors of its run"
             )
         self.mode, self.queries = mode, as_queries(queries)
-        self.bank, self.trust_bank = bank, trust_bank
+        self.bank, self.trust_bank = bank, as_flag("trust_bank", trust_bank)
         self.image_weight = as_number("image_weight", image_weight, at_least=0)
         self.divergence_weight = as_number("divergence_weight", divergence_weight, at_least=0)
         self.temperature = as_number("temperature", temperature, above=0)
         self.hard_temperature = as_number("hard_temperature", hard_temperature, above=0)
         self.latent_temperature = _number_or_none("latent_temperature", latent_temperature)
-        self.norm, self.balance = as_one_of("norm", norm, ("l1", "l2")), balance
+        self.norm, self.balance = as_one_of("norm", norm, ("l1", "l2")), as_flag("balance", balance)
         self.surrogate = surrogate
         self.surrogate_steps = as_whole("surrogate_steps", surrogate_steps, at_least=1)
         self.consistency = as_number("consistency", consistency, at_least=0)
@@ -185,6 +185,8 @@ class MEKD(Distiller):
             )
         if mode == "fresh" or self.emulation.queries == "every step":
             self.needs = replace(self.needs, queries="every step")
+        if generator is not None and not isinstance(generator, str | nn.Module):
+            raise InputError(f"generator={generator!r}: expected a trained Generator, or the file of one")
         self.generator = load_generator(generator) if isinstance(generator, str) else generator
         if self.generator is not None:
             self.needs = replace(self.needs, asks_late=False)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mekd_plugin.errors import InputError, UnknownName
+from mekd_plugin.errors import InputError, MekdError, UnknownName
 from mekd_plugin.networks import lenet, mobilenet, resnet, vgg
 
 __all__ = ["build", "network_names"]
@@ -137,14 +137,22 @@ def _own_builder(name: str) -> Callable[[int, ImageShape], nn.Module]:
     module_name, _, attribute = name.partition(":")
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # importing runs anybody's code
         raise UnknownName(
-            f"network {name!r}: {error}; expected package.module:factory, importable from where you run "
-            "(PYTHONPATH reaches further)"
+            f"network {name!r}: {type(error).__name__}: {error}; expected package.module:factory, importable "
+            "from where you run (PYTHONPATH reaches further)"
         ) from error
 
     def builder(num_classes: int, image_shape: ImageShape) -> nn.Module:
-        network = factory(num_classes=num_classes, image_shape=image_shape)
+        try:
+            network = factory(num_classes=num_classes, image_shape=image_shape)
+        except MekdError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise InputError(
+                f"{name} fails: {type(error).__name__}: {error}; expected a function that takes num_classes= and "
+                "image_shape= and returns a torch.nn.Module"
+            ) from error
         if not isinstance(network, nn.Module):
             raise InputError(f"{name} returned {type(network).__name__}: expected a torch.nn.Module")
         return network

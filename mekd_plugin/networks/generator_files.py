@@ -23,6 +23,8 @@ def load_generator(path: str | Path) -> AnyGenerator:
     Raises:
         CheckpointError: the file is missing or damaged, or does not say the generator's sizes.
     """
+    if not Path(path).is_file():
+        raise CheckpointError(f"no generator at {path}: expected generator.safetensors of a run")
     try:
         weights, metadata = read_safetensors(Path(path))
         config = json.loads(metadata["config"])

@@ -8,7 +8,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,10 @@ class Run:
 
             def measure(step: int, student: nn.Module) -> None:
                 with mode_kept(student), self.processes.own_randomness():
-                    self.loop.metrics.write({"stage": "evaluation", "step": step, **evaluate(student)})
+                    told = evaluate(student)
+                if not isinstance(told, Mapping):
+                    raise InputError(f"evaluate returned {told!r}: expected names and numbers, {{'accuracy': 0.9}}")
+                self.loop.metrics.write({"stage": "evaluation", "step": step, **told})
 
             self.loop.observers.append(lambda step, student: measure(step, student) if step in wanted else None)
             self.measure = measure

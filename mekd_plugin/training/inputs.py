@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.checks import as_whole
+from mekd_plugin.checks import as_shape, as_whole
 from mekd_plugin.errors import InputError
 from mekd_plugin.modes import evaluating
 
@@ -35,7 +35,8 @@ def as_teacher(
         return BlackBox(teacher, responses, num_classes, budget=budget)
     repeated = {"responses": responses, "budget": budget}
     if given := [name for name, value in repeated.items() if value is not None]:
-        raise InputError(f"{' and '.join(given)} belong to the BlackBox that was handed in: set them there, not twice")
+        verb = "belongs" if len(given) == 1 else "belong"
+        raise InputError(f"{' and '.join(given)} {verb} to the BlackBox that was handed in: say it there, not twice")
     return teacher
 
 
@@ -54,11 +55,11 @@ def as_images(images: Tensor | Iterable[Any], teacher: BlackBox, *, name: str = 
     if not isinstance(images, Tensor) and not hasattr(images, "__iter__") and not hasattr(images, "__getitem__"):
         raise InputError(f"{name}={images!r}: expected a tensor (N, channels, height, width), a dataset, or a loader")
     tensor = images if isinstance(images, Tensor) else _collect(images, name)
-    if tensor.layout != torch.strided or tensor.device.type == "meta":
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.device.type == "meta":
         raise InputError(
             f"{name} with layout {tensor.layout} on {tensor.device}: expected a dense tensor with its values"
         )
-    if tensor.dim() != 4 or not tensor.is_floating_point():
+    if tensor.dim() != 4 or 0 in tensor.shape[1:] or not tensor.is_floating_point():
         raise InputError(
             f"{name} of shape {tuple(tensor.shape)} and {tensor.dtype}: expected floating point "
             "(N, channels, height, width); scale integers to the teacher's value range first"
@@ -96,6 +97,11 @@ def check_student(student: Any) -> None:
         raise InputError(
             f"student={student!r}: expected an nn.Module from images to logits, such as mekd_plugin.networks.build(...)"
         )
+    if any(weight.is_meta for weight in student.parameters()):
+        raise InputError(
+            f"the student {type(student).__name__} lies on the meta device, where weights have no values: build it on "
+            "the CPU"
+        )
     if half := {weight.dtype for weight in student.parameters()} & {torch.float16, torch.bfloat16}:
         raise InputError(
             f"the student has weights of {', '.join(map(str, half))}, in which an optimiser's small steps are lost: "
@@ -117,10 +123,7 @@ def shape_without_images(student: nn.Module, declared: Any) -> tuple[int, int, i
     shape = getattr(student, "image_shape", None) if declared is None else declared
     if shape is None:
         raise InputError("images=None: say image_shape=(channels, height, width); the student does not have it")
-    if not isinstance(shape, tuple | list) or len(shape) != 3:
-        raise InputError(f"image_shape={shape!r}: expected (channels, height, width)")
-    channels, height, width = (as_whole("image_shape", size, at_least=1) for size in shape)
-    return channels, height, width
+    return as_shape("image_shape", shape)
 
 
 def classes_of(
@@ -154,7 +157,7 @@ def classes_of(
         described = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(f"the student returned {described}: expected logits ({len(images)}, C)")
     width = logits.shape[1]
-    if num_classes is not None and num_classes != width:
+    if num_classes is not None and as_whole("num_classes", num_classes, at_least=2, strict=True) != width:
         raise InputError(f"num_classes={num_classes}, but the student has {width} outputs: they must be equal")
     return width
 

@@ -15,9 +15,11 @@ from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
 from mekd_plugin.checks import as_number
 from mekd_plugin.distiller import Asking, Distiller, Training
+from mekd_plugin.errors import InputError
 from mekd_plugin.training.execution import Run
 from mekd_plugin.training.loop import Loop
 from mekd_plugin.training.metrics import Metrics
+from mekd_plugin.training.preflight import trainable_copy
 from mekd_plugin.training.problem import Problem
 from mekd_plugin.training.run import door
 
@@ -26,6 +28,7 @@ __all__ = ["Plan", "plan"]
 _REHEARSED_STEPS = 4
 _REHEARSED_ROWS = 128
 _LONG_STEP = 2.0  # seconds
+_COUNTED_AT_A_TIME = 2**20  # images
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,12 @@ def plan(
         price_per_1000 = as_number("price_per_1000", price_per_1000, at_least=0)
     posed = Problem.of(problem, student=student, teacher=teacher, images=images, method=method)
     with posed.open() as run:
-        stand_in, impostor = copy.deepcopy(student), _impostor(run)
+        stand_in, impostor = trainable_copy(student), _impostor(run)
+        if stand_in is None:
+            raise InputError(
+                f"the student {type(student).__name__} cannot be copied, and a plan rehearses with a copy: hand in an "
+                "nn.Module with weights of its own, not a traced one"
+            )
         loop = Loop(run.processes, run.recipe, run.seed, Metrics(), progress=False)
         filled: dict[int, int] = {}
         queries: dict[str, int] = {}
@@ -105,8 +113,10 @@ def plan(
                 queries[stage.name] = queries.get(stage.name, 0) + rehearsal.queries
             # What was not rehearsed is counted all the same, so that later stages find what it leaves of the budget.
             rest = max(0, rehearsal.queries - rehearsal.asked)
-            impostor.ledger.intend(torch.zeros(1, dtype=torch.int64).expand(rest), stage.name)
-            impostor.ledger.settle()
+            for begin in range(0, rest, _COUNTED_AT_A_TIME):
+                part = min(_COUNTED_AT_A_TIME, rest - begin)
+                impostor.ledger.intend(torch.zeros(1, dtype=torch.int64).expand(part), stage.name)
+                impostor.ledger.settle()
     price = None if price_per_1000 is None else sum(queries.values()) / 1000 * price_per_1000
     return Plan(queries, price, seconds)
 

@@ -17,9 +17,18 @@ from mekd_plugin.training.processes import Processes
 from mekd_plugin.training.recipe import Recipe
 from mekd_plugin.training.trained_player import TrainedPlayer
 
-__all__ = ["preflight"]
+__all__ = ["preflight", "trainable_copy"]
 
 _IMAGES = 4
+
+
+def trainable_copy(student: nn.Module) -> nn.Module | None:
+    """A copy of ``student`` with weights of its own; None where there is none, as of a traced module."""
+    try:
+        trial = copy.deepcopy(student)
+    except Exception:  # a student is the user's code, and may raise anything
+        return None
+    return trial if all(weight.is_leaf for weight in trial.parameters()) else None
 
 
 def preflight(
@@ -49,9 +58,8 @@ def preflight(
         InputError: the student cannot be trained, or its trained weights could not be kept.
     """
     name = type(student).__name__
-    try:
-        trial = copy.deepcopy(student)
-    except Exception:  # a student that cannot be copied may still be trained: it is tried when its turn comes
+    trial = trainable_copy(student)
+    if trial is None:  # it may still be trained: it is tried when its turn comes
         return
     with processes.own_randomness(), torch.enable_grad():
         player = Player(trial, recipe.make_optimizer, lambda optimizer: recipe.make_schedule(optimizer, recipe.steps))
@@ -70,6 +78,10 @@ def preflight(
             raise InputError(
                 f"in training mode the student {name} returns {found}: expected logits ({_IMAGES}, {num_classes}) as "
                 "in evaluation mode; switch auxiliary outputs off (such as aux_logits=False)"
+            )
+        if not torch.isfinite(logits).all():
+            raise InputError(
+                f"the student {name} returns NaN or infinite logits before it is trained: look at its weights"
             )
         if not logits.requires_grad:
             raise InputError(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mekd_plugin import registry
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.checks import as_number, as_whole
+from mekd_plugin.checks import as_flag, as_number, as_path, as_seed, as_shape
 from mekd_plugin.distiller import Distiller
 from mekd_plugin.errors import InputError
 from mekd_plugin.files import writable_directory
@@ -25,8 +25,6 @@ from mekd_plugin.training.recipe import Recipe
 from mekd_plugin.training.signature import signature_of
 
 __all__ = ["Problem"]
-
-_LARGEST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +91,10 @@ class Problem:
             MekdError: as :func:`mekd_plugin.distill`; nothing was asked.
         """
         check_student(self.student)
-        seed = as_whole("seed", self.seed, at_least=0, at_most=_LARGEST_SEED)
+        seed = as_seed("seed", self.seed)
+        probe = as_flag("probe", self.probe)
+        folder = None if directory is None else as_path("directory", directory)
+        shared = None if cache is None else as_path("cache", cache)
         validation = as_number("validation", self.validation, at_least=0, below=1)
         recipe = Recipe.preset(self.preset) if self.recipe is None else self.recipe
         if not isinstance(recipe, Recipe):
@@ -131,10 +132,10 @@ class Problem:
                     processes=processes,
                     recipe=recipe,
                     seed=seed,
-                    directory=None if directory is None else writable_directory(Path(directory)),
-                    cache=None if cache is None else writable_directory(Path(cache)),
+                    directory=None if folder is None else writable_directory(folder),
+                    cache=None if shared is None else writable_directory(shared),
                     validation=validation,
-                    probes=self.probe and distiller.needs.asks_late and not boundary.is_module,
+                    probes=probe and distiller.needs.asks_late and not boundary.is_module,
                     signature=signature_of(
                         registry.method_name(self.method),
                         self.preset,
@@ -156,7 +157,7 @@ class Problem:
 
 def _shape(edge: Tensor, declared: tuple[int, int, int] | None) -> tuple[int, int, int]:
     channels, height, width = edge.shape[1:]
-    if declared is not None and tuple(declared) != (channels, height, width):
+    if declared is not None and as_shape("image_shape", declared) != (channels, height, width):
         raise InputError(f"image_shape={declared}, but the images are {(channels, height, width)}: leave it out")
     return channels, height, width
 

@@ -47,6 +47,8 @@ class Processes:
             atexit.register(_leave_together, state)
             return cls(state.device, Shard(state.process_index, state.num_processes))
         try:
+            if not isinstance(device, str | torch.device) or str(device) == "meta":
+                raise RuntimeError("it names nothing that computes")
             if device == "auto":
                 found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
                 chosen = found or torch.device("cpu")

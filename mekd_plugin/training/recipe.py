@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, MultiStepLR, OneCycleLR
 
-from mekd_plugin.checks import as_number, as_one_of, as_whole
+from mekd_plugin.checks import as_flag, as_number, as_one_of, as_whole
 from mekd_plugin.errors import InputError
 
 __all__ = ["Recipe"]
@@ -53,9 +53,8 @@ class Recipe:
             "schedule": as_one_of("schedule", self.schedule, ("one_cycle", "multistep", "constant")),
             "translate": as_whole("translate", self.translate, at_least=0),
             "precision": as_one_of("precision", self.precision, ("no", "bf16")),
+            "channels_last": as_flag("channels_last", self.channels_last),
         }
-        if not isinstance(self.channels_last, bool):
-            raise InputError(f"channels_last={self.channels_last!r}: expected True or False")
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -74,12 +73,10 @@ class Recipe:
                 translate=0,
             ),
         }
-        if name not in presets:
-            raise InputError(f"preset={name!r}: expected one of {', '.join(presets)}")
         known = {field.name for field in fields(cls)}
         if unknown := set(changes) - known:
             raise InputError(f"a recipe has no setting {sorted(unknown)}; it has {sorted(known)}")
-        return replace(presets[name], **changes)
+        return replace(presets[as_one_of("preset", name, tuple(presets))], **changes)
 
     def make_optimizer(self, weights: Iterable[nn.Parameter]) -> Optimizer:
         """The student's optimiser."""

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.checks import as_whole
+from mekd_plugin.checks import as_flag, as_whole
 from mekd_plugin.distiller import Distiller
-from mekd_plugin.errors import NeedsNotMet
+from mekd_plugin.errors import InputError, NeedsNotMet
 from mekd_plugin.training.execution import Distillation, Evaluate
 from mekd_plugin.training.hosting import Hosted
 from mekd_plugin.training.preflight import preflight
@@ -97,9 +97,19 @@ def distill(
         QueryBudgetExceeded: the budget is too small.
         CheckpointError: ``directory`` holds another run.
     """
+    if evaluate is not None and not callable(evaluate):
+        raise InputError(f"evaluate={evaluate!r}: expected a function from the student to names and numbers, or None")
+    if isinstance(evaluate_steps, str) or not isinstance(evaluate_steps, Iterable):
+        raise InputError(f"evaluate_steps={evaluate_steps!r}: expected a list of steps")
+    evaluate_steps = [as_whole("evaluate_steps", step, at_least=0) for step in evaluate_steps]
+    for name, flag in (("resume", resume), ("progress", progress), ("tensorboard", tensorboard)):
+        as_flag(name, flag)
     checkpoint_steps = as_whole("checkpoint_steps", checkpoint_steps, at_least=1)
     log_steps = as_whole("log_steps", log_steps, at_least=1)
     snapshots = as_whole("snapshots", snapshots, at_least=0)
+    kept = {"resume": resume, "tensorboard": tensorboard, "snapshots": snapshots}
+    if directory is None and (useless := [name for name, given in kept.items() if given]):
+        raise InputError(f"{' and '.join(useless)} without directory=: say where the run is kept")
     posed = Problem.of(problem, student=student, teacher=teacher, images=images, method=method)
     with posed.open(directory=directory, cache=cache) as run:
         preflight(
@@ -163,7 +173,9 @@ def host(
             own with the student, which a host's loop cannot run.
         MekdError: as :func:`distill`.
     """
-    settings = {**problem, "recipe": problem.get("recipe") or Recipe()}
+    for name, flag in (("resume", resume), ("progress", progress), ("stepwise", stepwise)):
+        as_flag(name, flag)
+    settings = {**problem, "recipe": Recipe() if problem.get("recipe") is None else problem["recipe"]}
     posed = Problem.of(settings, student=student, teacher=teacher, images=images, method=method)
     with posed.open(directory=directory, cache=cache) as run:
         name, needs = type(run.distiller).__name__, run.distiller.needs

@@ -127,9 +127,7 @@ def test_a_pool_of_another_domain_and_a_white_box(tmp_path) -> None:
     assert reasons["Through"][0] == "not applicable" and "--white-box" in reasons["Through"][1]
 
 
-def test_two_methods_of_one_name_are_refused(tmp_path) -> None:
-    with pytest.raises(InputError, match="two methods have one name"):
-        benchmark([cell(), cell()], out=tmp_path, **SMALL)
+def test_a_method_and_a_variant_of_one_name_are_refused(tmp_path) -> None:
     variants = {"mine": {"method": "kd"}}
     with pytest.raises(InputError, match="mine: a method or variant of the grid has that name already"):
         benchmark({"mine": cell()}, out=tmp_path, variants=variants, **SMALL)

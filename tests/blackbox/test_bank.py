@@ -362,7 +362,7 @@ def test_what_cannot_be_done_with_a_bank(probe, draw, tmp_path):
     for use in (bank.rows, lambda: bank.images, lambda: bank.response, lambda: bank.batch(0, 1, Shard())):
         with pytest.raises(InputError, match="empty|no rows"):
             use()
-    with pytest.raises(InputError, match="size=0: expected at least one row for bank 'mine'"):
+    with pytest.raises(InputError, match="size=0: expected a whole number of rows for bank 'mine' from 1"):
         filled(bank, probe, draw, size=0)
     with pytest.raises(InputError, match="label returned 5 answers for 50 rows"):
         filled(bank, probe, draw, size=50, label=lambda teacher, rows: teacher.query(rows.images[:5]))

@@ -213,25 +213,3 @@ def test_retries_take_a_single_process(images):
     ledger.processes = Peers(0, 2, lambda tensor: torch.cat([tensor, tensor]))
     with pytest.raises(NeedsNotMet, match="retry= in a run of several processes"):
         boxed(Unreliable(), retry=QUICK, ledger=ledger).query(images)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: Retry(attempts=0), "attempts=0"),
-        (lambda: Retry(attempts=True), "attempts=True"),
-        (lambda: Retry(wait=-1), "wait=-1: expected a finite number"),
-        (lambda: Retry(on="ConnectionError"), "on='ConnectionError': expected an exception class"),
-        (lambda: Retry(on=()), r"on=\(\)"),
-        (lambda: RateLimit(0), "per_second=0"),
-        (lambda: RateLimit(float("nan")), "per_second=nan"),
-        (lambda: boxed(Unreliable(), timeout=0), "timeout=0"),
-        (lambda: boxed(Unreliable(), timeout="5"), "timeout='5'"),
-        (lambda: boxed(Unreliable(), retry=3), r"retry=3: expected a Retry\(...\) or None"),
-        (lambda: boxed(Unreliable(), rate_limit=5.0), r"rate_limit=5.0: expected a RateLimit\(...\)"),
-        (lambda: BlackBox(torch.nn.Flatten(), "logits", timeout=1), "timeout=1 of a module"),
-    ],
-)
-def test_arguments_that_cannot_be_used(make, message):
-    with pytest.raises(InputError, match=message):
-        make()

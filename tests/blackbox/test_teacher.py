@@ -193,50 +193,9 @@ def test_repr_says_what_was_spent(probe, images):
     assert "num_classes=3, 10 of 5,000 images sent, 10 distinct (query 10)" in repr(box)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({}, "responses= is missing"),
-        ({"responses": "scores", "num_classes": 3}, "responses='scores'"),
-        ({"responses": "logits"}, "num_classes= is missing"),
-        ({"responses": "logits", "num_classes": 1}, "num_classes=1: expected a whole number from 2"),
-        ({"responses": "logits", "num_classes": 2.0}, "num_classes=2.0"),
-        ({"responses": "logits", "num_classes": 3, "budget": -1}, "budget=-1"),
-        ({"responses": "logits", "num_classes": 3, "budget": 1.5}, "budget=1.5"),
-        ({"responses": "logits", "num_classes": 3, "budget": True}, "budget=True"),
-        ({"responses": "logits", "num_classes": 3, "budget": 1, "ledger": Ledger()}, "budget=1 and ledger= are both"),
-        ({"responses": "logits", "num_classes": 3, "batch_size": 0}, "batch_size=0"),
-        ({"responses": "logits", "num_classes": 3, "quantize": "jpeg"}, "quantize='jpeg'"),
-        ({"responses": "logits", "num_classes": 3, "value_range": (1, 0)}, r"value_range=\(1, 0\)"),
-        ({"responses": "logits", "num_classes": 3, "value_range": (0, float("inf"))}, "two finite numbers"),
-        ({"responses": "logits", "num_classes": 3, "value_range": 255}, "value_range=255"),
-    ],
-)
-def test_arguments_that_cannot_be_used(arguments, message):
-    with pytest.raises(InputError, match=message):
-        BlackBox(lambda batch: batch, **arguments)
-
-
-def test_a_module_needs_its_responses_declared_too(probe):
-    with pytest.raises(InputError, match="never guessed"):
-        BlackBox(probe)
-
-
-def test_a_teacher_must_be_callable():
-    with pytest.raises(InputError, match="a teacher of type str"):
-        BlackBox("resnet20", "logits", 3)
-
-
 def test_a_black_box_is_no_teacher_for_another(probe):
     with pytest.raises(InputError, match="a BlackBox already"):
         BlackBox(BlackBox(probe, "logits"), "logits", 3)
-
-
-@pytest.mark.parametrize("stage", ["", 3])
-def test_a_stage_needs_a_name(probe, images, stage):
-    with pytest.raises(InputError, match="expected the name"):
-        BlackBox(probe, "logits").query(images, stage=stage)
-    assert probe.images == 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: the devices of teacher and images differ")

@@ -2,7 +2,6 @@ import pytest
 import torch
 from torch import nn
 
-from mekd_plugin.errors import InputError
 from mekd_plugin.training.recipe import Recipe
 
 
@@ -31,25 +30,3 @@ def test_the_papers_rate_falls_at_a_third_and_two_thirds():
         made.step()
         plan.step()
     assert rates == [0.1] * 3 + [0.01] * 3 + [0.001] * 3
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"steps": 0}, "steps=0: expected a whole number from 1"),
-        ({"batch_size": 1}, "batch_size=1: expected a whole number from 2"),
-        ({"optimizer": "lion"}, "optimizer='lion': expected one of adamw, sgd"),
-        ({"schedule": "cosine"}, "schedule='cosine': expected one of"),
-        ({"precision": "fp8"}, "precision='fp8': expected one of no, bf16"),
-    ],
-)
-def test_a_setting_that_cannot_be_is_named(settings, message):
-    with pytest.raises(InputError, match=message):
-        Recipe(**settings)
-
-
-def test_an_unknown_preset_or_setting_is_named():
-    with pytest.raises(InputError, match="preset='huge': expected one of quick, paper"):
-        Recipe.preset("huge")
-    with pytest.raises(InputError, match=r"a recipe has no setting \['momentum'\]"):
-        Recipe.preset("quick", momentum=0.5)

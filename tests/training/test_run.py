@@ -289,16 +289,8 @@ def test_nonsense_from_the_teacher_ends_the_run_and_names_the_batch():
 
 
 def test_a_run_that_diverges_says_so():
-    class Exploding(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = toy_student()
-
-        def forward(self, images):
-            return self.inner(images) * float("inf")
-
     with pytest.raises(TrainingDiverged, match=r"stage 'student', step 20: .* is not finite; lower the learning rate"):
-        run(student=Exploding())
+        run(recipe=Recipe(steps=20, batch_size=16, learning_rate=1e30))
 
 
 def test_a_student_with_nothing_to_train_is_refused():

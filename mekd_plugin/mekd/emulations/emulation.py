@@ -12,12 +12,16 @@ from torch import Tensor, nn
 
 from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.checks import as_one_of
 from mekd_plugin.distiller import Stage
 from mekd_plugin.errors import InputError
 from mekd_plugin.registry import emulations, unknown_name
 from mekd_plugin.responses import ScoreNormalisation
 
 __all__ = ["Emulation", "make_emulation"]
+
+_PRESETS = ("quick", "paper", "tiny")
+"""An emulation that has no form of its own for one of them is as its settings' defaults say."""
 
 
 class Emulation(ABC):
@@ -129,6 +133,7 @@ def make_emulation(
         raise InputError(f"emulation={emulation!r}: expected the name of one, or a subclass of Emulation")
     if settings is not None and not isinstance(settings, Mapping):
         raise InputError(f"emulation_settings={settings!r}: expected names and values, such as {{'steps': 2500}}")
+    as_one_of("emulation_preset", preset, tuple(dict.fromkeys([*_PRESETS, *cls.presets])))
     known = {item.name for item in fields(cls.Settings)}
     given = dict(settings or {})
     for name in given:
