@@ -240,7 +240,7 @@ class Hosted:
             numbers = source.numbers(step, size, shard)
             rows = source.rows()[numbers]
         else:
-            # By the step, whatever the host drew in between: resumed, it asks the same again, and is answered from here.
+            # By the step, whatever the host drew in between: resumed, it asks the same, and the journal answers.
             with self.processes.own_randomness():
                 torch.manual_seed(stage_seed(self._run.seed, f"{self._stage.name}/{step}", shard.rank))
                 rows = source.batch(step, size, shard)

@@ -1,4 +1,4 @@
-"""kill -9 at random instants and at every kind of place; resumed, each run ends with exact ledgers and its own student."""
+"""kill -9 at random instants and at every kind of place; resumed, runs end with exact ledgers and their own students."""
 
 import pytest
 from kills import Counter, Instant, kill_runs, live, undisturbed

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -217,6 +218,27 @@ def test_nothing_is_left_to_fill(new_probe, killed, draw, tmp_path):
     again.keep(tmp_path)
     with pytest.raises(QueryBudgetExceeded, match="0 left"):
         Bank().fill(again, draw, 100, stage="ask")
+
+
+def test_a_bank_that_grows_can_do_without_its_last_rows(new_probe, killed, draw, tmp_path):
+    first = new_probe()
+    first.die_in_batch = 2
+    for probe in (first, new_probe(), new_probe()):
+        box = BlackBox(probe, "logits", budget=100)
+        box.keep(tmp_path / "run")
+        bank = Bank()
+        bank.keep(tmp_path / "bank")
+        bank.fill(box, draw, 60, stage="ask")
+        if probe is first:
+            with pytest.raises(killed):
+                bank.fill(box, draw, 100, stage="ask")
+            box.release()
+            continue
+        with warnings.catch_warnings(record=True) as told:
+            bank.fill(box, draw, 100, stage="ask")
+        box.release()
+        assert len(bank) == 60 and torch.equal(bank.images, draw(0, 60).images) and not probe.sent
+        assert len(told) <= 1 and all("gets 40 rows fewer" in str(warning.message) for warning in told)
 
 
 def test_a_whole_bank_moves_the_replay_behind_its_questions(new_probe, draw, some_images, tmp_path):
