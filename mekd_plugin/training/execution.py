@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 import sys
 import time
 import warnings
@@ -19,10 +20,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mekd_plugin.blackbox.bank import Bank
-from mekd_plugin.blackbox.ledger import Ledger, Peers
+from mekd_plugin.blackbox.ledger import EARLIER, Ledger, Peers
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Asking, Distiller, Stage, Training
-from mekd_plugin.errors import CheckpointError, InputError
+from mekd_plugin.errors import CheckpointError, InputError, MekdError, QueryBudgetExceeded
 from mekd_plugin.files import writable_directory, write_atomically
 from mekd_plugin.modes import mode_kept
 from mekd_plugin.rows import Rows
@@ -93,6 +94,7 @@ class Run:
     measure: Callable[[int, nn.Module], None] | None = None
     lock: DirectoryLock | None = None
     opened: bool = False
+    begun: bool = False
     banks: dict[str, Bank] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: {"prepare": 0.0, "distill": 0.0})
 
@@ -151,6 +153,7 @@ class Run:
         self.store = StageStore(
             self.loop, self.student, self.teacher, self.images, directory, self.cache, self.identity
         )
+        self.begun = True
 
     def begin_student(self) -> None:
         """Keep the student as it was handed in, or restore a resumed run's to that state."""
@@ -231,6 +234,29 @@ class Run:
             self.teacher.release()
         self.opened = False
         self.unlock()
+
+    def withdraw(self, refusal: MekdError) -> None:
+        """Let go of the directory; a run that was refused before its first question leaves nothing that blocks another.
+
+        What was trained is kept unless the budget is the reason, which no run with another one could go on with.
+        """
+        asked = set(self.teacher.ledger.by_stage) - {EARLIER}
+        journal = self.teacher.journal
+        if self.begun and self.directory is not None and self.processes.main and journal is not None:
+            self.teacher.release()
+            kept = any(self.directory.glob("banks/*/bank.json"))
+            if not asked and not journal.end and not kept:
+                self._clear(self.directory, trained=isinstance(refusal, QueryBudgetExceeded))
+        self.let_go()
+
+    def _clear(self, directory: Path, *, trained: bool) -> None:
+        """Take away the files of a run that asked nothing; with what was ``trained``, or where nothing was."""
+        if not trained and any(next(directory.glob(name), None) for name in ("checkpoint.safetensors", "stages/*")):
+            return
+        # run.json last: killed half-way, the directory still says whose files these are.
+        for name in (*_REMAINS, "metrics.jsonl", "run.json"):
+            for path in directory.glob(name):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def unlock(self) -> None:
         """Let other processes have the directory."""
