@@ -27,6 +27,7 @@ from mekd_plugin.errors import CheckpointError, InputError, MekdError, QueryBudg
 from mekd_plugin.files import writable_directory, write_atomically
 from mekd_plugin.modes import mode_kept
 from mekd_plugin.rows import Rows
+from mekd_plugin.sealing import CHECKSUM, check_seal, seal
 from mekd_plugin.training.checkpoint import load_state, load_weights_into, save_state, save_weights
 from mekd_plugin.training.directory import DirectoryLock, spent_by_then, threads_of_run
 from mekd_plugin.training.evaluation import agreement
@@ -206,7 +207,7 @@ class Run:
             held_out = agreement(self.student, self.held_out.images, self.held_out.answers())
         if self.directory is not None and self.processes.main:
             save_weights(self.student, self.directory / "student.safetensors")
-        report = self.distiller.report()
+        report = self._report()
         for warning in report.get("warnings", []):
             warnings.warn(warning, stacklevel=3)
         self.close()
@@ -221,6 +222,28 @@ class Run:
             held_out_agreement=held_out,
             signature=self.signature,
         )
+
+    def _report(self) -> dict[str, Any]:
+        """What the method has to say; of a run that was finished before, what it said then, when it saw the rows."""
+        path = None if self.directory is None else self.directory / "report.json"
+        if path is not None and self.processes.agree(path.exists()):
+            try:
+                content = path.read_bytes()
+                kept: dict[str, Any] = json.loads(content)
+                check_seal(content, kept[CHECKSUM])
+                if kept["run"] == self.identity:
+                    said: dict[str, Any] = kept["report"]
+                    return said
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
+                pass  # it is made again, from what the method still knows
+        report = self.distiller.report()
+        if path is not None and self.processes.main:
+            try:
+                content = seal({"run": self.identity, "report": report})
+            except (TypeError, ValueError):  # what is no JSON is said, and not kept
+                return report
+            write_atomically(path, content)
+        return report
 
     def close(self) -> None:
         """Let go of the directory, when every process is done with it."""

@@ -191,6 +191,18 @@ def test_a_generators_health_is_reported():
     assert report["warnings"], "five steps make no generator"
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("settings", [{"mode": "fresh", "latent_temperature": 3.0}, {"queries": 60}])
+def test_a_finished_run_reports_what_it_reported_at_first(tmp_path, settings):
+    settings = {"preset": "tiny", "emulation_settings": {"steps": 10}, "budget": 1000, **settings}
+    first = run(method="mekd", directory=tmp_path / "run", **settings)
+    assert first.report["generator"] and "warnings" in first.report
+    again = run(method="mekd", directory=tmp_path / "run", resume=True, **settings)
+    assert again.report == first.report
+    (tmp_path / "run" / "report.json").write_text("{")
+    assert torch.equal(weights(run(method="mekd", directory=tmp_path / "run", resume=True, **settings)), weights(first))
+
+
 def test_evaluation_stands_in_the_history():
     result = run(evaluate=lambda student: {"accuracy": 0.5}, evaluate_steps=[10])
     assert [record["step"] for record in result.history if record["stage"] == "evaluation"] == [10, 20]
