@@ -1,4 +1,4 @@
-"""kill -9 at random instants and at every kind of place; resumed, runs end with exact ledgers and their own students."""
+"""kill -9 at random instants and at every kind of place: resumed, runs end with exact ledgers and their own student."""
 
 import pytest
 from kills import Counter, Instant, kill_runs, live, undisturbed

@@ -44,7 +44,12 @@ FILES = {
     ),
 }
 FILES |= {
-    ("kd", "finished"): (*FILES["kd", "interrupted"], "stages/1-student.safetensors", "student.safetensors", "report.json"),
+    ("kd", "finished"): (
+        *FILES["kd", "interrupted"],
+        "stages/1-student.safetensors",
+        "student.safetensors",
+        "report.json",
+    ),
     ("mekd", "finished"): (
         *(file.replace("target-1", "target-2") for file in FILES["mekd", "interrupted"]),  # computed anew on resuming
         "stages/2-alignment.safetensors",
