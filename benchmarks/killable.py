@@ -1,7 +1,7 @@
 """One life of a run whose teacher is in another process: ``killable.py CASE DIRECTORY BUDGET SOCKET``.
 
-SOCKET is the number of an open one, on which ``kills.py`` answers questions and may kill this process. It is told ``("ready", None)``, ``("ask",
-images)``, ``("step", n)`` and at last ``("end", the ledger)``.
+SOCKET is the number of an open one, on which ``kills.py`` answers questions and may kill this process. It is told
+``("ready", None)``, ``("ask", images)``, ``("step", n)`` and at last ``("end", the ledger)``.
 """
 
 from __future__ import annotations

@@ -163,7 +163,8 @@ class Journal:
         if self._position < self._first:
             raise ReplayDiverged(
                 f"question {self._position} ({stage!r}) was asked before the last checkpoint, and its answer is no "
-                f"longer kept: the journal begins at {self._first}; resume from the latest checkpoint"
+                f"longer kept: the journal begins at {self._first}. Nothing was sent. Put a copy of the checkpoint "
+                "back; without one, a stage that asks at every step has to start in a new directory"
             )
         entry = self._entries[self._position - self._first]
         tensors, about = self._read(entry)
