@@ -1,11 +1,12 @@
-"""One life of a run whose teacher is in another process: ``killable.py CASE DIRECTORY BUDGET SOCKET``.
+"""One life of a run whose teacher is in another process, which may kill this one.
 
-SOCKET is the number of an open one, on which ``kills.py`` answers questions and may kill this process. It is told
-``("ready", None)``, ``("ask", images)``, ``("step", n)`` and at last ``("end", the ledger)``.
+``kills.py`` answers its questions over a pipe, and is told ``("ready", None)``, ``("ask", images)``, ``("step", n)``
+and at last ``("end", the ledger)``.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from mekd_plugin.registry import distillers
 from mekd_plugin.testing import CLASSES, SHAPE, toy_images, toy_student
 from mekd_plugin.training.recipe import Recipe
 
-__all__ = ["CASES", "QUESTION", "STEPS", "Case"]
+__all__ = ["CASES", "QUESTION", "STEPS", "Case", "live"]
 
 STEPS, QUESTION = 60, 64
 """The student's steps; images in a question, at most."""
@@ -72,10 +73,13 @@ def _method_of(case: Case) -> tuple[str | type[Distiller], dict[str, Any]]:
     return getattr(test_other_shapes, case.method), dict(case.settings)
 
 
-def main() -> None:
-    """Begin the run, or go on with it."""
-    case, directory, budget = CASES[sys.argv[1]], Path(sys.argv[2]), int(sys.argv[3]) or None
-    kills = Connection(int(sys.argv[4]))
+def live(name: str, directory: Path, budget: int, kills: Connection) -> None:
+    """Begin the run of a case, or go on with it; what it says goes to a log beside its directory."""
+    with (directory.parent / f"{directory.name}.log").open("ab") as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+    torch.set_num_threads(1)
+    case = CASES[name]
     method, settings = _method_of(case)
 
     def ask(images: Tensor) -> Tensor:
@@ -89,7 +93,7 @@ def main() -> None:
         return {}
 
     kills.send(("ready", None))
-    teacher = BlackBox(ask, "logits", CLASSES, budget=budget, batch_size=QUESTION, identity="the toy's teacher")
+    teacher = BlackBox(ask, "logits", CLASSES, budget=budget or None, batch_size=QUESTION, identity="the toy's teacher")
     result = distill(
         toy_student(),
         teacher,
@@ -108,7 +112,3 @@ def main() -> None:
         **settings,
     )
     kills.send(("end", result.ledger.as_record()))
-
-
-if __name__ == "__main__":
-    main()

@@ -16,17 +16,17 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import killable
 import torch
 from killable import CASES, QUESTION, STEPS
 
@@ -34,7 +34,10 @@ from mekd_plugin.testing import ToyTeacher
 
 __all__ = ["Counter", "Instant", "Run", "Tally", "kill_runs", "live", "undisturbed"]
 
-_SCRIPT = Path(__file__).with_name("killable.py")
+# Lives are forked from a process that has imported everything and done nothing, and are killed like any other.
+_CONTEXT = get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["killable"])
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 _MOST_KILLS = 4  # of one run
 _PLENTY = 1_000_000  # images
 _LIMIT = 120.0  # seconds without a word
@@ -113,29 +116,22 @@ def live(case: str, directory: Path, counter: Counter, instant: Instant | None =
     Raises:
         RuntimeError: it ended otherwise; the message holds its last words.
     """
-    ours, theirs = socket.socketpair()
-    log = directory.parent / f"{directory.name}.log"
-    with log.open("ab") as stream:
-        process = subprocess.Popen(
-            [sys.executable, str(_SCRIPT), case, str(directory), str(budget), str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=stream,
-            stderr=stream,
-        )
+    child, theirs = _CONTEXT.Pipe()
+    process = _CONTEXT.Process(target=killable.live, args=(case, directory, budget, theirs))
+    process.start()
     theirs.close()
-    child = Connection(ours.detach())
     try:
         life = _attend(child, counter, instant)
         if life.ledger is not None:
-            process.wait(_LIMIT)
+            process.join(_LIMIT)
         return life
     except (EOFError, OSError, TimeoutError) as error:
-        words = log.read_text(errors="replace").strip().splitlines()[-3:]
+        log = directory.parent / f"{directory.name}.log"
+        words = log.read_text(errors="replace").strip().splitlines()[-3:] if log.exists() else []
         raise RuntimeError(f"{case} in {directory}: {type(error).__name__}; its last words: {words}") from error
     finally:
         process.kill()
-        process.wait()
+        process.join()
         child.close()
 
 
@@ -281,6 +277,7 @@ def kill_runs(cases: Sequence[str], kills: int, seed: int, folder: Path, *, most
         tally.same += run.student == whole[case].student
         tally.complaints += [f"{case}, run {number}, {run.kills} kills: {words}" for words in run.complaints]
         number += 1
+        print(f"{case}: {run.kills} kills, {tally.kills} of {kills}", file=sys.stderr)
     return tally
 
 
