@@ -11,7 +11,7 @@ SLOW = pytest.mark.slow
 @SLOW
 def test_ten_random_kills_are_survived(tmp_path):
     cases = [*available(), "at every step"]
-    tally = kill_runs(cases, 10, seed=4, folder=tmp_path, most=3)
+    tally = kill_runs(cases, 10, seed=4, folder=tmp_path, most=2)  # five runs or more: all of them
     assert not tally.complaints
     assert tally.survived == tally.kills == 10 and str(tally).startswith("10 of 10 kills survived")
     assert {run.case for run in tally.runs} == set(cases)
