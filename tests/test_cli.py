@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from mekd_plugin import cli
 from mekd_plugin.errors import InputError, MekdError
+from mekd_plugin.records import RunRecord
 from mekd_plugin.version import __version__
 
 RUNNER = CliRunner()
@@ -104,8 +105,18 @@ def test_teacher_then_distill_then_resume(tmp_path) -> None:
     weights = (out / "student.safetensors").read_bytes()
     call(*words, "--resume")
     assert (out / "student.safetensors").read_bytes() == weights
+    settings = (out / "spec.json").read_bytes()
+    record = json.loads((out / "record.json").read_text())
+    assert RunRecord.from_json(record).status == "finished" and record["method"] == record["label"] == "kd"
+    assert record["seed"] == 0 and record["budget"] == record["queries"]["total"] == 200 and record["price"] == 0.3
+    assert 0 < record["student_accuracy"] <= 1 and record["teacher_accuracy"] is None and record["agreement"] is None
     with pytest.raises(MekdError, match="holds a run already"):
         call(*words)
+    for other in (["--seed", "1"], ["--query-budget", "1"]):
+        with pytest.raises(MekdError, match="holds another run"):
+            call(*words, *other, "--resume")
+    assert (out / "spec.json").read_bytes() == settings  # what was refused does not describe what is there
+    assert json.loads((out / "record.json").read_text()) == record
 
 
 def test_teacher_imports_weights(tmp_path) -> None:

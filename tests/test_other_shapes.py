@@ -32,12 +32,13 @@ class ActiveMixup(Distiller):
         self.rounds, self.candidates, self.queries = rounds, candidates, queries
 
     def stages(self, teacher, images, student):
-        bank, begin = Bank("mixtures"), 0
+        bank, begin, chosen = Bank("mixtures"), 0, images[:0]
         total = number_of_queries(teacher, "mixtures", self.queries, otherwise=600)
         for index in range(self.rounds):
             end = round(total * (index + 1) / self.rounds)
-            chosen = self.choose(images, student, end - begin, index)
-            draw = lambda start, stop, begin=begin, chosen=chosen: Rows(chosen[start - begin : stop - begin])  # noqa: E731
+            # Of all rounds, since a bank that lost answers begins a round with rows of the one before.
+            chosen = torch.cat([chosen, self.choose(images, student, end - begin, index)])
+            draw = lambda start, stop, chosen=chosen: Rows(chosen[start:stop])  # noqa: E731
             yield Asking("mixtures", bank, draw, end, grows=index + 1 < self.rounds)
             yield self.align(f"student_{index}", bank.order(self.seed), student, fraction=1 / self.rounds)
             begin = end

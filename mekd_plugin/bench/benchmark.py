@@ -181,19 +181,19 @@ class Benchmark:
         executor = self._executor(store)
         try:
             failed = execute(executor, teacher_jobs(pending), observe)
-            ready = []
+            ready, told = [], dict[str, str]()
             for spec in pending:
                 reason = next((failed[job] for job in failed if same_teacher(job.spec, spec)), None)
                 if reason is None:
                     ready.append(Job("run", spec))
                 else:
                     reason = f"the teacher could not be prepared: {reason}"
-                    store.write(blank_record(spec, self.methods, error=reason))
-                    observe("end", Job("run", spec), reason)
-            execute(executor, ready, observe)
+                    told[spec.key] = store.write_failure(blank_record(spec, self.methods, error=reason))
+                    observe("end", Job("run", spec), told[spec.key])
+            told |= {job.spec.key: reason for job, reason in execute(executor, ready, observe).items()}
         finally:
             executor.stop()
-        results = self._results(store)
+        results = self._results(store, told)
         write_report(store, results)
         return results
 
@@ -215,8 +215,15 @@ class Benchmark:
         """Recorded runs in ``out`` that belong to other settings, and are left out of the results."""
         return Store(self.out, resume=True).strangers({spec.key for spec in self.specs})
 
-    def _results(self, store: Store) -> Results:
-        records = [self._priced(record) for spec in self.specs if (record := store.read(spec.key)) is not None]
+    def _results(self, store: Store, told: Mapping[str, str]) -> Results:
+        """What the records say; where one could not be written, what was ``told`` of its run."""
+        records = []
+        for spec in self.specs:
+            record = store.read(spec.key)
+            if record is None and spec.key in told:
+                record = blank_record(spec, self.methods, error=told[spec.key])
+            if record is not None:
+                records.append(self._priced(record))
         environment = describe_environment(device=self.place.device, jobs=self.jobs, threads=self.config.threads)
         if self.place.device.startswith("cuda"):
             environment["device"] = f"{self.place.device}: {torch.cuda.get_device_name(self.place.device)}"

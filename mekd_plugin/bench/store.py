@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from mekd_plugin.errors import InputError
+from mekd_plugin.errors import InputError, MekdError
 from mekd_plugin.files import cannot_write, writable_directory, write_atomically
 from mekd_plugin.records import Results, RunRecord
 
@@ -63,6 +63,15 @@ class Store:
     def write(self, record: RunRecord) -> None:
         """Keep a record."""
         write_record(writable_directory(self.directory(record.key)) / "record.json", record)
+
+    def write_failure(self, record: RunRecord) -> str:
+        """Keep the record of a failed run where that can be done; returns why it failed, and why it was not kept."""
+        reason = record.error or "unknown"
+        try:
+            self.write(record)
+        except (MekdError, OSError) as error:  # a full disk must not take the others down
+            return f"{reason}; its record could not be written: {error}"
+        return reason
 
     @contextmanager
     def claim(self, key: str) -> Iterator[None]:

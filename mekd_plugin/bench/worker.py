@@ -289,32 +289,35 @@ def do(job: Job, place: Place, methods: Mapping[str, Method] | None = None) -> s
         methods: classes and instances by the names that stand for them in the grid, in place of registered ones.
 
     Returns:
-        Why a run failed, which its record says too; None where it did not.
-
-    Raises:
-        Exception: a teacher could not be prepared.
+        Why it failed, which a run's record says too where it could be written; None where it did not. Nothing is
+        raised but what ends the process: KeyboardInterrupt, SystemExit.
     """
-    spec = job.spec
     threads = torch.get_num_threads()
-    torch.set_num_threads(spec.threads)
-    store = Store(Path(place.out), resume=True)
+    torch.set_num_threads(job.spec.threads)
     try:
         if job.task == "teacher":
-            data = load_data(spec, place)
-            prepare_teacher(spec, place, data, edge_of(spec, data))
+            data = load_data(job.spec, place)
+            prepare_teacher(job.spec, place, data, edge_of(job.spec, data))
             return None
-        with store.claim(spec.key):
-            if store.finished(spec.key):
-                return None
-            try:
-                record = perform(spec, place, methods)
-            except Exception as error:
-                traceback.print_exc()
-                record = blank_record(spec, methods, error=f"{type(error).__name__}: {error}")
-            store.write(record)
-            return record.error
+        store = Store(Path(place.out), resume=True)
+        with store.claim(job.spec.key):
+            return None if store.finished(job.spec.key) else _run(job.spec, place, store, methods)
+    except Exception as error:  # teachers and methods are anybody's code, and other jobs have theirs
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error}"
     finally:
         torch.set_num_threads(threads)
+
+
+def _run(spec: RunSpec, place: Place, store: Store, methods: Mapping[str, Method] | None) -> str | None:
+    """Do a run and keep its record; returns why it failed, or that its record could not be written."""
+    try:
+        record = perform(spec, place, methods)
+        store.write(record)
+        return record.error
+    except Exception as error:
+        traceback.print_exc()
+        return store.write_failure(blank_record(spec, methods, error=f"{type(error).__name__}: {error}"))
 
 
 def _die_with_the_benchmark() -> None:
@@ -326,7 +329,10 @@ def main() -> int:
     """Read the job from standard input, and do it."""
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_die_with_the_benchmark, daemon=True).start()
-    return 0 if do(Job(job["task"], RunSpec(**job["spec"])), Place(**job["place"])) is None else 1
+    reason = do(Job(job["task"], RunSpec(**job["spec"])), Place(**job["place"]))
+    if reason is not None:  # the benchmark reads the last line of the log
+        print(reason, file=sys.stderr)
+    return 0 if reason is None else 1
 
 
 if __name__ == "__main__":
@@ -334,7 +340,7 @@ if __name__ == "__main__":
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as error:  # the benchmark reads the last line of the log
+    except Exception as error:
         traceback.print_exc()
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(1)

@@ -25,7 +25,7 @@ def affordable(teacher: BlackBox, wanted: int, stage: str, bank: str, held: int 
     Answers that the journal holds cost nothing.
 
     Raises:
-        QueryBudgetExceeded: it is short by more than that.
+        QueryBudgetExceeded: it is short by more than that, or nothing would be in the bank.
     """
     ledger = teacher.ledger
     if ledger.remaining is None:
@@ -36,7 +36,7 @@ def affordable(teacher: BlackBox, wanted: int, stage: str, bank: str, held: int 
     if short <= 0:
         return wanted
     lost = max(ledger.uncertain, ledger.by_stage.get(stage, 0) - held - kept)
-    if short > lost or short >= wanted:
+    if short > lost or short >= wanted + held:  # a bank that holds rows can do without any more
         raise QueryBudgetExceeded(
             f"bank {bank!r} needs {wanted - kept:,} more answers for {stage!r}, and the query budget of "
             f"{ledger.budget:,} has {ledger.remaining:,} left ({ledger}); nothing was asked. Raise the budget, or make "

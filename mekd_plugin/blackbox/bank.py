@@ -172,12 +172,14 @@ class Bank:
         journal = teacher.journal
         try:
             while begin < reach:
-                end = min(begin + _CHUNK, reach)
-                rows = draw(begin, end)
+                end, planned = min(begin + _CHUNK, reach), min(begin + _CHUNK, size)
+                # Drawn as it was planned, and cut: a shorter range may draw other images than those in the journal.
+                rows = draw(begin, planned)
                 if not isinstance(rows, Rows):
-                    raise InputError(f"draw({begin}, {end}) returned {type(rows).__name__}: expected Rows(images)")
-                if len(rows) != end - begin:
-                    raise InputError(f"draw({begin}, {end}) returned {len(rows)} rows: expected {end - begin}")
+                    raise InputError(f"draw({begin}, {planned}) returned {type(rows).__name__}: expected Rows(images)")
+                if len(rows) != planned - begin:
+                    raise InputError(f"draw({begin}, {planned}) returned {len(rows)} rows: expected {planned - begin}")
+                rows = rows[: end - begin]
                 position = 0 if journal is None else journal.position
                 try:
                     response = ask_together(teacher, rows, stage, label)

@@ -187,8 +187,10 @@ class Columns:
         """
         for name, column in self._unfinished.items():
             self._unfinished[name] = self._stored(name, self._cut(name, column, fill.rows))
-        replaced = self._columns
-        self._columns, self._unfinished = {name: self._placed(c) for name, c in self._unfinished.items()}, {}
+        replaced: dict[str, _Column] = {}
+        if self._unfinished:  # else no row came to those that there were
+            replaced = self._columns
+            self._columns, self._unfinished = {name: self._placed(c) for name, c in self._unfinished.items()}, {}
         self.rows = fill.rows
         self.fills[asked_for] = fill
         self._mark(replaced.values())

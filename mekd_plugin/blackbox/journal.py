@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import struct
 import uuid
+import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -66,6 +67,10 @@ class Journal:
         path: of the file, opened if it exists, else made.
         teacher: identity of the one that answers; None leaves it open.
 
+    Attributes:
+        strict: whether another question than the one that was asked there is an error. A loop that is not ours may ask
+            otherwise after an interruption: the answers that are left are then given up, with a warning.
+
     Raises:
         InputError: the file cannot be written.
         CheckpointError: it is damaged anywhere but at its end, not a journal, or of another teacher.
@@ -73,6 +78,7 @@ class Journal:
 
     def __init__(self, path: str | Path, teacher: str | None = None) -> None:
         self._path = writable_directory(Path(path).parent) / Path(path).name
+        self.strict = True
         self._entries: list[_Entry] = []
         if not self._path.exists() or self._path.stat().st_size < _START.size:
             write_atomically(self._path, _head(uuid.uuid4().hex, 0, Forgotten(), teacher))
@@ -150,24 +156,36 @@ class Journal:
         """The answers kept for the next question, on the CPU; None at the end of the journal.
 
         Raises:
-            ReplayDiverged: the next question is not the one that was asked there.
+            ReplayDiverged: the next question is not the one that was asked there, and the journal is strict.
         """
         if self._position == self.end:
             return None
         if self._position < self._first:
             raise ReplayDiverged(
                 f"question {self._position} ({stage!r}) was asked before the last checkpoint, and its answer is no "
-                f"longer kept: the journal begins at {self._first}; resume from the latest checkpoint"
+                f"longer kept: the journal begins at {self._first}. Nothing was sent. Put a copy of the checkpoint "
+                "back; without one, a stage that asks at every step has to start in a new directory"
             )
         entry = self._entries[self._position - self._first]
         tensors, about = self._read(entry)
+        error = None
         if not torch.equal(tensors["fingerprints"], fingerprints):
-            raise self._diverged(f"{len(tensors['fingerprints'])} other images", about["stage"], stage)
-        if about["stage"] != stage or about["kind"] != kind:
-            raise self._diverged(f"{about['kind']} responses", about["stage"], f"{stage}, {kind}")
-        if entry.evaluation != evaluation:
+            error = self._diverged(f"{len(tensors['fingerprints'])} other images", about["stage"], stage)
+        elif about["stage"] != stage or about["kind"] != kind:
+            error = self._diverged(f"{about['kind']} responses", about["stage"], f"{stage}, {kind}")
+        elif entry.evaluation != evaluation:
             paid = {True: "an evaluation", False: "what counts against the budget"}
-            raise self._diverged(paid[entry.evaluation], about["stage"], paid[evaluation])
+            error = self._diverged(paid[entry.evaluation], about["stage"], paid[evaluation])
+        if error is not None:
+            if self.strict:
+                raise error
+            warnings.warn(
+                f"the loop that was interrupted asks other questions now: {self.images_ahead:,} answers that were paid "
+                f"for are given up, and the teacher is asked from here on ({stage!r}). They count all the same",
+                stacklevel=2,
+            )
+            self._position = self.end
+            return None
         self._position += 1
         return Response(tensors["values"], kind, int(about["num_classes"]))
 

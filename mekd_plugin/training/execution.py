@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 import sys
 import time
 import warnings
@@ -19,13 +20,14 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mekd_plugin.blackbox.bank import Bank
-from mekd_plugin.blackbox.ledger import Ledger, Peers
+from mekd_plugin.blackbox.ledger import EARLIER, Ledger, Peers
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Asking, Distiller, Stage, Training
-from mekd_plugin.errors import CheckpointError, InputError
+from mekd_plugin.errors import CheckpointError, InputError, MekdError, QueryBudgetExceeded
 from mekd_plugin.files import writable_directory, write_atomically
 from mekd_plugin.modes import mode_kept
 from mekd_plugin.rows import Rows
+from mekd_plugin.sealing import CHECKSUM, check_seal, seal
 from mekd_plugin.training.checkpoint import load_state, load_weights_into, save_state, save_weights
 from mekd_plugin.training.directory import DirectoryLock, spent_by_then, threads_of_run
 from mekd_plugin.training.evaluation import agreement
@@ -93,6 +95,7 @@ class Run:
     measure: Callable[[int, nn.Module], None] | None = None
     lock: DirectoryLock | None = None
     opened: bool = False
+    begun: bool = False
     banks: dict[str, Bank] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: {"prepare": 0.0, "distill": 0.0})
 
@@ -151,6 +154,7 @@ class Run:
         self.store = StageStore(
             self.loop, self.student, self.teacher, self.images, directory, self.cache, self.identity
         )
+        self.begun = True
 
     def begin_student(self) -> None:
         """Keep the student as it was handed in, or restore a resumed run's to that state."""
@@ -206,7 +210,7 @@ class Run:
             held_out = agreement(self.student, self.held_out.images, self.held_out.answers())
         if self.directory is not None and self.processes.main:
             save_weights(self.student, self.directory / "student.safetensors")
-        report = self.distiller.report()
+        report = self._report()
         for warning in report.get("warnings", []):
             warnings.warn(warning, stacklevel=3)
         self.close()
@@ -222,6 +226,28 @@ class Run:
             signature=self.signature,
         )
 
+    def _report(self) -> dict[str, Any]:
+        """What the method has to say; of a run that was finished before, what it said then, when it saw the rows."""
+        path = None if self.directory is None else self.directory / "report.json"
+        if path is not None and self.processes.agree(path.exists()):
+            try:
+                content = path.read_bytes()
+                kept: dict[str, Any] = json.loads(content)
+                check_seal(content, kept[CHECKSUM])
+                if kept["run"] == self.identity:
+                    said: dict[str, Any] = kept["report"]
+                    return said
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
+                pass  # it is made again, from what the method still knows
+        report = self.distiller.report()
+        if path is not None and self.processes.main:
+            try:
+                content = seal({"run": self.identity, "report": report})
+            except (TypeError, ValueError):  # what is no JSON is said, and not kept
+                return report
+            write_atomically(path, content)
+        return report
+
     def close(self) -> None:
         """Let go of the directory, when every process is done with it."""
         self.loop.metrics.close()
@@ -234,6 +260,29 @@ class Run:
             self.teacher.release()
         self.opened = False
         self.unlock()
+
+    def withdraw(self, refusal: MekdError) -> None:
+        """Let go of the directory; a run that was refused before its first question leaves nothing that blocks another.
+
+        What was trained is kept unless the budget is the reason, which no run with another one could go on with.
+        """
+        asked = set(self.teacher.ledger.by_stage) - {EARLIER}
+        journal = self.teacher.journal
+        if self.begun and self.directory is not None and self.processes.main and journal is not None:
+            self.teacher.release()
+            kept = any(self.directory.glob("banks/*/bank.json"))
+            if not asked and not journal.end and not kept:
+                self._clear(self.directory, trained=isinstance(refusal, QueryBudgetExceeded))
+        self.let_go()
+
+    def _clear(self, directory: Path, *, trained: bool) -> None:
+        """Take away the files of a run that asked nothing; with what was ``trained``, or where nothing was."""
+        if not trained and any(next(directory.glob(name), None) for name in ("checkpoint.safetensors", "stages/*")):
+            return
+        # run.json last: killed half-way, the directory still says whose files these are.
+        for name in (*_REMAINS, "metrics.jsonl", "run.json"):
+            for path in directory.glob(name):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def unlock(self) -> None:
         """Let other processes have the directory."""

@@ -15,6 +15,7 @@ from mekd_plugin.errors import InputError, NeedsNotMet
 from mekd_plugin.rows import Rows
 from mekd_plugin.training.evaluation import agreement
 from mekd_plugin.training.execution import Run
+from mekd_plugin.training.loop import stage_seed
 from mekd_plugin.training.players import Players
 from mekd_plugin.training.processes import Processes
 from mekd_plugin.training.stepping import Stepper
@@ -33,9 +34,14 @@ class Hosted:
     The student's optimiser, schedule, precision, augmentation, evaluation and checkpoints are the host's. The method
     brings the rows to learn from, the losses on them, and the steps of its own further players.
 
+    Where the host's loop asks (:meth:`ask`, or rows that are asked about anew at every step) and goes on after an
+    interruption, with its checkpoint and ``resume=True``, what it asked since that checkpoint is answered from the
+    directory for as long as it asks the same; once it asks otherwise, the answers that are left are given up, with a
+    warning. Of several processes each has to ask the same.
+
     Attributes:
-        players: a module with the method's further players of the student's stage, their optimisers' state, and the
-            number of steps; as a child of the host's module it is saved and loaded with the host's checkpoints.
+        players: a module with the method's further players of the student's stage, their optimisers' state, the number
+            of steps and of questions; as a child of the host's module it is saved and loaded with its checkpoints.
     """
 
     def __init__(self, run: Run) -> None:
@@ -43,9 +49,9 @@ class Hosted:
         self._stages = enumerate(run.stages())
         self._stepper: Stepper | None = None
         self._fresh: dict[int, Rows] = {}
-        self.players = Players(run.processes)
+        self.players = Players(run.processes, run.teacher)
         self._advance()
-        run.wait_for_host(True)
+        self._leave_to_host(True)
 
     @property
     def method(self) -> Distiller:
@@ -69,11 +75,11 @@ class Hosted:
 
     def run_to_student(self) -> None:
         """Train every stage before the student's in our own loop, or take it over from where it is kept."""
-        self._run.wait_for_host(False)
+        self._leave_to_host(False)
         while not self._stage.trains_student:
             self._run.train(self._index, self._stage)
             self._advance()
-        self._run.wait_for_host(True)
+        self._leave_to_host(True)
 
     def step(self, rows: Rows) -> dict[str, Tensor]:
         """One step of a stage before the student's, whose players are all the method's own; returns scalars to log.
@@ -100,7 +106,9 @@ class Hosted:
         self._stepper = None
         self.players.steps = 0
         self._run.store.finish(self._index, self._stage)
+        self._leave_to_host(False)
         self._advance()
+        self._leave_to_host(True)
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
         """``{"loss": what the student minimises, ...its parts}``, for the host to differentiate.
@@ -183,6 +191,13 @@ class Hosted:
         self.players.settle()
         self._run.close()
 
+    def _leave_to_host(self, host_asks: bool) -> None:
+        """Note whose loop is under way: the host's, which may ask otherwise when it is resumed, or our own."""
+        self._run.wait_for_host(host_asks)
+        journal = self._run.teacher.journal
+        if journal is not None:
+            journal.strict = not host_asks or self.processes.shard.world > 1
+
     def _advance(self) -> None:
         """Go on to the next training stage: ask what comes before it, take over what is kept."""
         with self._run.processes.own_randomness():
@@ -225,7 +240,10 @@ class Hosted:
             numbers = source.numbers(step, size, shard)
             rows = source.rows()[numbers]
         else:
-            rows = source.batch(step, size, shard)
+            # By the step, whatever the host drew in between: resumed, it asks the same, and the journal answers.
+            with self.processes.own_randomness():
+                torch.manual_seed(stage_seed(self._run.seed, f"{self._stage.name}/{step}", shard.rank))
+                rows = source.batch(step, size, shard)
             numbers = torch.arange(step * size, (step + 1) * size)
             self._fresh[step * size] = rows
         labels = torch.full_like(numbers, _NO_LABEL) if rows.response is None else rows.response.labels

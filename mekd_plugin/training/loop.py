@@ -96,9 +96,11 @@ class Loop:
                 rows = self._rows(stage, step, size, teacher.value_range[0])
                 scalars = stepper.take(rows, teacher)
                 done = step + 1
-                stopping = stopped.is_set()
-                saving = self.checkpoint is not None and (done % self.checkpoint_steps == 0 or stopping)
-                if saving or done % self.log_steps == 0 or done == steps:  # what is saved was seen to be finite
+                saving = self.checkpoint is not None and done % self.checkpoint_steps == 0
+                reporting = saving or done % self.log_steps == 0 or done == steps
+                stopping = self._stops(stopped, agreed=reporting)
+                saving |= stopping and self.checkpoint is not None
+                if reporting or saving:  # what is saved was seen to be finite
                     self._log(stage, done, scalars, teacher, bar)
                 if stage.trains_student:
                     self._observe(done, student)
@@ -152,6 +154,15 @@ class Loop:
         self.metrics.write({"stage": stage.name, "step": done, **values, "queries": teacher.ledger.total})
         shown: dict[str, Any] = {name: f"{values[name]:.3f}" for name in ("loss", "agreement") if name in values}
         bar.set_postfix(shown | {"queries": teacher.ledger.total}, refresh=False)
+
+    def _stops(self, stopped: threading.Event, *, agreed: bool) -> bool:
+        """Whether to stop after this step: of several processes all of them, where they meet for the next log line.
+
+        Ctrl-C may reach one of them alone, and between two steps the others would wait for it in vain.
+        """
+        if self.processes.shard.world == 1:
+            return stopped.is_set()
+        return agreed and self.processes.any(stopped.is_set())
 
     def _observe(self, done: int, student: nn.Module) -> None:
         for observer in self.observers:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mekd_plugin.blackbox.ledger import Peers
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
 from mekd_plugin.checks import as_number
@@ -93,14 +94,15 @@ def plan(
                 f"the student {type(student).__name__} cannot be copied, and a plan rehearses with a copy: hand in an "
                 "nn.Module with weights of its own, not a traced one"
             )
+        shard = run.processes.shard
+        impostor.ledger.processes = Peers(shard.rank, shard.world, run.processes.gather)
         loop = Loop(run.processes, run.recipe, run.seed, Metrics(), progress=False)
         filled: dict[int, int] = {}
         queries: dict[str, int] = {}
         seconds = 0.0
         if run.probes:
             queries["probe"] = 1
-            impostor.ledger.intend(torch.zeros(1, dtype=torch.int64), "probe")
-            impostor.ledger.settle()
+            _count(1, "probe", impostor)
         for stage in run.distiller.stages(impostor, run.images, stand_in):
             if isinstance(stage, Asking):
                 bank = filled.setdefault(id(stage.bank), len(stage.bank))
@@ -112,13 +114,17 @@ def plan(
             if rehearsal.queries:
                 queries[stage.name] = queries.get(stage.name, 0) + rehearsal.queries
             # What was not rehearsed is counted all the same, so that later stages find what it leaves of the budget.
-            rest = max(0, rehearsal.queries - rehearsal.asked)
-            for begin in range(0, rest, _COUNTED_AT_A_TIME):
-                part = min(_COUNTED_AT_A_TIME, rest - begin)
-                impostor.ledger.intend(torch.zeros(1, dtype=torch.int64).expand(part), stage.name)
-                impostor.ledger.settle()
+            _count(max(0, rehearsal.queries - rehearsal.asked), stage.name, impostor)
     price = None if price_per_1000 is None else sum(queries.values()) / 1000 * price_per_1000
     return Plan(queries, price, seconds)
+
+
+def _count(images: int, stage: str, impostor: BlackBox) -> None:
+    """Count images that nobody asks about, once for all processes together."""
+    for begin in range(0, images, _COUNTED_AT_A_TIME):
+        part = min(_COUNTED_AT_A_TIME, images - begin) if impostor.ledger.processes.rank == 0 else 0
+        impostor.ledger.intend(torch.zeros(1, dtype=torch.int64).expand(part), stage)
+        impostor.ledger.settle()
 
 
 class _Rehearsal(NamedTuple):
@@ -157,7 +163,7 @@ def _rehearse_training(stage: Training, loop: Loop, student: nn.Module, impostor
     elif steps:
         asked, seconds = take(1)
         first = asked
-        if seconds < _LONG_STEP:
+        if loop.processes.agree(seconds < _LONG_STEP):
             asked, seconds = take(_REHEARSED_STEPS)
             asked = (first + _REHEARSED_STEPS * asked) / (1 + _REHEARSED_STEPS)
     loop.finish(stage)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.training.checkpoint import restore_optimizer
 from mekd_plugin.training.processes import Processes
 from mekd_plugin.training.trained_player import TrainedPlayer
@@ -19,27 +20,30 @@ __all__ = ["Players"]
 class Players(nn.Module):
     """The further players of a student's stage (a critic), as a child of the host's module.
 
-    Its state holds their weights, their optimisers' and the number of training steps, so the host's checkpoint holds
-    them too.
+    Its state holds their weights, their optimisers', the number of training steps and how far the questions had come,
+    so the host's checkpoint holds them too.
 
     Args:
         processes: those that take their steps together.
+        teacher: whose journal goes back to where the state was saved.
 
     Attributes:
         steps: training steps taken.
     """
 
-    def __init__(self, processes: Processes) -> None:
+    def __init__(self, processes: Processes, teacher: BlackBox | None = None) -> None:
         super().__init__()
-        self._processes = processes
+        self._processes, self._teacher = processes, teacher
+        self._began = 0
         self.networks = nn.ModuleDict()
         self.steps = 0
         self._trained: dict[str, TrainedPlayer] = {}
         self._pending: dict[str, tuple[Tensor | None, ...]] = {}
 
     def take(self, trained: Mapping[str, TrainedPlayer]) -> None:
-        """Take on the players to train, alike in every process."""
+        """Take on the players to train, alike in every process; what is asked from here on is the host's doing."""
         self._trained = dict(trained)
+        self._began = self._position() or 0
         for player in trained.values():
             self._processes.align(player.module)
         self.networks.update({name: player.module for name, player in trained.items()})
@@ -85,6 +89,7 @@ class Players(nn.Module):
         self.settle()
         return {
             "steps": self.steps,
+            "asked": self._position(),
             "optimizers": {
                 name: player.optimizer.state_dict() for name, player in self._trained.items() if player.optimizer
             },
@@ -94,7 +99,20 @@ class Players(nn.Module):
         """Take back what ``load_state_dict`` has read."""
         self._pending = {}
         self.steps = int(state["steps"])
+        journal = None if self._teacher is None else self._teacher.journal
+        asked = state.get("asked")
+        # Beyond these bounds the state is of a run in another directory: its questions are not in this journal.
+        if journal is not None and asked is not None and self._began <= asked <= journal.end:
+            journal.rewind(asked)
         for name, optimizer in state["optimizers"].items():
             found = self._trained[name].optimizer
             if found is not None:
                 restore_optimizer(found, optimizer)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, as of a whole model, leads to no teacher."""
+        return {**self.__dict__, "_teacher": None}
+
+    def _position(self) -> int | None:
+        journal = None if self._teacher is None else self._teacher.journal
+        return None if journal is None else journal.position

@@ -15,7 +15,7 @@ from mekd_plugin import registry
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_flag, as_number, as_path, as_seed, as_shape
 from mekd_plugin.distiller import Distiller
-from mekd_plugin.errors import InputError
+from mekd_plugin.errors import InputError, NeedsNotMet, QueryBudgetExceeded
 from mekd_plugin.files import writable_directory
 from mekd_plugin.training.execution import Run
 from mekd_plugin.training.inputs import as_images, as_teacher, check_student, classes_of, shape_without_images
@@ -149,6 +149,10 @@ class Problem:
                     ),
                 )
                 yield run
+            except (InputError, NeedsNotMet, QueryBudgetExceeded) as refusal:
+                if run is not None:
+                    run.withdraw(refusal)
+                raise
             except BaseException:
                 if run is not None:
                     run.let_go()

@@ -92,6 +92,10 @@ class Processes:
         """What the first process says; all wait for it, so none acts on a file that it writes next."""
         return bool(self.gather(torch.tensor([value]))[0])
 
+    def any(self, value: bool) -> bool:
+        """Whether one of them says so; all wait for each other."""
+        return bool(self.gather(torch.tensor([value])).any())
+
     def average(self, gradients: Sequence[Tensor]) -> None:
         """Replace each gradient by its mean over the processes, in one exchange."""
         if self.shard.world == 1 or not gradients:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -184,6 +185,28 @@ def test_lost_answers_make_the_bank_smaller_by_as_many_rows(new_probe, killed, d
         assert torch.equal(bank.images, draw(0, SIZE - 256).images)
 
 
+def test_a_shorter_bank_asks_about_the_rows_that_the_longer_one_would_have(new_probe, killed, tmp_path):
+    def drawn(start, stop):  # as augmentations do: what is drawn for a row hangs on the whole range
+        rng = torch.Generator().manual_seed(start)
+        return Rows(torch.rand(4, stop - start, 4, generator=rng).permute(1, 0, 2).unsqueeze(1) * 2 - 1)
+
+    first, second = new_probe(), new_probe()
+    first.die_in_batch = 3
+    for probe in (first, second):
+        box = BlackBox(probe, "logits", 3, budget=300, batch_size=64)
+        box.keep(tmp_path)
+        bank = Bank()
+        if probe is first:
+            with pytest.raises(killed):
+                bank.fill(box, drawn, 300, stage="ask")
+            box.release()
+        else:
+            with pytest.warns(UserWarning, match="gets 64 rows fewer"):
+                bank.fill(box, drawn, 300, stage="ask")
+    assert len(bank) == 300 - 64 and second.images == 300 - 3 * 64
+    assert torch.equal(bank.images, drawn(0, 256).images[: len(bank)])
+
+
 def test_nothing_is_left_to_fill(new_probe, killed, draw, tmp_path):
     first = new_probe()
     first.die_in_batch = 1
@@ -195,6 +218,27 @@ def test_nothing_is_left_to_fill(new_probe, killed, draw, tmp_path):
     again.keep(tmp_path)
     with pytest.raises(QueryBudgetExceeded, match="0 left"):
         Bank().fill(again, draw, 100, stage="ask")
+
+
+def test_a_bank_that_grows_can_do_without_its_last_rows(new_probe, killed, draw, tmp_path):
+    first = new_probe()
+    first.die_in_batch = 2
+    for probe in (first, new_probe(), new_probe()):
+        box = BlackBox(probe, "logits", budget=100)
+        box.keep(tmp_path / "run")
+        bank = Bank()
+        bank.keep(tmp_path / "bank")
+        bank.fill(box, draw, 60, stage="ask")
+        if probe is first:
+            with pytest.raises(killed):
+                bank.fill(box, draw, 100, stage="ask")
+            box.release()
+            continue
+        with warnings.catch_warnings(record=True) as told:
+            bank.fill(box, draw, 100, stage="ask")
+        box.release()
+        assert len(bank) == 60 and torch.equal(bank.images, draw(0, 60).images) and not probe.sent
+        assert len(told) <= 1 and all("gets 40 rows fewer" in str(warning.message) for warning in told)
 
 
 def test_a_whole_bank_moves_the_replay_behind_its_questions(new_probe, draw, some_images, tmp_path):

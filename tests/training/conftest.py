@@ -1,2 +1,2 @@
 # Scripts that the tests start as processes of their own.
-collect_ignore = ["killable.py", "two_processes.py"]
+collect_ignore = ["two_processes.py"]

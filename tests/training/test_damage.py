@@ -44,11 +44,17 @@ FILES = {
     ),
 }
 FILES |= {
-    ("kd", "finished"): (*FILES["kd", "interrupted"], "stages/1-student.safetensors", "student.safetensors"),
+    ("kd", "finished"): (
+        *FILES["kd", "interrupted"],
+        "stages/1-student.safetensors",
+        "student.safetensors",
+        "report.json",
+    ),
     ("mekd", "finished"): (
         *(file.replace("target-1", "target-2") for file in FILES["mekd", "interrupted"]),  # computed anew on resuming
         "stages/2-alignment.safetensors",
         "student.safetensors",
+        "report.json",
     ),
 }
 DAMAGES = ("emptied", "halved", "first byte", "middle byte", "last byte", "swapped")

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import mekd_plugin as mekd
-from mekd_plugin.errors import CheckpointError
+from mekd_plugin.errors import CheckpointError, InputError, NeedsNotMet, QueryBudgetExceeded
+from mekd_plugin.rows import ImageRows
 from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
 from mekd_plugin.training.recipe import Recipe
 
@@ -142,3 +143,81 @@ def test_threads_are_those_of_the_first_life(tmp_path):
     settings = {**SHORT, "directory": tmp_path}
     mekd.distill(toy_student(), box(), toy_images(40, seed=1), **settings)
     assert json.loads((tmp_path / "run.json").read_text())["threads"] == torch.get_num_threads()
+
+
+def run_in(directory, teacher, method="kd", *, budget=50, **settings):
+    box = mekd.BlackBox(teacher, "logits", CLASSES, budget=budget)
+    recipe = Recipe(steps=10, batch_size=16)
+    wanted = {"recipe": recipe, "directory": directory, "resume": True, "progress": False, "device": "cpu", **settings}
+    return mekd.distill(toy_student(), box, toy_images(60, seed=1), method, **wanted)
+
+
+TINY = {"preset": "tiny", "emulation_settings": {"steps": 10, "batch_size": 16}}
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [("kd", {}, "needs 60 more answers"), ("mekd", TINY, "needs 60 more answers")],
+)
+def test_a_run_refused_for_its_budget_does_not_block_the_next(tmp_path, method, settings, message):
+    teacher = ToyTeacher()
+    settings = {**settings, "queries": 60, "checkpoint_steps": 4}
+    for budget in (30, 59):
+        with pytest.raises(QueryBudgetExceeded, match=message):
+            run_in(tmp_path / "run", teacher, method, budget=budget, **settings)
+    assert teacher.count == 0
+    result = run_in(tmp_path / "run", teacher, method, budget=60, **settings)
+    assert teacher.count == result.ledger.total == 60 and result.ledger.by_stage.keys() <= {"transfer_set", "bank"}
+
+
+def test_a_guest_refused_for_its_budget_does_not_block_the_next(tmp_path):
+    for budget in (1, 50):
+        box = mekd.BlackBox(ToyTeacher(), "logits", CLASSES, budget=budget)
+        settings = {"method": "kd", "directory": tmp_path / "run", "resume": True, "progress": False}
+        if budget == 1:
+            with pytest.raises(InputError, match="1 queries for stage 'transfer_set': expected at least 2"):
+                mekd.host(toy_student(), box, toy_images(60, seed=1), **settings)
+        else:
+            assert mekd.host(toy_student(), box, toy_images(60, seed=1), **settings).ledger.total == 50
+
+
+def test_a_refusal_takes_nothing_away_that_was_paid_for_or_trained(tmp_path):
+    class Later(mekd.Distiller):
+        """Refuses after its first questions, or after its first stage."""
+
+        needs = mekd.Needs(responses="either", leaves_edge="real images")
+
+        def __init__(self, *, first="ask", **world):
+            super().__init__(**world)
+            self.first = first
+
+        def stages(self, teacher, images, student):
+            bank = mekd.Bank("some")
+            if self.first == "ask":
+                yield mekd.Asking("some", bank, lambda start, stop: mekd.Rows(images[start:stop]), 20)
+            elif self.first == "train":
+                network = toy_student()
+                step = lambda rows, update, query: update({"network": network(rows.images).mean()}) or {}  # noqa: E731
+                player = mekd.Player(network, lambda weights: torch.optim.SGD(weights, lr=0.1))
+                yield mekd.Training("before", ImageRows(images, seed=0), step, {"network": player}, steps=3)
+            raise NeedsNotMet("no further")
+
+    for first in ("ask", "train", "nothing"):
+        teacher = ToyTeacher()
+        directory = tmp_path / first
+        for _ in range(2):
+            with pytest.raises(NeedsNotMet, match="no further"):
+                run_in(directory, teacher, Later, first=first)
+        assert teacher.count == (20 if first == "ask" else 0)
+        assert (directory / "run.json").exists() == (first != "nothing")
+        assert any(directory.glob("stages/*")) == (first == "train")
+        assert any(directory.glob("banks/some/bank.json")) == (first == "ask")
+
+
+def test_another_runs_directory_is_left_alone_by_a_refusal(tmp_path):
+    run_in(tmp_path / "run", ToyTeacher())
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    for settings in ({"budget": 1}, {"queries": 60, "budget": 50}, {"seed": 1}):
+        with pytest.raises(CheckpointError, match="holds another run"):
+            run_in(tmp_path / "run", ToyTeacher(), **settings)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before

@@ -196,3 +196,86 @@ def test_held_out_rows_judge_the_hosts_student():
     hosted = guest(toy_student(), "kd", validation=0.1)
     assert 0 <= hosted.held_out_agreement(toy_student()) <= 1
     assert guest(toy_student(), "kd", validation=0.0).held_out_agreement(toy_student()) is None
+
+
+FRESH = {"emulation_settings": {"steps": 5}, "mode": "fresh", "latent_temperature": 3.0}
+
+
+def asking_host(directory, teacher: nn.Module, method: str, **settings):
+    """A student in its own loop that asks at every step, saves itself after step 2, and is stopped after step 4."""
+    student = toy_student()
+    box = mekd.BlackBox(teacher, "logits", CLASSES, budget=400)
+    wanted = {**settings, "directory": directory, "resume": True, "progress": False}
+    return student, mekd.host(student, box, toy_images(60, seed=1), method=method, **wanted)
+
+
+def ask_and_learn(hosted, student, optimizer, pages, save=lambda done: None):
+    for done, page in enumerate(pages, start=1):
+        rows = page if not isinstance(page, torch.Tensor) else hosted.ask(page)
+        loss = hosted.losses(student, rows)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        save(done)
+
+
+def test_a_host_that_asks_about_its_own_images_goes_on(tmp_path):
+    pages, teacher = [toy_images(10, seed=seed) for seed in range(20, 26)], ToyTeacher()
+    student, hosted = asking_host(tmp_path / "run", teacher, "kd", queries=50)
+
+    def save(done):
+        if done == 2:
+            torch.save([student.state_dict(), hosted.players.state_dict()], tmp_path / "host.pt")
+
+    ask_and_learn(hosted, student, sgd(student), pages[:4], save)
+    paid = teacher.count
+    assert paid == 50 + 4 * 10
+    hosted.close()
+
+    student, hosted = asking_host(tmp_path / "run", teacher, "kd", queries=50)
+    for part, state in zip((student, hosted.players), torch.load(tmp_path / "host.pt"), strict=True):
+        part.load_state_dict(state)
+    ask_and_learn(hosted, student, sgd(student), pages[2:4])
+    assert teacher.count == paid  # what was asked after the host's checkpoint is answered again
+    ask_and_learn(hosted, student, sgd(student), pages[4:])
+    assert teacher.count == hosted.ledger.total == paid + 20 and hosted.ledger.uncertain == 0
+
+
+def test_a_host_that_asks_otherwise_when_it_goes_on_pays_for_it_and_is_told(tmp_path):
+    teacher = ToyTeacher()
+    student, hosted = asking_host(tmp_path / "run", teacher, "kd", queries=50)
+    ask_and_learn(hosted, student, sgd(student), [toy_images(10, seed=20), toy_images(10, seed=21)])
+    hosted.close()
+    student, hosted = asking_host(tmp_path / "run", teacher, "kd", queries=50)
+    with pytest.warns(UserWarning, match="20 answers that were paid for are given up"):
+        ask_and_learn(hosted, student, sgd(student), [toy_images(10, seed=30)])
+    assert teacher.count == hosted.ledger.total == 80 and hosted.ledger.uncertain == 0
+
+
+def test_rows_asked_anew_are_replayed_from_the_hosts_checkpoint(tmp_path):
+    def pages(hosted, steps):
+        for images, _, numbers in hosted.loader(8, steps=steps):
+            yield hosted.rows(images, numbers)
+
+    def save(done):
+        if done == 2:
+            torch.save([student.state_dict(), hosted.players.state_dict()], tmp_path / "host.pt")
+
+    teacher = ToyTeacher()
+    student, hosted = asking_host(tmp_path / "run", teacher, "mekd", preset="tiny", **FRESH)
+    ask_and_learn(hosted, student, sgd(student), pages(hosted, 4), save)
+    assert teacher.count == 4 * 8
+    hosted.close()
+
+    student, hosted = asking_host(tmp_path / "run", teacher, "mekd", preset="tiny", **FRESH)
+    for part, state in zip((student, hosted.players), torch.load(tmp_path / "host.pt"), strict=True):
+        part.load_state_dict(state)
+    torch.manual_seed(7)  # what the host draws itself is not our business
+    ask_and_learn(hosted, student, sgd(student), pages(hosted, 2))
+    assert hosted.players.steps == 4 and teacher.count == hosted.ledger.total == 4 * 8
+
+
+def test_a_copy_of_the_players_leads_to_no_teacher(tmp_path):
+    _, hosted = asking_host(tmp_path / "run", ToyTeacher(), "distribution_alignment", queries=50)
+    assert vars(copy.deepcopy(hosted.players))["_teacher"] is None
+    assert copy.deepcopy(hosted.players).state_dict()["_extra_state"]["steps"] == 0

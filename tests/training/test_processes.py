@@ -15,7 +15,7 @@ from mekd_plugin.training.processes import Processes
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
 
-def launch(folder, method, budget, stop_at=None):
+def launch(folder, method, budget, stop_at=None, signal="SIGKILL"):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
     command += [
         "--rdzv-backend",
@@ -27,10 +27,10 @@ def launch(folder, method, budget, stop_at=None):
         method,
         str(budget),
     ]
-    command += [] if stop_at is None else [str(stop_at)]
+    command += [] if stop_at is None else [str(stop_at), signal]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if stop_at is not None:
+    if stop_at is not None and signal == "SIGKILL":
         assert done.returncode != 0
         return []
     assert done.returncode == 0, done.stderr[-3000:]
@@ -45,6 +45,8 @@ def test_two_processes_share_the_work_and_the_ledger(tmp_path, method):
     assert first["ledger"] == second["ledger"]
     assert first["ledger"]["total"] == first["asked"] + second["asked"]
     assert first["weights"] == pytest.approx(second["weights"], rel=1e-12)
+    if method == "mekd":  # it asks within its steps: each process foresees what all of them will ask together
+        assert first["planned"] == second["planned"] == first["ledger"]["by_stage"]
     assert not set(first["rows"]) & set(second["rows"])
 
 
@@ -58,6 +60,18 @@ def test_a_killed_run_of_two_processes_goes_on_to_the_same_weights(tmp_path, met
     assert first["weights"] == second["weights"] == undisturbed["weights"]
     lost = first["ledger"]["uncertain"]
     assert first["ledger"]["total"] == second["ledger"]["total"] == undisturbed["ledger"]["total"] + lost
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_one_process_stops_all_of_them_at_the_same_step(tmp_path):
+    (tmp_path / "undisturbed").mkdir()
+    undisturbed, _ = launch(tmp_path / "undisturbed", "fresh", budget=0)
+    reports = launch(tmp_path, "fresh", budget=0, stop_at=13, signal="SIGINT")
+    words = "stopped after step 20 of stage 'alignment'; go on with resume=True"
+    assert [report.get("stopped") for report in reports] == [words, words]
+    first, second = launch(tmp_path, "fresh", budget=0)
+    assert first["weights"] == second["weights"] == undisturbed["weights"]
+    assert first["ledger"] == second["ledger"] == undisturbed["ledger"]
 
 
 @pytest.mark.slow

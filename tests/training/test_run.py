@@ -14,6 +14,7 @@ from mekd_plugin.errors import (
     InputError,
     NeedsNotMet,
     QueryBudgetExceeded,
+    ReplayDiverged,
     TeacherAnswerError,
     UnknownName,
 )
@@ -191,6 +192,18 @@ def test_a_generators_health_is_reported():
     assert report["warnings"], "five steps make no generator"
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("settings", [{"mode": "fresh", "latent_temperature": 3.0}, {"queries": 60}])
+def test_a_finished_run_reports_what_it_reported_at_first(tmp_path, settings):
+    settings = {"preset": "tiny", "emulation_settings": {"steps": 10}, "budget": 1000, **settings}
+    first = run(method="mekd", directory=tmp_path / "run", **settings)
+    assert first.report["generator"] and "warnings" in first.report
+    again = run(method="mekd", directory=tmp_path / "run", resume=True, **settings)
+    assert again.report == first.report
+    (tmp_path / "run" / "report.json").write_text("{")
+    assert torch.equal(weights(run(method="mekd", directory=tmp_path / "run", resume=True, **settings)), weights(first))
+
+
 def test_evaluation_stands_in_the_history():
     result = run(evaluate=lambda student: {"accuracy": 0.5}, evaluate_steps=[10])
     assert [record["step"] for record in result.history if record["stage"] == "evaluation"] == [10, 20]
@@ -322,6 +335,27 @@ def test_a_truncated_checkpoint_is_named_on_resuming(tmp_path):
         run(directory=tmp_path, resume=True)
     path.unlink()
     assert run(directory=tmp_path, resume=True).ledger.total == 200
+
+
+def test_a_stage_that_asks_at_every_step_cannot_do_without_its_checkpoint(tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop(student):
+        raise Stop
+
+    settings = {"preset": "tiny", "emulation_settings": {"steps": 10}, "mode": "fresh", "latent_temperature": 3.0}
+    settings |= {"method": "mekd", "budget": 1000, "resume": True, "checkpoint_steps": 4}
+    teacher = ToyTeacher()
+    with pytest.raises(Stop):
+        run(teacher, directory=tmp_path / "run", evaluate=stop, evaluate_steps=[10], **settings)
+    (tmp_path / "run" / "checkpoint.safetensors").unlink()
+    asked = teacher.count
+    for _ in range(2):
+        with pytest.raises(ReplayDiverged, match=r"Nothing was sent\..* has to start in a new directory"):
+            run(teacher, directory=tmp_path / "run", **settings)
+    assert teacher.count == asked > 0
+    assert run(teacher, directory=tmp_path / "new", **settings).ledger.total == teacher.count - asked
 
 
 def test_bfloat16_is_an_option():

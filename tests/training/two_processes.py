@@ -1,4 +1,7 @@
-"""One of several processes of a run, for test_processes.py: ``two_processes.py DIRECTORY METHOD BUDGET [STOP_AT]``."""
+"""One of several processes of a run, for the tests: ``two_processes.py DIRECTORY METHOD BUDGET [STOP_AT SIGNAL]``.
+
+At step STOP_AT the first process sends SIGNAL to itself, and to no other.
+"""
 
 import json
 import os
@@ -8,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from mekd_plugin import BlackBox, distill
+from mekd_plugin import BlackBox, distill, plan
 from mekd_plugin.errors import QueryBudgetExceeded
 from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
 from mekd_plugin.training.recipe import Recipe
@@ -49,23 +52,26 @@ if method == "fresh":
 
 def evaluate(student):
     if stop_at is not None:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.Signals[sys.argv[5]])
     return {}
 
 
+settings |= {"recipe": Recipe(steps=40, batch_size=16, translate=0), "device": "cpu"}
 try:
+    if budget is None:
+        report["planned"] = plan(
+            student, BlackBox(toy, "logits", CLASSES), toy_images(60, seed=1), method, **settings
+        ).queries
     result = distill(
         student,
         BlackBox(toy, "logits", CLASSES, budget=budget),
         toy_images(60, seed=1),
         method,
-        recipe=Recipe(steps=40, batch_size=16, translate=0),
         directory=folder / "run",
         resume=True,
         checkpoint_steps=10,
         evaluate=evaluate,
         evaluate_steps=[] if stop_at is None else [stop_at],
-        device="cpu",
         progress=False,
         **settings,
     )
@@ -75,5 +81,7 @@ try:
     report["rows"] = [float(batch.double().sum()) for batch in seen]
 except QueryBudgetExceeded as error:
     report["refused"] = str(error)
+except KeyboardInterrupt as stopped:
+    report["stopped"] = str(stopped)
 report["asked"] = toy.count
 (folder / f"report-{rank}.json").write_text(json.dumps(report))

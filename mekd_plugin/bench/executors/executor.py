@@ -36,7 +36,8 @@ class Job:
 
 
 class Executor(Protocol):
-    """Does jobs, several at a time or one after another; each by :func:`mekd_plugin.bench.worker.do`.
+    """Does jobs, several at a time or one after another; each by :func:`mekd_plugin.bench.worker.do`, which says why it
+    failed and raises nothing.
 
     A job's record is written where it is done; an executor on other machines brings its run's directory back whole
     before it says that the job has ended.

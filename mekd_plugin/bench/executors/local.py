@@ -105,12 +105,7 @@ class LocalExecutor:
         if process.returncode == 1 and record is not None and record.status == "failed":
             return record.error or "unknown"
         reason = self._reason(job, process.returncode)
-        if job.task == "run":
-            try:
-                self._store.write(blank_record(job.spec, error=reason))
-            except MekdError as error:  # a full disk must not take the others down
-                reason = f"{reason}; its record could not be written: {error}"
-        return reason
+        return reason if job.task == "teacher" else self._store.write_failure(blank_record(job.spec, error=reason))
 
     def _reason(self, job: Job, status: int) -> str:
         log = self._log(job)
@@ -122,7 +117,8 @@ class LocalExecutor:
 
     def _log(self, job: Job) -> Path:
         if job.task == "teacher":
-            return writable_directory(self._store.out / "teachers") / "log.txt"
+            # One each: several are prepared side by side, and the last line says why one failed.
+            return writable_directory(self._store.out / "teachers") / f"log-{job.spec.key}.txt"
         return writable_directory(self._store.directory(job.spec.key)) / "log.txt"
 
 

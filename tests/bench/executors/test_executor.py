@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 
 import pytest
 
 from mekd_plugin.bench.benchmark import Benchmark
-from mekd_plugin.bench.executors.executor import Job, execute
+from mekd_plugin.bench.executors.executor import Job, execute, teacher_jobs
 from mekd_plugin.bench.executors.in_process import InProcessExecutor
 from mekd_plugin.bench.executors.local import LocalExecutor
 from mekd_plugin.bench.grid import BenchConfig
@@ -104,4 +104,45 @@ def test_workers_end_with_the_benchmark_that_started_them(tmp_path) -> None:
     executor.start(Job("teacher", benchmark.specs[0]))
     (running,) = executor._running.values()
     executor.stop()
-    assert running.process.poll() is not None and os.path.exists(tmp_path / "teachers" / "log.txt")
+    assert running.process.poll() is not None and len(list((tmp_path / "teachers").glob("log-*.txt"))) == 1
+
+
+def test_teachers_prepared_side_by_side_have_a_log_each(tmp_path) -> None:
+    broken = [f"{name}@{tmp_path / name}.safetensors" for name in ("lenet5", "lenet5_half")]
+    specs = Benchmark(BenchConfig.from_mapping({**SMALL, "teacher": broken, "methods": "kd"}), tmp_path / "out").specs
+    place = Place(str(tmp_path / "out"))
+    executor = LocalExecutor(Store(tmp_path / "out"), place, 2, ("cpu",))
+    failed = execute(executor, teacher_jobs(specs), lambda event, job, error: None)
+    executor.stop()
+    assert {job.spec.teacher for job in failed} == set(broken)
+    for job, reason in failed.items():
+        assert reason.startswith("CheckpointError: ") and job.spec.teacher.partition("@")[2] in reason
+
+
+def test_a_job_that_fails_says_so_and_raises_nothing(tmp_path, monkeypatch) -> None:
+    spec = Benchmark(BenchConfig.from_mapping({**SMALL, "methods": "kd"}), tmp_path / "out").specs[0]
+    lost = replace(spec, teacher=f"lenet5@{tmp_path / 'lost.safetensors'}", teacher_steps=None)
+    place = Place(str(tmp_path / "out"))
+    for task in ("teacher", "run"):
+        assert "lost.safetensors" in do(Job(task, lost), place)
+    assert Store(tmp_path / "out", resume=True).read(lost.key).status == "failed"
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert f"{blocked} is a file" in do(Job("run", spec), Place(str(blocked)))
+
+
+@pytest.mark.parametrize("executor", ["local", "in_process"])
+def test_a_disk_that_is_full_when_a_record_is_written_fails_that_row_alone(tmp_path, monkeypatch, executor) -> None:
+    makers = {
+        "local": lambda self, store: LocalExecutor(store, self.place, 1, self.devices),
+        "in_process": lambda self, store: InProcessExecutor(self.place, {}),
+    }
+    monkeypatch.setattr(Benchmark, "_executor", makers[executor])
+    benchmark = Benchmark(BenchConfig.from_mapping(SMALL), tmp_path)
+    full, other = benchmark.specs
+    # The system refuses to put a file in a directory's place, as a full disk refuses any file.
+    (tmp_path / "runs" / full.key / "record.json" / "in the way").mkdir(parents=True)
+    results = benchmark.execute(resume=True, observe=lambda event, job, error: None)
+    rows = {run.key: run for run in results.runs}
+    assert rows[other.key].status == "finished" and rows[full.key].status == "failed"
+    assert "cannot write" in rows[full.key].error and "its record could not be written" in rows[full.key].error
