@@ -38,6 +38,7 @@ class Identity(NamedTuple):
     certain: bool
 
 
+_CHANNELS = (1, 3)  # of an image, and of no side of one
 _ONNX_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
 
@@ -268,7 +269,7 @@ def _onnx_function(session: Any, entry: Any, output: str) -> Callable[[Tensor], 
     def ask(images: Tensor) -> Tensor:
         wanted = [size if isinstance(size, int) else found for size, found in zip(shape, images.shape[1:], strict=True)]
         if list(images.shape[1:]) != wanted:
-            raise InputError(f"images of {tuple(images.shape[1:])}: the ONNX model takes {tuple(wanted)}; resize them")
+            raise InputError(_another_shape(tuple(images.shape[1:]), tuple(wanted), shape))
         images = images.detach().cpu()
         array = (images.float() if images.dtype == torch.bfloat16 else images).numpy().astype(dtype)
         size = fixed if isinstance(fixed, int) else len(array)
@@ -281,3 +282,19 @@ def _onnx_function(session: Any, entry: Any, output: str) -> Callable[[Tensor], 
         return torch.from_numpy(np.concatenate(answers))
 
     return ask
+
+
+def _another_shape(given: tuple[int, ...], wanted: tuple[int, ...], declared: Sequence[Any]) -> str:
+    """What to do about images of shape ``given`` for an ONNX model that takes ``wanted``; it may not declare each."""
+    problem = f"images of {given}: the ONNX model takes {wanted}"
+    if declared[2] in _CHANNELS and declared[0] not in _CHANNELS:
+        return (
+            f"{problem}: its input is NHWC, (N, height, width, channels), and images here are NCHW. Put a Transpose in "
+            "front of the model, or wrap it: model = onnx_teacher(path), then the teacher is "
+            "lambda images: model(images.permute(0, 2, 3, 1))"
+        )
+    if wanted[0] != given[0]:
+        return f"{problem}: convert them to {wanted[0]} channels" + (
+            "" if given[1:] == wanted[1:] else " and resize them"
+        )
+    return f"{problem}; resize them"
