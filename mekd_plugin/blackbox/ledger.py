@@ -62,7 +62,7 @@ class Ledger:
 
     Attributes:
         budget: as given.
-        processes: set by the loop in a run of several processes.
+        peers: the processes of the run; set by the loop where there are several.
 
     Raises:
         InputError: a budget that is not a whole number from 0.
@@ -72,7 +72,7 @@ class Ledger:
         if budget is not None:
             budget = whole_number("budget", budget, 0, "of images from 0, or None for no limit")
         self._budget = budget
-        self.processes = Peers()
+        self.peers = Peers()
         self._spending = Spending()
         self._pending: tuple[int, Question] | None = None
         self._lock = threading.RLock()
@@ -184,7 +184,7 @@ class Ledger:
         if not isinstance(stage, str) or not stage:
             raise InputError(f"stage={stage!r}: expected the name of what the images are sent for")
         with self.in_turn():
-            everyone = self.processes.gather(fingerprints)
+            everyone = self.peers.gather(fingerprints)
             if not evaluation:
                 self.check_budget(len(everyone), stage)
             if len(fingerprints):
@@ -254,11 +254,11 @@ class Ledger:
             _warn_of_loss(own.path, knew, knew + restored, "they count again under their stages")
         self._serial = own.serial
         # No process reads before every one has put its own file right ...
-        at_least = int(self.processes.gather(torch.tensor([at_least])).max())
+        at_least = int(self.peers.gather(torch.tensor([at_least])).max())
         found = Spending()
         for path in sorted(folder.glob("ledger-*.jsonl"), key=_rank_of):
             read_ledger(path, found)
-        self.processes.gather(torch.zeros(1))  # ... and none goes on before all have read
+        self.peers.gather(torch.zeros(1))  # ... and none goes on before all have read
         goes_on = bool(found.total or found.evaluation or at_least)
         in_files, known = found.total, found if folder in self._attached else Spending()
         self._carry_over(found, known, write=rank == 0)

@@ -240,7 +240,7 @@ class BlackBox:
         image = gradient_image(image_shape, self._value_range)
         if self._exchange.journal is not None and self._exchange.journal.first:
             return  # asked before the last checkpoint
-        if self._exchange.ledger.processes.rank:
+        if self._exchange.ledger.peers.rank:
             self.sit_out(stage="probe")
         else:
             self.query(image, stage="probe")
@@ -304,7 +304,7 @@ class BlackBox:
         """Begin, or go on with, a run whose spending and answers are kept in ``directory``; None keeps it in memory.
 
         What was spent before counts as the stage ``"earlier runs"``. In a run of several processes set
-        ``ledger.processes`` first; all of them call this together.
+        ``ledger.peers`` first; all of them call this together.
 
         Args:
             directory: of the run.
@@ -325,7 +325,7 @@ class BlackBox:
         journal = Journal(Path(directory) / f"journal-{rank}.bin", identity.describe())
         found = self._exchange.ledger.attach(directory, rank, journal=journal, at_least=at_least)
         self._exchange.journal = journal
-        if found and not identity.certain and not self._exchange.ledger.processes.rank:
+        if found and not identity.certain and not self._exchange.ledger.peers.rank:
             warnings.warn(
                 f"the run in {directory} goes on with a teacher known by its name alone, {identity.describe()}: that "
                 "does not tell whether it is the one that answered before. Say which model it is by identity=",
