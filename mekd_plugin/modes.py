@@ -1,13 +1,16 @@
-"""Training and evaluation mode of a module, part by part."""
+"""Training and evaluation mode of a module, part by part; and whether a run is only rehearsed."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from contextvars import ContextVar
 
 from torch import nn
 
-__all__ = ["evaluating", "mode_kept"]
+__all__ = ["evaluating", "in_rehearsal", "mode_kept", "rehearsing"]
+
+_REHEARSAL = ContextVar("rehearsal", default=False)
 
 
 @contextlib.contextmanager
@@ -27,3 +30,18 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     with mode_kept(module):
         module.eval()
         yield
+
+
+@contextlib.contextmanager
+def rehearsing() -> Iterator[None]:
+    """Let what runs here know that only its time and its queries count, not its numbers."""
+    token = _REHEARSAL.set(True)
+    try:
+        yield
+    finally:
+        _REHEARSAL.reset(token)
+
+
+def in_rehearsal() -> bool:
+    """Whether costly numbers that nobody will see may be left out; whatever decides time or queries may not."""
+    return _REHEARSAL.get()

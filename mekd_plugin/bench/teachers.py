@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mekd_plugin.bench.grid import kind_of_teacher
-from mekd_plugin.blackbox.backends import onnx_teacher
+from mekd_plugin.blackbox.onnx_file import onnx_teacher
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.errors import CheckpointError, InputError, UnknownName
 from mekd_plugin.files import writable_directory

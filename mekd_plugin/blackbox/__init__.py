@@ -5,11 +5,11 @@ Read ``teacher.py`` first (:class:`BlackBox`, and the order intend, ask, check, 
 ``bank.py`` (answers that are kept) and ``meter.py`` (a count under other people's scripts).
 """
 
-from mekd_plugin.blackbox.backends import onnx_teacher
 from mekd_plugin.blackbox.bank import Bank, FreshQueries
 from mekd_plugin.blackbox.journal import Forgotten, Journal
 from mekd_plugin.blackbox.ledger import Ledger, Peers
 from mekd_plugin.blackbox.meter import TeacherModule, meter
+from mekd_plugin.blackbox.onnx_file import onnx_teacher
 from mekd_plugin.blackbox.patience import RateLimit, Retry
 from mekd_plugin.blackbox.spending import Question
 from mekd_plugin.blackbox.teacher import BlackBox

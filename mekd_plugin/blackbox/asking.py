@@ -31,7 +31,7 @@ def affordable(teacher: BlackBox, wanted: int, stage: str, bank: str, held: int 
     if ledger.remaining is None:
         return wanted
     ahead = 0 if teacher.journal is None else teacher.journal.images_ahead
-    kept = min(wanted, int(ledger.processes.gather(torch.tensor([ahead])).sum()))
+    kept = min(wanted, int(ledger.peers.gather(torch.tensor([ahead])).sum()))
     short = wanted - kept - ledger.remaining
     if short <= 0:
         return wanted
@@ -58,16 +58,16 @@ def ask_together(
     Raises:
         InputError: ``label`` returns another number of answers.
     """
-    processes = teacher.ledger.processes
+    peers = teacher.ledger.peers
     if label is not None:
         with teacher.asking_for(stage):
             response = label(teacher, rows)
         if len(response) != len(rows):
             raise InputError(f"label returned {len(response)} answers for {len(rows)} rows: expected one each")
         return response
-    if processes.world == 1:
+    if peers.world == 1:
         return teacher.query(rows.images, stage=stage)
-    own = rows.images[processes.rank :: processes.world]
+    own = rows.images[peers.rank :: peers.world]
     if len(own):
         values: Tensor = teacher.query(own, stage=stage).values.cpu()
     else:  # fewer rows than processes: all of them still count together
@@ -75,8 +75,8 @@ def ask_together(
         values = rows.images.new_empty(0, teacher.num_classes).cpu()
         if teacher.responses == "hard":
             values = torch.empty(0, dtype=torch.int64)
-    of_row = torch.cat([torch.arange(len(rows))[rank :: processes.world] for rank in range(processes.world)])
-    gathered = processes.gather(values)
+    of_row = torch.cat([torch.arange(len(rows))[rank :: peers.world] for rank in range(peers.world)])
+    gathered = peers.gather(values)
     answers = torch.empty_like(gathered)
     answers[of_row] = gathered
     return Response(answers, teacher.responses, teacher.num_classes)

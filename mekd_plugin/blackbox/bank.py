@@ -158,7 +158,7 @@ class Bank:
             raise InputError(f"draw={draw!r}: expected a function draw(start, stop) -> rows")
         if self._held_out:
             raise InputError(f"bank {self.name!r} has rows held out: hold them out after the last fill")
-        if label is not None and teacher.ledger.processes.world > 1:
+        if label is not None and teacher.ledger.peers.world > 1:
             raise NeedsNotMet(f"bank {self.name!r} is asked in the method's own way, which takes a single process")
         self._indices = None
         self._check_origin(teacher)

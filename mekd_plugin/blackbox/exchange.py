@@ -71,7 +71,7 @@ class Exchange:
         """The answers to ``images``, in questions of ``batch_size``; every process asks as many, some of them empty."""
         with self.ledger.in_turn():
             ahead = 0 if self.journal is None else self.journal.images_ahead
-            everyone = self.ledger.processes.gather(torch.tensor([[len(images), min(ahead, len(images))]]))
+            everyone = self.ledger.peers.gather(torch.tensor([[len(images), min(ahead, len(images))]]))
             asked, kept = everyone.sum(dim=0).tolist()
             if not evaluation:  # refused as a whole, before its first part is sent
                 self.ledger.check_budget(asked - kept, stage)
@@ -101,7 +101,7 @@ class Exchange:
 
         if self.retry is None:
             return attempt()
-        if self.ledger.processes.world > 1:
+        if self.ledger.peers.world > 1:
             raise NeedsNotMet(
                 "retry= in a run of several processes, which count in step: an attempt of one alone would stop all of "
                 "them. Use one process, or leave retry= out and resume the run after an error"
@@ -113,7 +113,7 @@ class Exchange:
     ) -> Response:
         """Intend, ask, check, keep, settle; what was refused is taken back instead."""
         if self.rate_limit is not None and len(images):
-            self.rate_limit.wait(self.ledger.processes.world)
+            self.rate_limit.wait(self.ledger.peers.world)
         serial = self.ledger.intend(fingerprints, stage, evaluation=evaluation)
         where = f"asking the teacher about batch {self._batches} ({len(images):,} images for {stage!r})"
         try:

@@ -1,11 +1,11 @@
-"""The journal: answers since the last checkpoint, by the order of asking, so that none is paid for twice.
+"""The journal: the answers since the last checkpoint, in the order of asking, so that none is paid for twice.
 
-A run that was interrupted is replayed from its last checkpoint. The questions it asks again are answered from here, as
-long as they are the same questions; past the end of the journal, the teacher is asked.
+An interrupted run is replayed from its last checkpoint. The journal answers the questions that it asks again, provided
+that they are the same questions; after the journal's last answer, the teacher is asked.
 
-The file: a head (whose answers they are, the number of its first question, what was asked before it), then records of
-*length, checksum, body*; a body is a safetensors block of the answers and the questions' fingerprints. Heads and bodies
-carry checksums. A record torn by a kill is cut off on opening.
+The file is a head (the teacher, the number of the first question, what was asked before it) and then records of
+*length, checksum, body*; a body is a safetensors block of answers and fingerprints of the images. Heads and bodies
+carry checksums. A record that a kill cut short is removed when the file is opened.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class Forgotten(NamedTuple):
 
 
 class Journal:
-    """Answers that were kept since the last checkpoint, keyed by the order of asking.
+    """The answers since the last checkpoint, in the order of asking.
 
     Args:
-        path: of the file, opened if it exists, else made.
-        teacher: identity of the one that answers; None leaves it open.
+        path: of the file, which is created if it does not exist.
+        teacher: the identity of the teacher that answers; None if it is not known.
 
     Attributes:
         strict: whether another question than the one that was asked there is an error. A loop that is not ours may ask
@@ -73,7 +73,7 @@ class Journal:
 
     Raises:
         InputError: the file cannot be written.
-        CheckpointError: it is damaged anywhere but at its end, not a journal, or of another teacher.
+        CheckpointError: it is damaged before its last record, is not a journal, or holds another teacher's answers.
     """
 
     def __init__(self, path: str | Path, teacher: str | None = None) -> None:
@@ -99,37 +99,37 @@ class Journal:
 
     @property
     def position(self) -> int:
-        """Number of the next question, a batch, counted from 0 over all lives of the run."""
+        """Number of the next question, counted from 0 since the run first began; a question is a batch."""
         return self._position
 
     @property
     def first(self) -> int:
-        """Number of the first question that the journal may hold an answer to: those before it were forgotten."""
+        """Number of the first question whose answers are kept; those before it were forgotten."""
         return self._first
 
     @property
     def end(self) -> int:
-        """Number of the first question that the journal holds no answer to."""
+        """Number of the first question that has no answers yet."""
         return self._first + len(self._entries)
 
     @property
     def images_ahead(self) -> int:
-        """Images whose answers are kept from the present position on."""
+        """How many images the questions from :attr:`position` on are about."""
         return sum(entry.images for entry in self._entries[max(0, self._position - self._first) :])
 
     @property
     def last_serial(self) -> int | None:
-        """Number in the ledger of the last question with images whose answer was kept; None where there was none."""
+        """The ledger's number of the last question with images that was answered; None if there was none."""
         numbered = [entry.serial for entry in self._entries if entry.serial]
         return (numbered[-1] if numbered else self._forgotten.serial) or None
 
     @property
     def forgotten(self) -> Forgotten:
-        """What was asked before the first question whose answers are still kept."""
+        """What was asked before :attr:`first`."""
         return self._forgotten
 
     def questions_after(self, serial: int) -> Iterator[tuple[int, Question, np.ndarray]]:
-        """The questions with a higher number in the ledger: it, the question, its images' fingerprints."""
+        """Each later question: its number in the ledger, itself, and the fingerprints of its images."""
         for entry in self._entries:
             if entry.serial > serial:
                 tensors, about = self._read(entry)
@@ -140,31 +140,31 @@ class Journal:
                 )
 
     def rewind(self, position: int) -> None:
-        """Make ``position`` the number of the next question: where a checkpoint stood.
+        """Go back to question ``position``, the next one when a checkpoint was written.
 
         Raises:
-            ReplayDiverged: the journal has not come so far, so it is not the one of that checkpoint.
+            ReplayDiverged: the journal ends before it, so it does not belong to that checkpoint.
         """
         if not 0 <= position <= self.end:
             raise ReplayDiverged(
-                f"position {position} of {self._path}, which ends at {self.end}: the checkpoint and the journal are "
-                "not of the same run; put back the files that belong together, or start a new run"
+                f"position {position} of {self._path}, which ends at {self.end}: the checkpoint and the journal do not "
+                "belong to the same run; restore files that belong together, or start a new run"
             )
         self._position = position
 
     def replay(self, fingerprints: Tensor, stage: str, kind: Kind, evaluation: bool = False) -> Response | None:
-        """The answers kept for the next question, on the CPU; None at the end of the journal.
+        """The kept answers to the next question, on the CPU; None at the end of the journal.
 
         Raises:
-            ReplayDiverged: the next question is not the one that was asked there, and the journal is strict.
+            ReplayDiverged: another question was asked at this position, and the journal is strict.
         """
         if self._position == self.end:
             return None
         if self._position < self._first:
             raise ReplayDiverged(
                 f"question {self._position} ({stage!r}) was asked before the last checkpoint, and its answer is no "
-                f"longer kept: the journal begins at {self._first}. Nothing was sent. Put a copy of the checkpoint "
-                "back; without one, a stage that asks at every step has to start in a new directory"
+                f"longer kept: the journal begins at question {self._first}. Nothing was sent. Put a copy of "
+                "the checkpoint back; without one, a stage that asks at every step has to start in a new directory"
             )
         entry = self._entries[self._position - self._first]
         tensors, about = self._read(entry)
@@ -192,7 +192,7 @@ class Journal:
     def append(
         self, response: Response, fingerprints: Tensor, stage: str, serial: int, *, evaluation: bool = False
     ) -> None:
-        """Keep the answers to the question at the end of the journal; on the disk when this returns."""
+        """Add the answers to a new question; they are on the disk when this returns."""
         body = save(
             {"values": response.values.detach().cpu().contiguous(), "fingerprints": fingerprints.contiguous()},
             metadata={"kind": response.kind, "num_classes": str(response.num_classes), "stage": stage},
@@ -204,10 +204,10 @@ class Journal:
         self._position += 1
 
     def forget(self, position: int) -> None:
-        """Drop the answers before ``position``, which a checkpoint now holds the results of; atomic.
+        """Drop, atomically, the answers before ``position``: a checkpoint holds what came of them.
 
         Raises:
-            ReplayDiverged: the journal has not come so far.
+            ReplayDiverged: the journal ends before ``position``.
         """
         if position <= self._first:
             return
@@ -232,18 +232,18 @@ class Journal:
         return f"the answers to {self.end - self._first} batches since the last checkpoint, in {self._path}"
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def _diverged(self, before: str, stage: str, now: str) -> ReplayDiverged:
         return ReplayDiverged(
             f"the replay diverged at question {self._position}: before the interruption it asked ({stage!r}) about "
-            f"{before}, now {now!r}. Nothing was sent. Resume with the code, settings, seed and thread count of the "
-            "first life, or start a new run"
+            f"{before}, now {now!r}. Nothing was sent. Resume with the same code, settings, seed and thread count as "
+            "before, or start a new run"
         )
 
     def _with(self, dropped: list[_Entry]) -> Forgotten:
-        """What is forgotten, and ``dropped`` beside it."""
+        """What was forgotten before, plus ``dropped``."""
         counts = {(question.stage, question.evaluation): question.images for question in self._forgotten.questions}
         for entry in dropped:
             if entry.images:
@@ -257,7 +257,7 @@ class Journal:
         magic, length, checksum = _START.unpack_from(content)
         if magic != _MAGIC:
             raise CheckpointError(
-                f"{self._path} is not a journal that this version can read: go on with the version that wrote it, or "
+                f"{self._path} is not a journal that this version can read: resume with the version that wrote it, or "
                 "start a new run in another directory"
             )
         text = content[_START.size : _START.size + length]
@@ -266,14 +266,14 @@ class Journal:
         return json.loads(text), _START.size + length
 
     def _index(self, content: bytes) -> int:
-        """Find the records; returns the bytes of the file up to the end of the last whole one."""
+        """Find the records; returns where in the file the last complete one ends."""
         offset = self._start
         while offset + _RECORD.size <= len(content):
             length, checksum, images, serial, evaluation, of_head = _RECORD.unpack_from(content, offset)
             start, stop = offset + _RECORD.size, offset + _RECORD.size + length
             if zlib.crc32(content[offset : start - 4]) != of_head:
                 if not any(content[offset:]):
-                    break  # a file system that lost its power leaves zeros
+                    break  # a power failure may leave zeros at the end of a file
                 raise CheckpointError(f"{self._path} is damaged at question {self.end}: {_REMEDY}")
             if stop > len(content):
                 break
@@ -293,7 +293,7 @@ class Journal:
         return load(body), _metadata(body[8 : 8 + size])
 
 
-_REMEDY = "the answers behind it cannot be trusted; restore the file, or start a new run in another directory"
+_REMEDY = "what follows cannot be trusted; restore the file, or start a new run in another directory"
 
 
 def _head(identity: str, first: int, forgotten: Forgotten, teacher: str | None) -> bytes:
@@ -303,6 +303,6 @@ def _head(identity: str, first: int, forgotten: Forgotten, teacher: str | None) 
 
 
 def _metadata(header: bytes) -> dict[str, str]:
-    """What ``safetensors.torch.save`` was given as metadata: its ``load`` does not hand it back."""
+    """The metadata given to ``safetensors.torch.save``, which ``load`` does not return."""
     metadata: dict[str, str] = json.loads(header)["__metadata__"]
     return metadata

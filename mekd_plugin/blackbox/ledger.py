@@ -1,8 +1,8 @@
-"""The ledger: every image that was sent to a teacher, by stage, and the budget that is never passed.
+"""The ledger: how many images were sent to a teacher, by stage, within a budget that is never exceeded.
 
-What is about to be asked is written down before it is asked, so a process that is killed never under-counts. A batch
-whose answer was lost between asking and keeping is *uncertain*: it is counted, and will be asked, and counted, again.
-One that the service refused before any work is taken back. Threads take turns; a forked process is turned away.
+Each question is written down before it is asked, so that the count is never too low, even if the process is killed. A
+batch whose answer was lost before it was kept is *uncertain*: it counts, and it counts again when it is asked again. A
+batch that the service refused before doing any work does not count. Threads take turns; a forked process is refused.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Peers:
     Attributes:
         rank: of this process, from 0.
         world: how many there are.
-        gather: CPU tensors, of any length along the first axis (0 too) and else alike -> their concatenation along it
-            in the order of ranks, on every process.
+        gather: returns, on every process, the CPU tensors of all of them, concatenated along the first axis in the
+            order of ranks. The tensors may differ in length along that axis, and may be empty.
     """
 
     rank: int = 0
@@ -52,27 +52,27 @@ class Peers:
 
 
 class Ledger:
-    """What was spent on asking a teacher.
+    """Counts the images that a teacher is asked about.
 
-    In a run of several processes every ledger holds the numbers of all of them, and all raise together; each must then
-    call ``intend`` as often as the others, with no image where it has none to send.
+    In a run of several processes each ledger counts the images of all processes, and all raise an error together. Each
+    process must call ``intend`` as often as the others, with no images if it has none to send.
 
     Args:
         budget: images that may be sent in all; None for no limit.
 
     Attributes:
         budget: as given.
-        processes: set by the loop in a run of several processes.
+        peers: the processes of the run; set by the loop where there are several.
 
     Raises:
-        InputError: a budget that is not a whole number from 0.
+        InputError: the budget is not a whole number from 0.
     """
 
     def __init__(self, budget: int | None = None) -> None:
         if budget is not None:
             budget = as_whole("budget", budget, at_least=0, of="images", otherwise="None for no limit", strict=True)
         self._budget = budget
-        self.processes = Peers()
+        self.peers = Peers()
         self._spending = Spending()
         self._pending: tuple[int, Question] | None = None
         self._lock = threading.RLock()
@@ -93,7 +93,7 @@ class Ledger:
 
     @property
     def evaluation(self) -> int:
-        """Images sent to find out how good a student is; outside ``total``, ``by_stage`` and the budget."""
+        """Images sent to measure a student; they are not part of ``total``, ``by_stage`` or the budget."""
         return self._spending.evaluation
 
     @property
@@ -103,12 +103,12 @@ class Ledger:
 
     @property
     def uncertain(self) -> int:
-        """Images among ``total`` whose answers were not kept: lost with a killed process, or still awaited."""
+        """Images among ``total`` without an answer: it was lost, or has not come yet."""
         return sum(self._spending.unkept.values())
 
     @property
     def budget(self) -> int | None:
-        """Images that may be sent in all; None without a limit. It is set once."""
+        """Images that may be sent in all; None for no limit. It cannot be changed."""
         return self._budget
 
     @property
@@ -117,10 +117,9 @@ class Ledger:
         return None if self.budget is None else self.budget - self.total
 
     def available(self, stage: str) -> int | None:
-        """What the stages before ``stage`` left of the budget: the same number when ``stage`` is replayed.
+        """What the stages before ``stage`` left of the budget; None without one.
 
-        Returns:
-            None without a budget.
+        The number is the same when a resumed run comes to ``stage`` again.
         """
         if self.budget is None:
             return None
@@ -129,35 +128,34 @@ class Ledger:
         return self.budget - sum(count for name, count in self._spending.sent.items() if name in before)
 
     def check_process(self) -> None:
-        """Refuse to count in a process that is a fork of the ledger's own.
+        """Check that this is the process that made the ledger.
 
         Raises:
-            InputError: it is one.
+            InputError: it is a fork of that process.
         """
         if os.getpid() != self._owner:
             raise InputError(
-                f"a teacher is asked in process {os.getpid()}, and its ledger is process {self._owner}'s, which would "
-                "never know: ask in the process that made the black box. In a Dataset with num_workers, return the "
-                "images and ask about the batch in the training loop; in processes of a launcher, make the black box "
-                "in each of them"
+                f"a teacher is asked in process {os.getpid()}, but process {self._owner} made its black box and counts "
+                "its queries: ask in that process. In a Dataset with num_workers, return the images and ask about the "
+                "batch in the training loop; with several processes of a launcher, make a black box in each of them"
             )
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """Within it no other thread asks: from the intention to the settled answer.
+        """Within it, no other thread can ask.
 
         Raises:
-            InputError: in a process that is a fork of the ledger's own, where nothing would be counted.
+            InputError: this process is a fork of the ledger's own, so nothing would be counted.
         """
         self.check_process()
         with self._lock:
             yield
 
     def check_budget(self, count: int, stage: str) -> None:
-        """Refuse ``count`` further images if they would pass the budget.
+        """Check that the budget covers ``count`` more images.
 
         Raises:
-            QueryBudgetExceeded: they would; the message gives what was spent by stage.
+            QueryBudgetExceeded: it does not; the message lists what each stage has spent.
         """
         if self.remaining is not None and count > self.remaining:
             raise QueryBudgetExceeded(
@@ -169,22 +167,24 @@ class Ledger:
     def intend(self, fingerprints: Tensor, stage: str, *, evaluation: bool = False) -> int:
         """Count images as sent, and write that down, before they are sent.
 
+        After an error nothing was counted, and nothing may be sent.
+
         Args:
-            fingerprints: ``(n,)`` int64 on the CPU, one for each image this process will send.
-            stage: what they are sent for.
-            evaluation: counted apart, whatever the budget.
+            fingerprints: ``(n,)`` int64 on the CPU, one for each image that this process will send.
+            stage: under which they are counted.
+            evaluation: count them separately, outside the budget.
 
         Returns:
-            The number of this question in this process's file, from 1; 0 for one without images.
+            The number of this question in this process's file, from 1; 0 if it has no images.
 
         Raises:
-            QueryBudgetExceeded: they would pass the budget; then nothing is counted, and nothing may be sent.
-            InputError: the intention cannot be written down, or this process is a fork of the ledger's; likewise.
+            QueryBudgetExceeded: they would exceed the budget.
+            InputError: the file cannot be written, or this process is a fork of the ledger's own.
         """
         if not isinstance(stage, str) or not stage:
             raise InputError(f"stage={stage!r}: expected the name of what the images are sent for")
         with self.in_turn():
-            everyone = self.processes.gather(fingerprints)
+            everyone = self.peers.gather(fingerprints)
             if not evaluation:
                 self.check_budget(len(everyone), stage)
             if len(fingerprints):
@@ -196,20 +196,20 @@ class Ledger:
             return serial
 
     def settle(self) -> None:
-        """The images last intended were answered, and the answers kept."""
+        """Note that the last question was answered and its answers were kept."""
         if self._pending is None:
             return
         serial, question = self._pending
         if serial and self._file is not None:
-            # Not synced: if the machine stops here, the batch is called uncertain, which errs on the honest side.
+            # Not synced: if the machine stops here, the batch stays uncertain, and the count is never too low.
             self._file.keep(serial, sync=False)
         self._spending.keep(question)
         self._pending = None
 
     def take_back(self) -> None:
-        """The images last intended were refused by a service that says that it did no work: they no longer count.
+        """Uncount the last question: the service refused it and did no work.
 
-        Other processes of the run go on counting them until they read the files again.
+        Other processes of the run still count it until they read the files again.
         """
         if self._pending is None:
             return
@@ -222,21 +222,22 @@ class Ledger:
     def attach(
         self, directory: str | Path | None, rank: int = 0, *, journal: Journal | None = None, at_least: int = 0
     ) -> bool:
-        """Begin, or continue, a run whose spending is kept in ``directory``.
+        """Begin or resume a run whose counts are kept in ``directory``.
 
-        Every ``ledger-<rank>.jsonl`` there is read; this process appends to its own. What this ledger had counted
-        before is carried over as the stage ``"earlier runs"``: a budget is the teacher's, not the run's. What other
-        files know of and the ledger's does not is counted, with a warning: a file was cut, emptied or lost.
+        All files ``ledger-<rank>.jsonl`` are read; this process appends to its own. A budget is the teacher's and not
+        the run's, so what this ledger had counted before is carried over, under the stage ``"earlier runs"``. If other
+        files know of more images than the ledger's, that file was cut, emptied or lost: the difference is counted, with
+        a warning.
 
         Args:
-            directory: where the run is kept; None for a run that is kept in memory only.
-            rank: of this process.
+            directory: where the run is kept; None keeps it in memory only.
+            rank: this process's.
             journal: this process's; its questions are counted under their own stages.
-            at_least: images that all processes had sent, as other files of the run say; what is missing counts as the
-                stage ``"lost from the ledger"``, and as uncertain.
+            at_least: how many images all processes had sent, according to other files of the run. The difference counts
+                under ``"lost from the ledger"``, and as uncertain.
 
         Returns:
-            Whether the run goes on: something had been asked in the directory before.
+            Whether anything had been asked in that directory before.
 
         Raises:
             InputError: the directory cannot be written.
@@ -253,12 +254,12 @@ class Ledger:
             knew = own.spending.total + own.spending.evaluation
             _warn_of_loss(own.path, knew, knew + restored, "they count again under their stages")
         self._serial = own.serial
-        # No process reads before every one has put its own file right ...
-        at_least = int(self.processes.gather(torch.tensor([at_least])).max())
+        # No process reads before all have repaired their own files ...
+        at_least = int(self.peers.gather(torch.tensor([at_least])).max())
         found = Spending()
         for path in sorted(folder.glob("ledger-*.jsonl"), key=_rank_of):
             read_ledger(path, found)
-        self.processes.gather(torch.zeros(1))  # ... and none goes on before all have read
+        self.peers.gather(torch.zeros(1))  # ... and none goes on before all have read
         goes_on = bool(found.total or found.evaluation or at_least)
         in_files, known = found.total, found if folder in self._attached else Spending()
         self._carry_over(found, known, write=rank == 0)
@@ -273,7 +274,7 @@ class Ledger:
         return goes_on
 
     def detach(self) -> None:
-        """Let go of the directory; what was counted stays counted."""
+        """Close the file; what was counted stays counted."""
         if self._file is not None:
             self._file.close()
         self._file = self._pending = None
@@ -311,7 +312,7 @@ class Ledger:
                 self._file.keep(self._serial)
 
     def _carry_over(self, found: Spending, known: Spending, *, write: bool) -> None:
-        """Take over ``found``, and with it what this ledger had counted that ``known`` does not hold."""
+        """Go on from ``found``, plus whatever this ledger had counted that is not in ``known``."""
         lost = max(0, self.uncertain - sum(known.unkept.values()))
         kept = max(0, self.total - known.total - lost)
         new = np.setdiff1d(self._spending.numbers(), found.numbers())
@@ -337,7 +338,7 @@ class Ledger:
 def _warn_of_loss(path: Path, knew: int, known: int, how: str) -> None:
     warnings.warn(
         f"{path} knows of {knew:,} images and other files of the run of {known:,}: it was cut, emptied or lost. The "
-        f"{known - knew:,} are taken as sent; {how}",
+        f"missing {known - knew:,} are taken as sent; {how}",
         stacklevel=3,
     )
 
@@ -345,5 +346,5 @@ def _warn_of_loss(path: Path, knew: int, known: int, how: str) -> None:
 def _rank_of(path: Path) -> int:
     match = re.fullmatch(r"ledger-(\d+)\.jsonl", path.name)
     if match is None:
-        raise CheckpointError(f"{path} is not a ledger of ours: expected ledger-<rank>.jsonl; move it away")
+        raise CheckpointError(f"{path} is not a ledger of this package: expected ledger-<rank>.jsonl; move it away")
     return int(match[1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, NoReturn, Self
 from weakref import WeakKeyDictionary
 
@@ -17,6 +16,7 @@ from mekd_plugin.blackbox.image_hashes import image_hashes
 from mekd_plugin.blackbox.images import plain_tensor, refuse_tracing
 from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.blackbox.patience import teacher_errors
+from mekd_plugin.blackbox.spending import Staged
 from mekd_plugin.errors import InputError, NeedsNotMet, Refused
 
 __all__ = ["TeacherModule", "meter"]
@@ -27,7 +27,7 @@ Answer = Callable[[Tensor, Call, str], Tensor]
 """Images, how to hand them over, and a stage -> answers."""
 
 
-class TeacherModule(nn.Module):
+class TeacherModule(Staged, nn.Module):
     """A teacher that can only be asked, in the form of a module: ``module(images)`` is a query.
 
     It has no parameters, no buffers and no submodules; ``train()`` and ``to()`` do not reach the teacher, answers carry
@@ -69,15 +69,6 @@ class TeacherModule(nn.Module):
         images, call = _images_of(given, named)
         with torch.no_grad():
             return _ANSWERS[self](plain_tensor(images), call, self._stage)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Within it, queries count for the stage ``name``: ``with module.stage("test"): ...`` tells scoring apart."""
-        before, self._stage = self._stage, name
-        try:
-            yield
-        finally:
-            self._stage = before
 
     def _replicate_for_data_parallel(self) -> NoReturn:
         raise NeedsNotMet(

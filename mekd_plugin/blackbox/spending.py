@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -9,7 +11,7 @@ import numpy as np
 
 from mekd_plugin.blackbox.image_hashes import DistinctCounter
 
-__all__ = ["EARLIER", "LOST", "NO_IMAGES", "Question", "Spending"]
+__all__ = ["EARLIER", "LOST", "NO_IMAGES", "Question", "Spending", "Staged"]
 
 EARLIER = "earlier runs"
 """The stage under which a run finds what was spent before it began."""
@@ -95,3 +97,18 @@ class Spending:
 
     def __str__(self) -> str:
         return ", ".join(f"{stage} {count:,}" for stage, count in self.sent.items()) or "nothing yet"
+
+
+class Staged:
+    """Something whose queries count for a stage that can be named for a while."""
+
+    _stage: str
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Within it, queries count for the stage ``name``: ``with module.stage("test"): ...`` tells scoring apart."""
+        before, self._stage = self._stage, name
+        try:
+            yield
+        finally:
+            self._stage = before

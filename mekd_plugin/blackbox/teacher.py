@@ -53,28 +53,29 @@ class BlackBox:
         teacher: ``nn.Module``, function from images to answers (tensor or NumPy array), or ``onnx_teacher(path)``.
         responses: what it answers: ``"logits"`` (or ``"soft"``), ``"probabilities"`` or ``"hard"``; never guessed. Hard
             responses are class indices, or the arg max of scores taken inside the boundary.
-        num_classes: C; a module's may be left to be learnt from its first scores.
+        num_classes: C; for a module it may be left out, and is then learnt from its first scores.
         budget: images that may be sent in all; None for no limit.
         value_range: smallest and largest pixel value that the teacher takes.
-        batch_size: images sent at a time: the most whose answers a killed process can lose.
+        batch_size: images sent at a time; also the most answers that are lost when the process is killed.
         quantize: ``"uint8"`` rounds images to the 256 levels of ``value_range`` first, as an upload would.
         device: moves a module there, and sends a function its images there; None leaves both where they are.
         answer: takes the scores or labels out of what the teacher returns, such as ``lambda out: out["logits"]``; None
             where it returns nothing else.
-        ledger: of another black box, to share its budget; then ``budget`` is left out.
-        identity: name of the teacher, such as its model's version, which a resumed run is held to; None takes a hash of
-            a module's weights or of an ONNX file, and of a function its name, which tells little.
-        retry: asks again where a batch's answer did not come; each attempt counts, within the budget. None raises the
-            first error.
-        rate_limit: how many batches a second are sent at most; may be shared with other black boxes.
-        timeout: seconds after which a function's answer is no longer waited for; its images count as uncertain. Python
-            cannot end the call, which goes on in a thread that nobody listens to.
-        rounding: decimals that a service rounds its probabilities to (or cuts them at).
-        top_k: how many of the largest probabilities a service tells, with 0 for the others.
+        ledger: that of another black box, to share its budget; ``budget`` is then left out.
+        identity: the teacher's name, such as its model's version; a run is resumed only with a teacher of the same
+            name. None takes a hash of a module's weights or of an ONNX file, and the name of a function, which tells
+            little.
+        retry: how to ask again when no answer came; each attempt counts, within the budget. None raises the first
+            error.
+        rate_limit: how many batches are sent per second at most; may be shared with other black boxes.
+        timeout: seconds to wait for a function's answer; after that its images count as uncertain. Python cannot end
+            the call, which goes on in a thread of its own, and its answer is dropped.
+        rounding: decimals that a service rounds or truncates its probabilities to.
+        top_k: how many of the largest probabilities a service returns, with 0 for all other classes.
 
-    What ``rounding`` and ``top_k`` leave out, the rest to a sum of 1, is spread evenly over the classes answered as 0:
-    an answer is about all classes again, so every method and loss takes it, and nothing is claimed that was not said.
-    Left at 0 they would claim certainty, which a logarithm makes infinite.
+    With ``rounding`` or ``top_k`` the probabilities do not sum to 1. What is missing is spread evenly over the classes
+    answered as 0, so that every method and loss can use the answer. Left at 0, a class would be called impossible, and
+    the logarithm of that is infinite.
 
     Raises:
         InputError: an argument is missing or cannot be used.
@@ -155,7 +156,7 @@ class BlackBox:
 
     @property
     def responses(self) -> Kind:
-        """``"logits"``, ``"probabilities"`` or ``"hard"``."""
+        """What the teacher answers: ``"logits"``, ``"probabilities"`` or ``"hard"``."""
         return self._kind
 
     @property
@@ -163,7 +164,7 @@ class BlackBox:
         """C.
 
         Raises:
-            InputError: not declared, and nothing was asked yet that tells it.
+            InputError: it was not declared, and no answer has told it yet.
         """
         return self._exchange.known_classes()
 
@@ -174,33 +175,33 @@ class BlackBox:
 
     @property
     def declarations(self) -> str:
-        """What was declared of the answers' precision, such as ``"rounding=2 top_k=5"``; empty where nothing was."""
+        """What was declared about precision, such as ``"rounding=2 top_k=5"``; empty if nothing was."""
         precision = self._exchange.precision
         declared = {"rounding": precision.rounding, "top_k": precision.top_k}
         return " ".join(f"{name}={value}" for name, value in declared.items() if value is not None)
 
     @property
     def identity(self) -> str:
-        """Tells this teacher from another: as declared, a hash of a module's weights as they are now or of a file, or a
-        function's name.
+        """Tells this teacher from any other: its declared name, a hash of its present weights or of its file, or the
+        name of a function.
         """
         return _HIDDEN[self].identity.describe()
 
     @property
     def ledger(self) -> Ledger:
-        """What was spent on asking."""
+        """What was asked, by stage, and what is left of the budget."""
         return self._exchange.ledger
 
     @property
     def journal(self) -> Journal | None:
-        """Answers since the last checkpoint; None where no directory keeps them."""
+        """The answers since the last checkpoint; None without a directory."""
         return self._exchange.journal
 
     def expect_classes(self, num_classes: int) -> None:
-        """Declare the number of classes where it was left open.
+        """Declare the number of classes if it was left out.
 
         Raises:
-            InputError: fewer than 2, or another number is declared or learnt already.
+            InputError: fewer than 2, or another number was declared or learnt before.
         """
         num_classes = as_whole("num_classes", num_classes, at_least=2, strict=True)
         if self._exchange.num_classes not in (None, num_classes):
@@ -210,74 +211,75 @@ class BlackBox:
         self._exchange.num_classes = num_classes
 
     def query(self, images: Tensor, *, stage: str | None = None) -> Response:
-        """Ask about images; each counts, also one that was asked about before.
+        """Ask about images; each one counts, even if it was asked about before.
 
-        Where a directory keeps the run, a question of an interrupted life is answered from the journal, uncounted.
+        A resumed run gets the answers to the questions of its first life from the journal, and they do not count again.
 
         Args:
             images: ``(N, channels, height, width)``, floating point, within ``value_range``, on any device.
-            stage: what they are asked for, in the ledger; None for that of :meth:`asking_for`, or ``"query"``.
+            stage: under which they are counted; None for that of :meth:`asking_for`, or ``"query"``.
 
         Returns:
-            Their N responses on the images' device, without gradient; scores in the images' dtype, or in float32 where
-            that is less precise.
+            N responses on the images' device, without gradient. Scores have the images' dtype, or float32 if that is
+            more precise.
 
         Raises:
-            InputError: the images are not such.
-            QueryBudgetExceeded: they would pass the budget; nothing was sent.
-            TeacherAnswerError: the answer is not a response of the declared kind.
-            TeacherUnavailable: no answer came, in time or at all; ``Refused`` where the service says that it did no
-                work, so that the images do not count. Other errors of the teacher come as they are, with a note.
+            InputError: the images are not as described.
+            QueryBudgetExceeded: they would exceed the budget; nothing was sent.
+            TeacherAnswerError: the answer is not of the declared kind.
+            TeacherUnavailable: no answer came, or not in time; ``Refused`` if the service says that it did no work, in
+                which case the images do not count. Any other error of the teacher is raised unchanged, with a note.
             NeedsNotMet: the code is being traced.
-            ReplayDiverged: an interrupted run asks other questions than in its first life.
+            ReplayDiverged: a resumed run asks other questions than it did in its first life.
         """
         return self._query(images, self._stage if stage is None else stage, self._value_range)
 
     def evaluate(self, images: Tensor, *, stage: str = "evaluation") -> Response:
         """Ask about images to find out how good a student is, as :meth:`query` does.
 
-        They count as ``ledger.evaluation``, whatever the budget, and are kept in the journal like all others. The
-        errors are those of :meth:`query`, but for the budget.
+        They count as ``ledger.evaluation``, outside the budget, and the journal keeps them like all others. The errors
+        are those of :meth:`query`, except for the budget.
         """
         return self._query(images, stage, self._value_range, evaluation=True)
 
     def probe(self, image_shape: tuple[int, int, int]) -> None:
-        """Have a teacher that is not a module answer about one image, so that its answers are known to be of use.
+        """Ask a teacher that is not a module about one image, to see whether its answers can be used.
 
-        The image is a smooth gradient, no real one; it counts for the stage ``"probe"``, once in a run. A module is not
-        asked: it can be checked without a question. Of several processes the first one asks.
+        The image is a smooth gradient, not a real one; it counts under the stage ``"probe"``, once in a run. A module
+        is not asked, since it can be checked without a question. Of several processes the first one asks.
 
         Args:
             image_shape: ``(channels, height, width)``.
 
         Raises:
-            InputError: no such shape; and the errors of :meth:`query`.
+            InputError: this is no shape of an image. All errors of :meth:`query`.
         """
         if _HIDDEN[self].is_module:
             return
         image = gradient_image(image_shape, self._value_range)
         if self._exchange.journal is not None and self._exchange.journal.first:
             return  # asked before the last checkpoint
-        if self._exchange.ledger.processes.rank:
+        if self._exchange.ledger.peers.rank:
             self.sit_out(stage="probe")
         else:
             self.query(image, stage="probe")
 
     @property
     def is_module(self) -> bool:
-        """Whether a torch module answers, which can be checked without a question: :meth:`probe` then asks nothing."""
+        """Whether the teacher is a torch module, which can be checked without a question."""
         return _HIDDEN[self].is_module
 
     def foresee(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
-        """Find out without a question whether a module takes such images, and for how many classes.
+        """Check, without a question, that a module takes such images and answers about so many classes.
+
+        A function is not checked, nor is a module that cannot run on torch's meta device.
 
         Args:
             image_shape: ``(channels, height, width)``.
-            num_classes: C that is expected.
+            num_classes: the expected C.
 
         Raises:
-            InputError: it does not take them, or answers about another number of classes than is declared. A module
-                that torch's meta device cannot run is not refused, nor is a function.
+            InputError: the module does not take such images, or answers about another number of classes.
         """
         answer = _HIDDEN[self].foresee(image_shape)
         if isinstance(answer, Tensor) and answer.dim() == 2 and answer.shape[1] != num_classes:
@@ -287,15 +289,15 @@ class BlackBox:
             )
 
     def sit_out(self, *, stage: str) -> None:
-        """Take part in a question of several processes with no image of one's own.
+        """Take part, with no image, in a question that the other processes of the run ask.
 
-        It has its place in the journal, so the position is the same in every process.
+        The journal counts it as a question, so that its position is the same in every process.
         """
         self._exchange.ask(torch.empty(0), torch.empty(0, dtype=torch.int64), stage)
 
     @contextmanager
     def asking_for(self, stage: str) -> Iterator[None]:
-        """Within it, queries that name no stage count for ``stage``."""
+        """Within it, queries without a stage of their own are counted under ``stage``."""
         before, self._stage = self._stage, stage
         try:
             yield
@@ -303,11 +305,11 @@ class BlackBox:
             self._stage = before
 
     def as_module(self) -> TeacherModule:
-        """The teacher as a module for anybody's script: forward is a query, for the stage ``"module"``, or that of
+        """The teacher as a module for any script: calling it is a query, under the stage ``"module"`` or that of
         :meth:`TeacherModule.stage`.
 
-        It returns plain tensors ``(N, C)``: logits, probabilities, or for hard responses one-hot vectors; the images'
-        value range is not enforced.
+        It returns plain tensors ``(N, C)``: logits, probabilities, or one-hot vectors for hard responses. The value
+        range of the images is not checked.
         """
 
         def answer(images: Tensor, call: Call, stage: str) -> Tensor:
@@ -319,20 +321,20 @@ class BlackBox:
         return TeacherModule(answer, self._exchange.ledger, _HIDDEN[self].place)
 
     def keep(self, directory: str | Path | None, rank: int = 0, *, at_least: int = 0) -> None:
-        """Begin, or go on with, a run whose spending and answers are kept in ``directory``; None keeps it in memory.
+        """Begin or resume a run whose counts and answers are kept in ``directory``; None keeps them in memory.
 
-        What was spent before counts as the stage ``"earlier runs"``. In a run of several processes set
-        ``ledger.processes`` first; all of them call this together.
+        What was asked before counts under the stage ``"earlier runs"``. A run of several processes sets
+        ``ledger.peers`` first, and all processes call this together.
 
         Args:
-            directory: of the run.
-            rank: of this process.
-            at_least: images that were sent by then, as the run's checkpoints and metrics say; where the ledger's file
-                knows of fewer it was damaged, and what is missing counts as ``"lost from the ledger"``, with a warning.
+            directory: the run's.
+            rank: this process's.
+            at_least: how many images had been sent according to the run's checkpoints and metrics. If the ledger's file
+                knows of fewer, it was damaged: the difference counts under ``"lost from the ledger"``, with a warning.
 
         Raises:
             InputError: the directory cannot be written.
-            CheckpointError: a file of the run in it is damaged, or its answers are another teacher's.
+            CheckpointError: a file of the run is damaged, or holds another teacher's answers.
         """
         self.release()
         if directory is None:
@@ -344,15 +346,15 @@ class BlackBox:
         journal = Journal(directory / f"journal-{rank}.bin", identity.describe())
         found = self._exchange.ledger.attach(directory, rank, journal=journal, at_least=at_least)
         self._exchange.journal = journal
-        if found and not identity.certain and not self._exchange.ledger.processes.rank:
+        if found and not identity.certain and not self._exchange.ledger.peers.rank:
             warnings.warn(
-                f"the run in {directory} goes on with a teacher known by its name alone, {identity.describe()}: that "
-                "does not tell whether it is the one that answered before. Say which model it is by identity=",
+                f"the run in {directory} is resumed with a teacher known by its name alone, {identity.describe()}, "
+                "which does not tell whether it is the one that answered before. Say which model it is with identity=",
                 stacklevel=2,
             )
 
     def release(self) -> None:
-        """Let go of the directory; what was counted stays counted."""
+        """Close the files in the directory; what was counted stays counted."""
         if self._exchange.journal is not None:
             self._exchange.journal.close()
         self._exchange.journal = None
@@ -381,7 +383,9 @@ class BlackBox:
         return self
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise InputError("a BlackBox cannot be pickled, which would hand out its teacher: save its answers, a Bank")
+        raise InputError(
+            "a BlackBox cannot be pickled, since that would hand out its teacher: save its answers, a Bank, instead"
+        )
 
     def __repr__(self) -> str:
         classes = "?" if self._exchange.num_classes is None else self._exchange.num_classes

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
@@ -12,11 +11,12 @@ from torch import Tensor, nn
 
 from mekd_plugin.blackbox.image_hashes import image_hashes
 from mekd_plugin.blackbox.ledger import Ledger
+from mekd_plugin.blackbox.spending import Staged
 
 __all__ = ["Counted"]
 
 
-class Counted:
+class Counted(Staged):
     """Counts what teachers are asked by code that must not be changed.
 
     A meter that hides its teacher (:func:`mekd_plugin.meter`) would break a method that reads features or
@@ -58,15 +58,6 @@ class Counted:
         with self.ledger.in_turn():
             self.ledger.intend(image_hashes(images.detach()), self._stage)
             self.ledger.settle()
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Within it, what is asked counts for ``name``."""
-        before, self._stage = self._stage, name
-        try:
-            yield
-        finally:
-            self._stage = before
 
     def __str__(self) -> str:
         beyond = [

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mekd_plugin.errors import InputError
+from mekd_plugin.modes import in_rehearsal
 from mekd_plugin.networks.generators import Generator
 
 __all__ = ["FoldedGenerator", "TrainingForm", "fold", "training_form", "upsample_conv_weight"]
@@ -136,7 +137,7 @@ def fold(generator: Generator) -> FoldedGenerator:
                 weight, bias = weight * scale[:, None, None, None], bias * scale + shift
             upsampled = isinstance(rest[index - 1], nn.Upsample)
             if upsampled and not layers and _is_cheaper_inside(table, layer.out_channels):
-                table = F.conv_transpose2d(table, upsample_conv_weight(weight), stride=2, padding=1)
+                table = _table_after(table, weight)
                 table[-1] += _by_channel(bias)
             else:
                 layers.append(_convolution(weight, bias, upsampled))
@@ -205,6 +206,13 @@ def _linear(table: Tensor) -> tuple[nn.Module, nn.Module]:
     linear.weight, linear.bias = nn.Parameter(rows[:-1].T.contiguous()), nn.Parameter(rows[-1].clone())
     channels, height, width = table.shape[1:]
     return linear, _AsChannelsLast(channels, height, width)
+
+
+def _table_after(table: Tensor, weight: Tensor) -> Tensor:
+    """``table`` after upsampling and the convolution ``weight``, which takes most of the folding's time."""
+    if in_rehearsal():
+        return table.new_zeros(len(table), len(weight), *(2 * size for size in table.shape[2:]))
+    return F.conv_transpose2d(table, upsample_conv_weight(weight), stride=2, padding=1)
 
 
 def _is_cheaper_inside(table: Tensor, out_channels: int) -> bool:

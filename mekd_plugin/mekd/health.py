@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from scipy.stats import binom
 from torch import Tensor
 
 from mekd_plugin.rows import Rows
@@ -13,6 +15,9 @@ from mekd_plugin.rows import Rows
 __all__ = ["Health", "generator_health"]
 
 _NAMED = 10  # classes that a warning lists by name
+_NEIGHBOURS = 5
+_ROWS_PER_CLASS = 10  # with fewer, a row's neighbours cannot be expected to hold its class
+_LARGEST_TABLE = 13_000_000_000  # multiply-adds of a table of distances: 1,000 x 1,000 images of 3 x 64 x 64
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,8 @@ class Health:
         confidence: the teacher's mean highest probability; None for hard responses.
         distance_to_real: median distance (root mean square per pixel) from a generated image to its nearest real one.
         real_to_real: the same from a real image to its nearest other real one: what a held-out image would have.
+        neighbour_agreement: share of generated images to which the teacher gives the class that it gives most of
+            their five nearest generated neighbours; None with fewer than ten images for each class.
         warnings: what is wrong and what to change.
     """
 
@@ -31,6 +38,7 @@ class Health:
     confidence: float | None
     distance_to_real: float
     real_to_real: float
+    neighbour_agreement: float | None
     warnings: list[str]
 
     def as_record(self) -> dict[str, Any]:
@@ -43,39 +51,60 @@ def generator_health(generated: Rows, real: Tensor, *, most: int = 1000) -> Heal
     Args:
         generated: rows of generated images and the teacher's answers.
         real: the edge's images ``(N, channels, height, width)``, N at least 2.
-        most: the largest number of images of each kind that distances are computed on.
+        most: the largest number of images of each kind that distances are computed on; fewer where images are large.
     """
     response = generated.answers()
-    shares = torch.bincount(response.labels.cpu(), minlength=response.num_classes) / len(response)
+    labels = response.labels.cpu()
+    shares = torch.bincount(labels, minlength=response.num_classes) / len(response)
     confidence = float(response.scores().softmax(dim=1).amax(dim=1).mean()) if response.soft else None
+    most = min(most, int((_LARGEST_TABLE / real[0].numel()) ** 0.5))
     known = real[:most].flatten(1)
     made = generated.images[:most].to(known).flatten(1)
     scale = known.shape[1] ** 0.5
     nearest_made = torch.cdist(made, known).amin(dim=1).median() / scale
-    between = torch.cdist(known, known).fill_diagonal_(float("inf"))
-    nearest_real = between.amin(dim=1).median() / scale
-    health = Health(shares.tolist(), confidence, float(nearest_made), float(nearest_real), [])
-    health.warnings.extend(_complaints(health, made, scale))
+    nearest_real = _apart(known).amin(dim=1).median() / scale
+    agreement = None
+    if len(made) >= _ROWS_PER_CLASS * response.num_classes:
+        agreement = _neighbour_agreement(made, labels[: len(made)], response.num_classes)
+    health = Health(shares.tolist(), confidence, float(nearest_made), float(nearest_real), agreement, [])
+    health.warnings.extend(_complaints(health, made, scale, len(response)))
     return health
 
 
-def _complaints(health: Health, made: Tensor, scale: float) -> list[str]:
+def _apart(points: Tensor) -> Tensor:
+    """Distances between all ``points``, infinite from each to itself."""
+    return torch.cdist(points, points).fill_diagonal_(float("inf"))
+
+
+def _neighbour_agreement(images: Tensor, labels: Tensor, num_classes: int) -> float:
+    """Accuracy of a nearest-neighbour classifier on the rows that it consists of, each left out in turn."""
+    nearest = _apart(images).topk(_NEIGHBOURS, largest=False).indices.cpu()
+    votes = torch.nn.functional.one_hot(labels[nearest], num_classes).sum(dim=1)
+    return float((votes.argmax(dim=1) == labels).float().mean())
+
+
+def _complaints(health: Health, made: Tensor, scale: float, answers: int) -> list[str]:
     complaints = []
-    fair = 1 / len(health.class_shares)
-    missing = [str(label) for label, share in enumerate(health.class_shares) if share < 0.1 * fair]
-    if missing:
-        others = f" and {len(missing) - _NAMED} others" if len(missing) > _NAMED else ""
+    if missing := _missing_classes(health.class_shares, answers):
         complaints.append(
-            f"the generator hardly draws class {', '.join(missing[:_NAMED])}{others} (under a tenth of an equal share "
-            "of its images): train stage 1 for more steps (emulation.steps), give it more latent noise "
-            "(emulation.style_dim), or more real images"
+            f"{missing} (under a tenth of an equal share of its images): train stage 1 for more steps "
+            "(emulation.steps), give it more latent noise (emulation.style_dim), or more real images"
+        )
+    commonest = max(health.class_shares)
+    guessed = health.neighbour_agreement
+    if guessed is not None and guessed < commonest + 0.1 * (1 - commonest):
+        complaints.append(
+            "the teacher's answers about generated images hardly depend on what these look like: their nearest "
+            f"neighbours tell the answer in {guessed:.0%} of cases, and naming the commonest class does in "
+            f"{commonest:.0%}. The generator has probably missed what the teacher looks at, and the student may be "
+            "no better than chance on real images: train stage 1 for more steps (emulation.steps), or take a method "
+            "that asks about real images, such as 'kd'"
         )
     spread = float(torch.cdist(made[:200], made[:200]).median()) / scale
     if spread < 0.3 * health.real_to_real:
         complaints.append(
-            "the generator draws nearly the same image again and again (mode collapse): take more real "
-            "images, fewer steps (emulation.steps), or, where it is not in use, a discriminator that does not see the "
-            "batch (emulation.discriminator='small', as preset 'quick' has it)"
+            "the generator draws nearly the same image again and again (mode collapse): take more real images or "
+            "fewer steps (emulation.steps)"
         )
     if health.distance_to_real < 0.5 * health.real_to_real:
         complaints.append(
@@ -89,3 +118,18 @@ def _complaints(health: Health, made: Tensor, scale: float) -> list[str]:
             "lower its learning rates"
         )
     return complaints
+
+
+def _missing_classes(shares: list[float], answers: int) -> str:
+    """Which classes are drawn too seldom for chance to explain it; empty where there are none."""
+    classes = len(shares)
+    missing = [str(label) for label, share in enumerate(shares) if share < 0.1 / classes]
+    # With few answers to a class, many classes get none even if all are drawn equally often.
+    seldom = float(binom.cdf(math.ceil(0.1 * answers / classes) - 1, answers, 1 / classes))
+    if len(missing) <= classes * seldom + 3 * (classes * seldom * (1 - seldom)) ** 0.5:
+        return ""
+    if len(missing) <= _NAMED:
+        return f"the generator hardly draws class {', '.join(missing)}"
+    drawn = sorted(range(classes), key=lambda label: -shares[label])[:_NAMED]
+    often = ", ".join(str(label) for label in drawn if shares[label] > 0)
+    return f"the generator hardly draws {len(missing)} of {classes:,} classes; the teacher answers most often {often}"

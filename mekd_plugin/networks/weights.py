@@ -19,23 +19,19 @@ from mekd_plugin.sealing import CHECKSUM, check_seal, metadata_of
 __all__ = ["load_weights", "read_safetensors", "read_weights"]
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt")
-_NESTED_KEYS = ("state_dict", "model", "net")
-"""Where training scripts put the weights in a checkpoint that also holds other things."""
-_AVERAGED_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "net_ema", "ema_model")
-"""Where they put averaged weights beside the plain ones."""
-_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
-"""What DataParallel, torch.compile and common trainers put before every name."""
+_OPTIMIZER_KEYS = ("optimizer", "optim", "opt", "scheduler", "lr_scheduler", "scaler")
+"""Parts of a training script's checkpoint that may look like weights, and are none."""
 
 
 def read_weights(path: str | Path, *, key: str | None = None) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file, or of a ``.pt``, ``.pth`` or ``.ckpt`` file read with ``weights_only``.
 
-    They come on the CPU. A checkpoint that holds its weights under ``"state_dict"``, ``"model"`` or ``"net"`` is
-    unwrapped.
+    They come on the CPU. A checkpoint that holds weights under one of its keys, such as ``"state_dict"``, is unwrapped.
 
     Args:
         path: of the file; ``FILE:key`` is short for ``key``.
-        key: under which the weights lie in a checkpoint with several; dots reach deeper.
+        key: under which the weights lie in a checkpoint with several, or what stands before their names, as ``"ema"``
+            before ``"ema.conv.weight"``; dots reach deeper.
 
     Raises:
         DamagedFile: the file is truncated, or no longer what was written.
@@ -123,39 +119,74 @@ def _are_weights(content: Any) -> bool:
 def _chosen(content: Any, path: Path, key: str | None) -> Any:
     """The part of a checkpoint that holds the weights."""
     if key is not None:
-        for part in key.split("."):
-            if not isinstance(content, Mapping) or part not in content:
-                found = ", ".join(map(str, content)) if isinstance(content, Mapping) else "none"
-                raise CheckpointError(f"{path} has no key {key!r}: there are {found}")
-            content = content[part]
-        return content
+        return _under(content, path, key)
     for _ in range(2):
         if not isinstance(content, Mapping) or _are_weights(content):
             break
-        plain = [name for name in _NESTED_KEYS if isinstance(content.get(name), Mapping)]
-        averaged = [name for name in _AVERAGED_KEYS if isinstance(content.get(name), Mapping)]
-        if len(plain + averaged) > 1:
+        found = _sets_in(content)
+        if len(found) > 1:
             raise CheckpointError(
-                f"{path} holds several sets of weights, {', '.join(plain + averaged)}: say which, as "
-                f"{path}:{(averaged or plain)[0]}"
+                f"{path} holds several sets of weights, {', '.join(map(str, found))}: say which, as {path}:{found[0]}"
             )
-        if not plain + averaged:
+        if not found:
             break
-        content = content[(plain + averaged)[0]]
+        content = content[found[0]]
     return content
 
 
+def _under(content: Any, path: Path, key: str) -> Any:
+    """What lies in ``content`` under ``key``, or under names that begin with its last part."""
+    for part in key.split("."):
+        if isinstance(content, Mapping) and part in content:
+            content = content[part]
+            continue
+        inner = (
+            content if _are_weights(content) else _chosen(content, path, None) if len(_sets_in(content)) == 1 else {}
+        )
+        begun = {name: value for name, value in inner.items() if name.startswith(f"{part}.")}
+        if not begun:
+            found = ", ".join(map(str, content)) if isinstance(content, Mapping) else "none"
+            raise CheckpointError(f"{path} has no key {key!r}: there are {found}")
+        content = {name.removeprefix(f"{part}."): value for name, value in begun.items()}
+    return content
+
+
+def _sets_in(content: Any) -> list[Any]:
+    """The keys under which a checkpoint holds weights."""
+    if not isinstance(content, Mapping):
+        return []
+    return [name for name, part in content.items() if name not in _OPTIMIZER_KEYS and _holds_weights(part)]
+
+
+def _holds_weights(content: Any) -> bool:
+    """Whether ``content`` is weights, or a mapping with weights in it."""
+    return _are_weights(content) or (isinstance(content, Mapping) and any(map(_are_weights, content.values())))
+
+
 def _without_prefix(weights: dict[str, Tensor], own: set[str], path: str) -> dict[str, Tensor]:
-    """The same weights under the names of the network, where wrappers put something before all of them."""
+    """The same weights under the names of the network, where wrappers put something before all of them.
+
+    Raises:
+        CheckpointError: there are several sets of the network's weights, told apart by what stands before the names.
+    """
     cut, stripped = "", weights
     while stripped and not own & stripped.keys():
-        common = [prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in stripped)]
-        if not common:
-            return weights
-        cut += common[0]
-        stripped = {name.removeprefix(common[0]): value for name, value in stripped.items()}
-    if cut:
-        warnings.warn(f"{path}: every name begins with {cut!r}, which was left out", stacklevel=3)
+        firsts = {name.partition(".")[0] for name in stripped}
+        if len(firsts) > 1:
+            break
+        cut += f"{firsts.pop()}."
+        stripped = {name.partition(".")[2]: value for name, value in stripped.items()}
+    firsts = {name.partition(".")[0] for name in stripped} - {name.partition(".")[0] for name in own}
+    sets = [first for first in sorted(firsts) if own <= {name.removeprefix(f"{first}.") for name in stripped}]
+    if len(sets) + (own <= stripped.keys()) > 1 or (sets and not own & stripped.keys()):
+        plain = "the network's own names and " if own <= stripped.keys() else ""
+        raise CheckpointError(
+            f"{path} holds several sets of weights, under {plain}{', '.join(cut + first for first in sets)}: say "
+            f"which, as {path}:{cut}{sets[0]}"
+        )
+    if not cut or not own & stripped.keys():
+        return weights
+    warnings.warn(f"{path}: every name begins with {cut!r}, which was left out", stacklevel=3)
     return stripped
 
 

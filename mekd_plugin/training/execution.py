@@ -118,7 +118,7 @@ class Run:
         metrics_path = None
         shard = self.processes.shard
         self._claim()
-        self.teacher.ledger.processes = Peers(shard.rank, shard.world, self.processes.gather)
+        self.teacher.ledger.peers = Peers(shard.rank, shard.world, self.processes.gather)
         if directory is not None:
             identity = directory / "run.json"
             known_run = self.processes.agree(identity.exists())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from mekd_plugin.blackbox.whitebox import WhiteBox
 from mekd_plugin.checks import as_number
 from mekd_plugin.distiller import Asking, Distiller, Training
 from mekd_plugin.errors import InputError
+from mekd_plugin.modes import rehearsing
 from mekd_plugin.training.execution import Run
 from mekd_plugin.training.loop import Loop
 from mekd_plugin.training.metrics import Metrics
@@ -30,6 +32,8 @@ _REHEARSED_STEPS = 4
 _REHEARSED_ROWS = 128
 _LONG_STEP = 2.0  # seconds
 _COUNTED_AT_A_TIME = 2**20  # images
+_LARGE_BATCH = 2**21  # numbers in a batch of images: 128 of 3 x 74 x 74
+_SMALL_BATCHES = (2, 4)  # what stands for a large one
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,14 @@ class Plan:
         queries: images sent, by stage.
         price: what they cost at the given price; None without one.
         seconds: estimated on this machine, without the teacher's own time to answer.
+        extrapolated: whether the images are so large that ``seconds`` comes from a far smaller batch, in proportion; it
+            is rather too high than too low, since a large batch takes less time for each image.
     """
 
     queries: dict[str, int]
     price: float | None
     seconds: float
+    extrapolated: bool = False
 
     @property
     def total(self) -> int:
@@ -54,7 +61,8 @@ class Plan:
     def __str__(self) -> str:
         stages = ", ".join(f"{name} {count:,}" for name, count in self.queries.items()) or "none"
         price = "" if self.price is None else f", price {self.price:,.2f}"
-        return f"{self.total:,} queries ({stages}){price}, about {self.seconds:,.0f} s"
+        how = ", extrapolated from a small batch" if self.extrapolated else ""
+        return f"{self.total:,} queries ({stages}){price}, about {self.seconds:,.0f} s{how}"
 
 
 @door
@@ -71,6 +79,7 @@ def plan(
 
     The real teacher is not asked, and ``student`` is not changed. A method in rounds fills its banks whole, since what
     a later round asks about depends on them; one that looks at its student is planned by the rounds that it rehearsed.
+    Of large images only a few are rehearsed, and a step's time is extrapolated from a batch of four.
 
     Args:
         student: as in :func:`mekd_plugin.distill`.
@@ -87,7 +96,7 @@ def plan(
     if price_per_1000 is not None:
         price_per_1000 = as_number("price_per_1000", price_per_1000, at_least=0)
     posed = Problem.of(problem, student=student, teacher=teacher, images=images, method=method)
-    with posed.open() as run:
+    with posed.open() as run, rehearsing():
         stand_in, impostor = trainable_copy(student), _impostor(run)
         if stand_in is None:
             raise InputError(
@@ -95,79 +104,101 @@ def plan(
                 "nn.Module with weights of its own, not a traced one"
             )
         shard = run.processes.shard
-        impostor.ledger.processes = Peers(shard.rank, shard.world, run.processes.gather)
+        impostor.ledger.peers = Peers(shard.rank, shard.world, run.processes.gather)
         loop = Loop(run.processes, run.recipe, run.seed, Metrics(), progress=False)
         filled: dict[int, int] = {}
         queries: dict[str, int] = {}
-        seconds = 0.0
+        seconds, extrapolated, image_size = 0.0, False, math.prod(run.distiller.image_shape)
         if run.probes:
             queries["probe"] = 1
             _count(1, "probe", impostor)
         for stage in run.distiller.stages(impostor, run.images, stand_in):
             if isinstance(stage, Asking):
                 bank = filled.setdefault(id(stage.bank), len(stage.bank))
-                rehearsal = _rehearse_asking(stage, stage.size - bank, impostor)
+                rehearsal = _rehearse_asking(stage, stage.size - bank, impostor, image_size)
                 filled[id(stage.bank)] = max(bank, stage.size)
             else:
-                rehearsal = _rehearse_training(stage, loop, stand_in, impostor)
+                rehearsal = _rehearse_training(stage, loop, stand_in, impostor, image_size)
+            extrapolated |= rehearsal.extrapolated
             seconds += rehearsal.seconds
             if rehearsal.queries:
                 queries[stage.name] = queries.get(stage.name, 0) + rehearsal.queries
             # What was not rehearsed is counted all the same, so that later stages find what it leaves of the budget.
             _count(max(0, rehearsal.queries - rehearsal.asked), stage.name, impostor)
     price = None if price_per_1000 is None else sum(queries.values()) / 1000 * price_per_1000
-    return Plan(queries, price, seconds)
+    return Plan(queries, price, seconds, extrapolated)
 
 
 def _count(images: int, stage: str, impostor: BlackBox) -> None:
     """Count images that nobody asks about, once for all processes together."""
     for begin in range(0, images, _COUNTED_AT_A_TIME):
-        part = min(_COUNTED_AT_A_TIME, images - begin) if impostor.ledger.processes.rank == 0 else 0
+        part = min(_COUNTED_AT_A_TIME, images - begin) if impostor.ledger.peers.rank == 0 else 0
         impostor.ledger.intend(torch.zeros(1, dtype=torch.int64).expand(part), stage)
         impostor.ledger.settle()
 
 
 class _Rehearsal(NamedTuple):
-    """What a stage will ask and take, and how many images of these the rehearsal itself asked about."""
+    """What a stage will ask and take.
+
+    Attributes:
+        queries: images that the whole stage asks about.
+        seconds: that it takes.
+        asked: images that the rehearsal itself asked about.
+        extrapolated: whether it took smaller batches than the stage will.
+    """
 
     queries: int
     seconds: float
     asked: int
+    extrapolated: bool
 
 
-def _rehearse_asking(stage: Asking, rows: int, impostor: BlackBox) -> _Rehearsal:
+def _rehearse_asking(stage: Asking, rows: int, impostor: BlackBox, image_size: int) -> _Rehearsal:
     """Fill the bank with part of ``rows``, or with all of them where the draws of a later fill may depend on them."""
     count = max(0, rows)
-    part = count if stage.grows or len(stage.bank) else min(count, _REHEARSED_ROWS)
+    large = _REHEARSED_ROWS * image_size > _LARGE_BATCH
+    part = min(count, max(_SMALL_BATCHES) if large else _REHEARSED_ROWS)
+    if stage.grows or len(stage.bank):
+        part = count
     before, began = impostor.ledger.total, time.perf_counter()
     if part:
         stage.bank.fill(impostor, stage.draw, len(stage.bank) + part, stage=stage.name, label=stage.label)
     asked, seconds = impostor.ledger.total - before, time.perf_counter() - began
     share = count / part if part else 0.0
-    return _Rehearsal(round(asked * share), seconds * share, asked)
+    return _Rehearsal(round(asked * share), seconds * share, asked, large and part < count)
 
 
-def _rehearse_training(stage: Training, loop: Loop, student: nn.Module, impostor: BlackBox) -> _Rehearsal:
+def _rehearse_training(
+    stage: Training, loop: Loop, student: nn.Module, impostor: BlackBox, image_size: int
+) -> _Rehearsal:
     """Take a few steps; the first one, which sets things up, is timed only if it takes long in itself."""
     steps, before = loop.steps_of(stage), impostor.ledger.total
+    size = stage.batch_size or loop.recipe.batch_size
+    extrapolated = steps > 0 and size > max(_SMALL_BATCHES) and size * image_size > _LARGE_BATCH
 
-    def take(count: int) -> tuple[float, float]:
+    def take(count: int, size: int) -> tuple[float, float]:
         """Images asked about per step, and seconds per step."""
         begun, began = impostor.ledger.total, time.perf_counter()
-        loop.run(replace(stage, steps=count), student, impostor)
+        loop.run(replace(stage, steps=count, batch_size=size), student, impostor)
         return (impostor.ledger.total - begun) / count, (time.perf_counter() - began) / count
 
     asked = seconds = 0.0
-    if 0 < steps <= _REHEARSED_STEPS:
-        asked, seconds = take(steps)
+    if extrapolated:
+        few, more = _SMALL_BATCHES
+        asked, seconds = take(1, few)
+        asked_more, seconds = take(1, more)
+        asked += (size - few) / (more - few) * (asked_more - asked)
+        seconds *= size / more
+    elif 0 < steps <= _REHEARSED_STEPS:
+        asked, seconds = take(steps, size)
     elif steps:
-        asked, seconds = take(1)
+        asked, seconds = take(1, size)
         first = asked
         if loop.processes.agree(seconds < _LONG_STEP):
-            asked, seconds = take(_REHEARSED_STEPS)
+            asked, seconds = take(_REHEARSED_STEPS, size)
             asked = (first + _REHEARSED_STEPS * asked) / (1 + _REHEARSED_STEPS)
     loop.finish(stage)
-    return _Rehearsal(round(asked * steps), seconds * steps, impostor.ledger.total - before)
+    return _Rehearsal(round(asked * steps), seconds * steps, impostor.ledger.total - before, extrapolated)
 
 
 def _impostor(run: Run) -> BlackBox:

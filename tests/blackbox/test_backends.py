@@ -69,6 +69,23 @@ def test_an_onnx_model_names_the_size_it_takes(model_path, some_images):
         box.query(some_images(2))
 
 
+@pytest.mark.parametrize("shape", [("N", 4, 4, 1), ("N", "height", "width", 1), ("N", 8, 8, 1)])
+def test_a_model_with_its_channels_last_says_so_and_is_asked_as_the_message_says(model_path, images, shape):
+    model = onnx_teacher(write_model(model_path, shape=shape))
+    with pytest.raises(InputError, match=r"its input is NHWC.*Transpose.*images\.permute\(0, 2, 3, 1\)") as refused:
+        BlackBox(model, "logits", 16).query(images)
+    assert "resize" not in str(refused.value)
+    if shape[1] != 8:
+        box = BlackBox(lambda images: model(images.permute(0, 2, 3, 1)), "logits", 16)
+        torch.testing.assert_close(box.query(images).values, images.flatten(1))
+
+
+def test_a_model_of_colour_images_asks_for_channels(model_path, images):
+    box = BlackBox(onnx_teacher(write_model(model_path, shape=("N", 3, 4, 4))), "logits", 48)
+    with pytest.raises(InputError, match=r"takes \(3, 4, 4\): convert them to 3 channels\n"):
+        box.query(images)
+
+
 @pytest.mark.parametrize("content", [None, b"", b"not a model", "truncated"])
 def test_a_file_that_is_no_onnx_model(model_path, content):
     if content == "truncated":

@@ -104,7 +104,7 @@ def test_what_was_forgotten_cannot_be_replayed(path):
     journal = Journal(path)
     journal.forget(2)
     journal.rewind(1)
-    with pytest.raises(ReplayDiverged, match=r"question 1 \('stage 1'\) was asked before .* begins at 2"):
+    with pytest.raises(ReplayDiverged, match=r"question 1 \('stage 1'\) was asked before .* begins at question 2"):
         replayed(journal, 1)
 
 

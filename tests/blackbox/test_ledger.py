@@ -321,5 +321,5 @@ def test_a_copy_in_another_process_does_not_count():
     spend(ledger, "ask", 1, 2)
     copied = pickle.loads(pickle.dumps(ledger))
     assert copied.as_record() == ledger.as_record()
-    with multiprocessing.get_context("spawn").Pool(1) as pool, pytest.raises(InputError, match="would never know"):
+    with multiprocessing.get_context("spawn").Pool(1) as pool, pytest.raises(InputError, match="made its black box"):
         pool.apply(copied.intend, (prints(3), "ask"))

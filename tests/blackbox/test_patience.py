@@ -210,6 +210,6 @@ def test_waits_grow_and_hold_nothing_random(monkeypatch, images):
 
 def test_retries_take_a_single_process(images):
     ledger = Ledger()
-    ledger.processes = Peers(0, 2, lambda tensor: torch.cat([tensor, tensor]))
+    ledger.peers = Peers(0, 2, lambda tensor: torch.cat([tensor, tensor]))
     with pytest.raises(NeedsNotMet, match="retry= in a run of several processes"):
         boxed(Unreliable(), retry=QUICK, ledger=ledger).query(images)

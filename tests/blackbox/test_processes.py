@@ -59,7 +59,7 @@ def draw(some_images):
 
 def boxed(probe, processes, directory=None, *, responses="logits", budget=None, batch_size=256):
     box = BlackBox(probe, responses, 3, budget=budget, batch_size=batch_size)
-    box.ledger.processes = processes
+    box.ledger.peers = processes
     if directory is not None:
         box.keep(directory, processes.rank)
     return box
@@ -68,7 +68,7 @@ def boxed(probe, processes, directory=None, *, responses="logits", budget=None, 
 def test_every_ledger_holds_the_numbers_of_all(meeting):
     def work(processes):
         ledger = Ledger()
-        ledger.processes = processes
+        ledger.peers = processes
         ledger.intend(torch.tensor([7, processes.rank]), "ask")
         ledger.settle()
         return ledger.as_record()
@@ -188,7 +188,7 @@ def test_several_processes_evaluate_and_probe_in_step(meeting, images):
             return batch.flatten(1)[:, :3].clone()
 
         box = BlackBox(teacher, "logits", 3, budget=1)
-        box.ledger.processes = processes
+        box.ledger.peers = processes
         box.probe((1, 4, 4))
         box.evaluate(images)
         return box.ledger.as_record()
@@ -220,7 +220,7 @@ def test_one_lost_ledger_of_several_comes_back_for_all(meeting, new_probe, image
 
     def go_on(processes):
         box = BlackBox(new_probe(), "logits", 3)
-        box.ledger.processes = processes
+        box.ledger.peers = processes
         box.keep(tmp_path, processes.rank, at_least=total if processes.rank == 0 else 0)
         return box.ledger.as_record()
 

@@ -333,7 +333,7 @@ def test_a_resumed_run_says_what_a_functions_name_does_not_tell(images, tmp_path
 
     box().query(images)
     assert not said_by_us(recwarn)
-    with pytest.warns(UserWarning, match=r"known by its name alone, .*<lambda>: that does not tell .*identity="):
+    with pytest.warns(UserWarning, match=r"known by its name alone, .*<lambda>, which does not tell .*identity="):
         box()
     with pytest.raises(CheckpointError, match="holds answers of the teacher .*<lambda>, and model 7 is asked now"):
         box(identity="model 7")

@@ -111,7 +111,7 @@ def test_a_missing_file_and_another_suffix_are_named(tmp_path):
         read_weights(tmp_path / "weights.bin")
 
 
-@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "module._orig_mod.", "student."])
 def test_a_wrappers_prefix_is_left_out_with_a_warning(network, tmp_path, prefix):
     state = {prefix + name: value for name, value in network.state_dict().items()}
     path = write({"net": state}, tmp_path / "weights.ckpt")
@@ -133,3 +133,32 @@ def test_several_sets_of_weights_have_to_be_named(network, tmp_path):
         assert all(torch.equal(read[name], value) for name, value in expected.items())
     with pytest.raises(CheckpointError, match="has no key 'ema': there are state_dict, state_dict_ema"):
         read_weights(f"{path}:ema")
+
+
+@pytest.mark.parametrize("key", ["model_state_dict", "weights", "net", "ema"])
+def test_the_only_weights_of_a_checkpoint_are_found_whatever_their_key(network, tmp_path, key):
+    """An optimiser's state beside them is none."""
+    step = torch.optim.SGD(network.parameters(), 0.1).state_dict()
+    path = write(
+        {key: network.state_dict(), "epoch": 3, "optimizer": step, "optim": {"momentum": torch.ones(2)}},
+        tmp_path / "w.ckpt",
+    )
+    read = read_weights(path)
+    assert all(torch.equal(read[name], value) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("plain", ["", "model."])
+def test_averaged_weights_among_the_plain_ones_are_chosen_by_what_stands_before_their_names(network, tmp_path, plain):
+    own = network.state_dict()
+    state = {plain + name: value for name, value in own.items()}
+    path = write(
+        {"state_dict": {**state, **{f"ema_model.{name}": value + 1 for name, value in own.items()}}},
+        tmp_path / "w.ckpt",
+    )
+    other = build("lenet5_half", 4, (1, 16, 16), seed=1)
+    with pytest.raises(
+        CheckpointError, match=r"several sets of weights, under .*ema_model.*: say which, as .*w\.ckpt:ema_model"
+    ):
+        load_weights(other, path)
+    load_weights(other, f"{path}:ema_model")
+    assert all(torch.equal(other.state_dict()[name], value + 1) for name, value in own.items())
