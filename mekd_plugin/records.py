@@ -164,7 +164,9 @@ class Results(_Json):
         config: the benchmark's settings.
         runs: a record each.
         summary: over the seeds, a row for each label and setting.
-        comparisons: of labels that were declared beforehand.
+        comparisons: of labels, declared beforehand and paired over the seeds: ``panel``, ``metric``, ``a``, ``b``,
+            ``difference`` (mean of a less b), ``interval`` (95 %), ``p``, ``p_holm``, ``pairs``, ``unpaired``; what
+            cannot be worked out is None.
         schema: the number of this file's layout.
     """
 

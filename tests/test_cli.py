@@ -71,6 +71,15 @@ class TestBench:
                     "--device", "cpu", "--dry-run")  # fmt: skip
         assert "kd on digits" in said and "logit_mimicry" not in said and "120" in said
 
+    def test_comparisons_by_flag_stand_in_place_of_the_files(self, tmp_path) -> None:
+        (tmp_path / "settings.yaml").write_text("comparisons: [{a: kd, b: mekd}]\nmethods: [kd, ml]\n")
+        words = [*SMALL[:4], *SMALL[6:], "--config", str(tmp_path / "settings.yaml"), "--dry-run"]
+        with pytest.raises(UnknownName, match="unknown label of a comparison 'mekd'"):
+            call("bench", *words)
+        assert "Nothing was asked." in call("bench", *words, "--compare", "kd:ml")
+        with pytest.raises(InputError, match="comparison ml:kd of student_accuracy is there twice"):
+            call("bench", *words, "--compare", "kd:ml", "--compare", "ml:kd")
+
     @pytest.mark.parametrize(
         ("words", "error", "message"),
         [

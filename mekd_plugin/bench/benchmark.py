@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mekd_plugin.bench.comparisons import resolved
 from mekd_plugin.bench.executors.executor import Event, Executor, Job, execute, same_teacher, teacher_jobs
 from mekd_plugin.bench.executors.in_process import InProcessExecutor
 from mekd_plugin.bench.executors.local import LocalExecutor
@@ -19,7 +20,7 @@ from mekd_plugin.bench.grid import BenchConfig, Cell, RunSpec, cells, expand, ki
 from mekd_plugin.bench.grid_check import check_grid
 from mekd_plugin.bench.pricing import price_of
 from mekd_plugin.bench.report import write_report
-from mekd_plugin.bench.statistics import summarize
+from mekd_plugin.bench.statistics import compare, summarize
 from mekd_plugin.bench.store import Store
 from mekd_plugin.bench.worker import Method, Place, blank_record, digest_of, edge_of, load_data, pool_of, recipe_of
 from mekd_plugin.blackbox.whitebox import WhiteBox
@@ -98,7 +99,7 @@ class Benchmark:
         Raises:
             MekdError: something that no run could use.
         """
-        return check_grid(self.specs, self.place, self.methods)
+        return check_grid(self.specs, self.place, self.methods, self.config.comparisons)
 
     def plan(self, *, observe: Callable[[RunSpec], None] = lambda spec: None) -> list[Planned]:
         """Rehearse each setting for a few steps; the teacher is neither trained nor asked, nothing is written."""
@@ -215,7 +216,8 @@ class Benchmark:
         environment = describe_environment(device=self.place.device, jobs=self.jobs, threads=self.config.threads)
         if self.place.device.startswith("cuda"):
             environment["device"] = f"{self.place.device}: {torch.cuda.get_device_name(self.place.device)}"
-        return Results(environment, self.settings(), records, summarize(records))
+        compared = compare(records, resolved(self.config.comparisons, (spec.label for spec in self.specs)))
+        return Results(environment, self.settings(), records, summarize(records), compared)
 
     def _priced(self, record: RunRecord) -> RunRecord:
         return replace(record, price=price_of(record.queries.total, self.config.price_per_1000))

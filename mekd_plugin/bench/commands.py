@@ -14,6 +14,7 @@ from rich.table import Table
 from torch import nn
 
 from mekd_plugin.bench.benchmark import Benchmark, Planned, failures
+from mekd_plugin.bench.comparison_table import comparisons_in_terminal
 from mekd_plugin.bench.display import Display
 from mekd_plugin.bench.grid import BenchConfig, kind_of_teacher
 from mekd_plugin.bench.pricing import format_price, price_of
@@ -157,12 +158,14 @@ def teacher(
 
 
 def _print_results(results: Results, console: Console) -> None:
-    parts = panels(results.summary)
+    parts = panels(results.summary, results.comparisons)
     for part in parts:
         console.print()
         console.print(terminal(part, console))
         for note in part.notes:
             console.print(f"! {escape(note)}", style="yellow", highlight=False)
+        if part.compared:
+            console.print(comparisons_in_terminal(part.compared))
     console.print(interval_note(parts), style="dim", markup=False, highlight=False)
     console.print("Fair play:", style="dim")
     for rule in FAIR_PLAY:

@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from mekd_plugin.bench.comparisons import Comparison, declared
 from mekd_plugin.checks import as_number, as_whole
 from mekd_plugin.errors import CheckpointError, InputError
 from mekd_plugin.files import writable_directory, write_atomically
@@ -67,6 +68,10 @@ class BenchConfig:
     variants: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict,
         metadata={"help": "Methods under names of their own: LABEL: {method: NAME, set: {HYPERPARAMETER: VALUE}}."},
+    )
+    comparisons: tuple[Comparison, ...] = field(
+        default=(),
+        metadata={"help": "Rows to compare seed by seed, declared beforehand: A:B, or {a: , b: , metric: }."},
     )
     pool_dataset: str | None = setting(None, "Images of another domain, for methods that ask about those.")
     white_box: bool = setting(False, "Let methods that differentiate through the teacher do so: references, marked.")
@@ -344,6 +349,8 @@ def _kind(responses: str) -> str:
 
 def _convert(name: str, annotation: str, value: Any) -> Any:
     """``value`` as the type that the field declares; a comma-separated text is a list."""
+    if name == "comparisons":
+        return declared(value)
     if value is None and "None" in annotation:
         return None
     if annotation.startswith("Mapping"):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mekd_plugin import registry
+from mekd_plugin.bench.comparisons import Comparison, resolved
 from mekd_plugin.bench.grid import RunSpec, kind_of_teacher
 from mekd_plugin.bench.teachers import load_teacher
 from mekd_plugin.bench.worker import Method, Place, edge_of, load_data, pool_of, recipe_of
@@ -20,13 +21,16 @@ from mekd_plugin.networks import build
 __all__ = ["check_grid"]
 
 
-def check_grid(specs: Sequence[RunSpec], place: Place, methods: Mapping[str, Method]) -> dict[str, str]:
+def check_grid(
+    specs: Sequence[RunSpec], place: Place, methods: Mapping[str, Method], comparisons: Sequence[Comparison] = ()
+) -> dict[str, str]:
     """Look at every run's settings without training or asking.
 
     Args:
         specs: the runs.
         place: where they would work.
         methods: classes and instances by the names that stand for them.
+        comparisons: of the runs' labels.
 
     Returns:
         The keys of the runs that a rule takes out, each with the reason: a method that needs what this teacher does not
@@ -36,6 +40,7 @@ def check_grid(specs: Sequence[RunSpec], place: Place, methods: Mapping[str, Met
         MekdError: something that no run could use: a name, a file, a value.
         NeedsNotMet: rules take out every run.
     """
+    resolved(comparisons, (spec.label for spec in specs))
     ruled_out: dict[str, str] = {}
     known: dict[tuple[object, ...], str | None] = {}
     for spec in specs:

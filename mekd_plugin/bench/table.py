@@ -12,7 +12,14 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 
+from mekd_plugin.bench.comparison_table import (
+    COMPARISON_NOTE,
+    ComparisonRow,
+    comparison_rows,
+    comparisons_in_markdown,
+)
 from mekd_plugin.bench.pricing import format_price
+from mekd_plugin.bench.statistics import panel_name
 
 __all__ = ["COLUMNS", "FAIR_PLAY", "Panel", "format_interval", "markdown", "panels", "terminal"]
 
@@ -63,12 +70,14 @@ class Panel(NamedTuple):
         rows: summary rows.
         cells: text for each row and each of ``COLUMNS``.
         notes: failures and warnings, a sentence each.
+        compared: the declared comparisons of these rows.
     """
 
     title: str
     rows: list[dict[str, Any]]
     cells: list[list[str]]
     notes: list[str]
+    compared: list[ComparisonRow]
 
 
 def format_interval(interval: Mapping[str, Any] | None) -> str:
@@ -81,13 +90,17 @@ def format_interval(interval: Mapping[str, Any] | None) -> str:
     return f"{mean:.2f} [{low:.2f}, {high:.2f}]" if interval["kind"] == "wilson" else f"{mean:.2f}"
 
 
-def panels(summary: Sequence[Mapping[str, Any]]) -> list[Panel]:
-    """The summary in comparable parts, in order of appearance."""
+def panels(summary: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[str, Any]] = ()) -> list[Panel]:
+    """The summary in comparable parts, in order of appearance, each with its comparisons of ``results.json``."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in summary:
         identity = tuple(row[name] for name in ("dataset", "teacher", "student", "responses", "budget"))
         groups.setdefault(identity, []).append(dict(row))
-    return [Panel(_title(rows), rows, [_cells(row) for row in rows], _notes(rows)) for rows in groups.values()]
+    parts = []
+    for rows in groups.values():
+        own = [comparison for comparison in comparisons if comparison["panel"] == panel_name(rows[0])]
+        parts.append(Panel(_title(rows), rows, [_cells(row) for row in rows], _notes(rows), comparison_rows(own)))
+    return parts
 
 
 def markdown(parts: Sequence[Panel]) -> str:
@@ -98,6 +111,7 @@ def markdown(parts: Sequence[Panel]) -> str:
         lines.append("|" + "|".join("---:" if column.numeric else "---" for column in COLUMNS) + "|")
         lines += ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in part.cells]
         lines += ["", *(f"- {note}" for note in part.notes), *([""] if part.notes else [])]
+        lines += comparisons_in_markdown(part.compared)
     lines += [interval_note(parts), "", "Fair play:", "", *(f"- {rule}" for rule in FAIR_PLAY)]
     return "\n".join(lines) + "\n"
 
@@ -117,7 +131,8 @@ def interval_note(parts: Sequence[Panel]) -> str:
         "wilson": "[low, high] is Wilson's 95 % interval over the test images of a single run; it says nothing about "
         "other seeds.",
     }
-    return " ".join(text for kind, text in notes.items() if kind in kinds)
+    told = [text for kind, text in notes.items() if kind in kinds]
+    return " ".join([*told, COMPARISON_NOTE] if any(part.compared for part in parts) else told)
 
 
 def _terminal(part: Panel, *, narrow: bool) -> RichTable:
