@@ -118,7 +118,7 @@ def bench(
 
 _DISTILL_SKIPS = (
     *("dataset", "teacher", "student", "methods", "responses", "query_budget", "seeds"),
-    *("hyperparameters", "variants", "comparisons", "jobs", "disjoint", "teacher_steps"),
+    *("hyperparameters", "variants", "comparisons", "audit", "jobs", "disjoint", "teacher_steps"),
 )
 
 

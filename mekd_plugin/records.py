@@ -52,7 +52,8 @@ class Queries(_Json):
         total: images sent, repeats and views included.
         distinct: different images among them.
         uncertain: images that were sent, but whose answers were lost with a killed process.
-        evaluation: images asked about besides, to measure agreement on the test set; outside the budget.
+        evaluation: images asked about besides, to measure agreement on the test set or to audit a generator; outside
+            the budget.
     """
 
     by_stage: dict[str, int] = field(default_factory=dict)
@@ -104,7 +105,11 @@ class RunRecord(_Json):
         seconds: wall-clock time.
         peak_memory_mb: of the process, or of the GPU where one was used.
         test_images: size of the test set.
-        generator: how healthy the method's generator is; None for a method without one.
+        generator: how healthy the method's generator is, and what an audit found: ``class_match`` (share of images
+            G(y, e) that the teacher puts into y's class, with ``class_match_interval``), ``score_error`` (mean absolute
+            difference of a class's probability from y's), ``coverage`` (of the teacher's answers to real images, with
+            ``expected_coverage``), ``audited`` (how many were asked). Without an audit these are None or missing.
+            None for a method without a generator.
         adapted_accuracy: on the test set, of predictions that were adapted to it at test time; None where none were.
         curve: test accuracy and agreement at points of the student's training, ``{"step", "accuracy", "agreement"}``.
         warnings: what the method has to say about its own health.

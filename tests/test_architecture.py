@@ -156,11 +156,12 @@ def test_transport_is_built_from_statistics_to_questions():
                     assert order.index(other) <= order.index(own), f"{path.name} imports {imported}"
 
 
-def test_only_the_diagnosis_asks_for_transport():
+def test_only_the_diagnosis_and_the_audit_ask_for_transport():
     for path in FILES:
         home = home_of(module_of(path))
         asks = "mekd_plugin.transport" in {home_of(name) for name in imports_of(path)}
         may = home in ("mekd_plugin", "mekd_plugin.transport", "mekd_plugin.bench.diagnosis")
+        may |= module_of(path) == "mekd_plugin.bench.audit"
         assert may or not asks, module_of(path)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mekd_plugin.bench.audit import wants_audit
 from mekd_plugin.bench.comparisons import resolved
 from mekd_plugin.bench.executors.executor import Event, Executor, Job, execute, same_teacher, teacher_jobs
 from mekd_plugin.bench.executors.in_process import InProcessExecutor
@@ -86,7 +87,7 @@ class Benchmark:
         columns += [Cell(name, name, {}, digest_of(method)) for name, method in self.methods.items()]
         kind = kinds.pop()
         self.specs = expand(config, device=kind, columns=columns)
-        self.place = Place(str(out), self.devices[0], config.data_root, config.download)
+        self.place = Place(str(out), self.devices[0], config.data_root, config.download, config.audit)
         side_by_side = max(1, _cores() // config.threads) if kind == "cpu" else len(self.devices)
         self.jobs = 1 if self.methods else config.jobs or side_by_side
 
@@ -147,6 +148,15 @@ class Benchmark:
         )
         return Planned(spec, len(specs), foreseen)
 
+    def pending(self, store: Store) -> list[RunSpec]:
+        """The runs that are still to be done, or whose generators are still to be asked about."""
+        records = {spec.key: store.read(spec.key) for spec in self.specs}
+
+        def done(record: RunRecord | None) -> bool:
+            return record is not None and record.status == "finished" and not wants_audit(record, self.config.audit)
+
+        return [spec for spec in self.specs if not done(records[spec.key])]
+
     def evaluation_queries(self) -> dict[str, int]:
         """Test images that a teacher which is not trained here must answer once, for agreement, by its name."""
         asked = {}
@@ -164,7 +174,7 @@ class Benchmark:
             KeyboardInterrupt: after the workers were stopped in a state to go on from.
         """
         store = Store(self.out, resume=resume)
-        pending = [spec for spec in self.specs if not store.finished(spec.key)]
+        pending = self.pending(store)
         known = _known_results(self.out, self.settings())
         if not pending and known is not None:
             return known

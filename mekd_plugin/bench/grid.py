@@ -19,7 +19,20 @@ from mekd_plugin.files import writable_directory, write_atomically
 from mekd_plugin.registry import distillers, unknown_name
 from mekd_plugin.version import __version__
 
-__all__ = ["BenchConfig", "Cell", "RunSpec", "Variant", "cells", "expand", "kind_of_teacher", "setting"]
+__all__ = [
+    "FEWEST_AUDITED",
+    "BenchConfig",
+    "Cell",
+    "RunSpec",
+    "Variant",
+    "cells",
+    "expand",
+    "kind_of_teacher",
+    "setting",
+]
+
+FEWEST_AUDITED = 20
+"""Questions about a generator below which a share would be a guess."""
 
 
 def setting(default: Any, help: str, **metadata: Any) -> Any:  # noqa: A002 (the command line's own word)
@@ -73,6 +86,7 @@ class BenchConfig:
         default=(),
         metadata={"help": "Rows to compare seed by seed, declared beforehand: A:B, or {a: , b: , metric: }."},
     )
+    audit: int = setting(0, "Questions about each finished generator, outside the budget: is it the teacher's inverse?")
     pool_dataset: str | None = setting(None, "Images of another domain, for methods that ask about those.")
     white_box: bool = setting(False, "Let methods that differentiate through the teacher do so: references, marked.")
     seeds: tuple[int, ...] = setting((0, 1, 2), "Each has its own edge images, generator and student.")
@@ -104,6 +118,8 @@ class BenchConfig:
         if self.price_per_1000 is not None:
             as_number("price_per_1000", self.price_per_1000, at_least=0)
         as_number("validation", self.validation, at_least=0, below=1)
+        if self.audit and as_whole("audit", self.audit, at_least=0) < FEWEST_AUDITED:
+            raise InputError(f"audit={self.audit}: expected at least {FEWEST_AUDITED} questions, or 0 for none")
         if min(self.query_budget) < 0:
             raise InputError(f"query_budget={min(self.query_budget)}: expected a number of images, or 0 for no limit")
         for seed in self.seeds:

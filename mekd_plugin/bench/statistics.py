@@ -234,6 +234,9 @@ def _row(group: list[RunRecord]) -> dict[str, Any]:
         "student_accuracy": _share(done, "student_accuracy"),
         "best_test_accuracy": _share(done, "best_test_accuracy"),
         "agreement": _share(done, "agreement"),
+        "class_match": _of_generators(done, "class_match"),
+        "score_error": _mean(value_of(record, "generator.score_error") for record in done),
+        "coverage": _mean(value_of(record, "generator.coverage") for record in done),
         "queries": _mean(record.queries.total for record in done),
         "evaluation_queries": _mean(record.queries.evaluation for record in done),
         "distinct": _mean(record.queries.distinct for record in done),
@@ -251,6 +254,15 @@ def _label(record: RunRecord) -> str:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known else None
+
+
+def _of_generators(records: list[RunRecord], name: str) -> dict[str, Any] | None:
+    """A share that an audit found, over the seeds; of a single run with the interval of its questions."""
+    known = [(value_of(record, f"generator.{name}"), value_of(record, "generator.audited")) for record in records]
+    found = [(value, int(count or 0)) for value, count in known if value is not None]
+    if len(found) == 1 and found[0][1]:
+        return wilson_interval(*found[0])._asdict()
+    return mean_interval([value for value, _ in found])._asdict() if found else None
 
 
 def _share(records: list[RunRecord], name: str) -> dict[str, Any] | None:

@@ -34,6 +34,8 @@ FAIR_PLAY = (
     "set, and is there to be compared with publications that do the same.",
     "Agreement is the share of test images on which student and teacher name the same class. Test images are answered "
     "for the evaluation only; no method sees those answers, and they are not in its queries.",
+    "Class match (`--audit`) is the share of generated images G(y) that the teacher puts into the class of the answer "
+    "y that they were drawn for; the answers are the run's own. It is asked for the evaluation only, like test images.",
     "Methods that send only synthetic images keep the real ones at home. Those that send real images, or mixtures of "
     "them, do not: the gap between the two groups is the price of privacy.",
 )
@@ -49,6 +51,7 @@ COLUMNS = (
     _Column("Accuracy %", True),
     _Column("Best on test † %", True),
     _Column("Agreement %", True),
+    _Column("Class match %", True),
     _Column("Queries", True),
     _Column("Price", True),
     _Column("Leaves the edge", False),
@@ -57,7 +60,8 @@ COLUMNS = (
     _Column("Seeds", True),
 )
 _NOT_IN_TERMINAL = {"Best on test † %", "Pool"}
-_SHORT_TITLES = {"Agreement %": "Agree %", "Leaves the edge": "Sent", "Seconds": "s"}
+_WHERE_MEASURED = {"Class match %"}
+_SHORT_TITLES = {"Class match %": "Match %", "Agreement %": "Agree %", "Leaves the edge": "Sent", "Seconds": "s"}
 _UNLIMITED = 1000
 _LONG_NAME = 16
 
@@ -145,7 +149,9 @@ def _terminal(part: Panel, *, narrow: bool) -> RichTable:
         padding=(0, 1, 0, 0) if narrow else (0, 1),
         pad_edge=False,
     )
-    shown = [index for index, column in enumerate(COLUMNS) if column.title not in _NOT_IN_TERMINAL]
+    empty = {column.title for index, column in enumerate(COLUMNS) if all(row[index] == "-" for row in part.cells)}
+    hidden = _NOT_IN_TERMINAL | (empty & _WHERE_MEASURED)
+    shown = [index for index, column in enumerate(COLUMNS) if column.title not in hidden]
     for index in shown:
         column = COLUMNS[index]
         title = _SHORT_TITLES.get(column.title, column.title) if narrow else column.title
@@ -190,6 +196,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         else "not applicable",
         format_interval(row["best_test_accuracy"]),
         format_interval(row["agreement"]),
+        format_interval(row.get("class_match")),
         "-" if row["queries"] is None else f"{row['queries']:,.0f}",
         format_price(row["price"]),
         row["leaves_edge"] or "-",

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from mekd_plugin import registry
+from mekd_plugin.bench.audit import NOT_AUDITED, audit, wants_audit
 from mekd_plugin.bench.executors.executor import Job
 from mekd_plugin.bench.grid import RunSpec
 from mekd_plugin.bench.sent import SentImages
@@ -76,12 +77,14 @@ class Place:
         device: such as ``"cuda:1"``.
         data_root: directory of the data sets.
         download: whether missing ones are fetched.
+        audit: how many questions to ask about each finished run's generator, which changes nothing else of its record.
     """
 
     out: str
     device: str = "cpu"
     data_root: str | None = None
     download: bool = False
+    audit: int = 0
 
 
 def digest_of(method: Method) -> str:
@@ -172,6 +175,7 @@ def prepare_teacher(
         responses=spec.responses,
         classes=data.num_classes,
         folder=Path(place.out) / "teachers",
+        whole=place.audit > 0,
     )
     return teacher, answers
 
@@ -222,6 +226,25 @@ def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = 
         **spec.hyperparameters,
     )
     watcher.write()
+    audited: dict[str, Any] = {}
+    evaluation = told.asked
+    if place.audit and result.inverse is not None:
+        # A ledger and a journal of its own: a killed audit goes on, and no budget knows of it.
+        auditor = BlackBox(teacher, spec.responses, data.num_classes, identity=known_as)
+        auditor.keep(directory / "audit")
+        try:
+            audited = audit(
+                result.inverse,
+                result.answers,
+                lambda images: auditor.evaluate(images, stage="audit"),
+                count=place.audit,
+                real=told.response,
+                value_range=auditor.value_range,
+                seed=spec.seed,
+            )
+        finally:
+            auditor.release()
+        evaluation += auditor.ledger.evaluation
     return record_of(
         blank_record(spec, methods),
         result,
@@ -229,7 +252,8 @@ def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = 
         teacher_accuracy=float((answers == data.test_labels).float().mean()),
         real_images=len(split.images),
         test_images=len(data.test_images),
-        evaluation=told.asked,
+        evaluation=evaluation,
+        audited=audited,
     )
 
 
@@ -242,6 +266,7 @@ def record_of(
     real_images: int,
     test_images: int,
     evaluation: int = 0,
+    audited: Mapping[str, Any] = {},  # noqa: B006 (it is only read)
 ) -> RunRecord:
     """The record of a finished run.
 
@@ -253,8 +278,11 @@ def record_of(
         teacher_accuracy: on the test set; None where it was not asked.
         real_images: how many the edge held.
         test_images: size of the test set.
-        evaluation: images that the teacher was asked about for all runs together, to measure agreement.
+        evaluation: images that the teacher was asked about outside the budget: test images, for all runs together, and
+            those of the audit.
+        audited: what the audit found of the method's generator.
     """
+    generator = result.report.get("generator")
     points = {entry["step"]: entry for entry in result.history if entry["stage"] == "evaluation"}
     points[result.steps] = {"step": result.steps, **last}
     names = ("step", *last)
@@ -270,7 +298,7 @@ def record_of(
         held_out_agreement=result.held_out_agreement,
         queries=replace(Queries.from_json(result.ledger.as_record()), evaluation=evaluation),
         real_images=real_images,
-        generator=result.report.get("generator"),
+        generator=None if generator is None else {**NOT_AUDITED, **generator, **audited},
         steps=result.steps,
         seconds=Seconds.from_json(result.seconds),
         peak_memory_mb=round(result.peak_memory_mb, 1),
@@ -304,13 +332,18 @@ def do(job: Job, place: Place, methods: Mapping[str, Method] | None = None) -> s
             prepare_teacher(spec, place, data, edge_of(spec, data))
             return None
         with store.claim(spec.key):
-            if store.finished(spec.key):
+            known = store.read(spec.key) if store.finished(spec.key) else None
+            if known is not None and not wants_audit(known, place.audit):
                 return None
             try:
                 record = perform(spec, place, methods)
             except Exception as error:
                 traceback.print_exc()
                 record = blank_record(spec, methods, error=f"{type(error).__name__}: {error}")
+            if known is not None:  # what it took to train stands there already, and an audit that failed undoes nothing
+                if record.error is not None:
+                    return record.error
+                record = replace(known, generator=record.generator, queries=record.queries)
             store.write(record)
             return record.error
     finally:

@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from tqdm.auto import tqdm
 from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.ledger import Ledger, Peers
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.distiller import Asking, Distiller, Stage, Training
+from mekd_plugin.distiller import Asking, Distiller, Inverse, Stage, Training
 from mekd_plugin.errors import CheckpointError, InputError
 from mekd_plugin.files import writable_directory, write_atomically
 from mekd_plugin.modes import mode_kept
+from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows
 from mekd_plugin.training.checkpoint import load_state, load_weights_into, save_state, save_weights
 from mekd_plugin.training.directory import DirectoryLock, spent_by_then, threads_of_run
@@ -60,6 +61,9 @@ class Distillation:
         peak_memory_mb: the largest resident size of the process, or of the GPU's tensors where there is a GPU.
         held_out_agreement: share of held-out answers on which the student names the teacher's class; None without any.
         signature: one line with every setting that decides the result.
+        inverse: the method's generator, and which latents it takes; None for a method that has none.
+        answers: the teacher's answers in the bank that the student learnt from, those held out from it last; None where
+            it was asked anew at every step.
     """
 
     student: nn.Module
@@ -71,6 +75,8 @@ class Distillation:
     peak_memory_mb: float
     held_out_agreement: float | None
     signature: str
+    inverse: Inverse | None = None
+    answers: Response | None = None
 
 
 @dataclass
@@ -186,6 +192,7 @@ class Run:
     def execute(self) -> Distillation:
         """Run every stage in turn, then gather the result."""
         self.begin_student()
+        answers = None
         for index, stage in enumerate(self.stages()):
             began = time.perf_counter()
             if isinstance(stage, Asking):
@@ -194,6 +201,8 @@ class Run:
                 self.train(index, stage)
             distilling = isinstance(stage, Training) and stage.trains_student
             self.seconds["distill" if distilling else "prepare"] += time.perf_counter() - began
+            if isinstance(stage, Training) and distilling and isinstance(stage.rows, Bank):
+                answers = self._answers_of(stage.rows)
         self.student.eval()
         evaluated = {entry["step"] for entry in self.loop.metrics.history if entry["stage"] == "evaluation"}
         if self.measure is not None and self.loop.student_steps not in evaluated:
@@ -217,6 +226,8 @@ class Run:
             peak_memory_mb=_peak_memory_mb(self.processes.device),
             held_out_agreement=held_out,
             signature=self.signature,
+            inverse=self.distiller.inverse(),
+            answers=answers,
         )
 
     def close(self) -> None:
@@ -335,6 +346,14 @@ class Run:
         count = 0 if stage.grows else round(self.validation * len(stage.bank))
         if count >= _FEWEST_HELD_OUT:
             self.held_out = stage.bank.hold_out(count)
+
+    def _answers_of(self, bank: Bank) -> Response:
+        """The answers in a bank, those held out last."""
+        learnt = bank.rows().answers()
+        if self.held_out is None:
+            return learnt
+        held = self.held_out.answers()
+        return replace(learnt, values=torch.cat([learnt.values, held.values.to(learnt.values.device)]))
 
 
 def _advance(bar: Any, done: int) -> None:

@@ -105,7 +105,7 @@ class LocalExecutor:
         if process.returncode == 1 and record is not None and record.status == "failed":
             return record.error or "unknown"
         reason = self._reason(job, process.returncode)
-        if job.task == "run":
+        if job.task == "run" and not self._store.finished(job.spec.key):  # a failed audit undoes no run
             try:
                 self._store.write(blank_record(job.spec, error=reason))
             except MekdError as error:  # a full disk must not take the others down
