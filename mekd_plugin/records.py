@@ -65,10 +65,18 @@ class Queries(_Json):
 
 @dataclass(frozen=True)
 class Seconds(_Json):
-    """Wall-clock seconds: ``prepare`` (generator, asking) and ``distill`` (the student)."""
+    """What a run took; where it was resumed, after that.
+
+    Attributes:
+        prepare: by the clock, before the student: generator, asking.
+        distill: by the clock, the student's training.
+        processor: the processor's own seconds of both, all threads together; a generator that another run trained and
+            shares counts with what it took there. None in records of earlier versions.
+    """
 
     prepare: float = 0.0
     distill: float = 0.0
+    processor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ class RunRecord(_Json):
         price: of the queries; None without ``price_per_1000``.
         white_box: whether the method needs the teacher's insides, so that it is only a reference.
         steps: student steps.
-        seconds: wall-clock time.
+        seconds: what it took.
         peak_memory_mb: of the process, or of the GPU where one was used.
         test_images: size of the test set.
         generator: how healthy the method's generator is, and what an audit found: ``class_match`` (share of images

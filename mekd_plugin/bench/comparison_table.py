@@ -15,12 +15,14 @@ from mekd_plugin.bench.statistics import FEWEST_PAIRS
 __all__ = [
     "COMPARISON_NOTE",
     "COMPARISON_TITLES",
+    "SHARES",
     "SIGNIFICANT",
     "ComparisonRow",
     "comparison_rows",
     "comparisons_in_markdown",
     "comparisons_in_terminal",
     "format_difference",
+    "format_probability",
 ]
 
 SIGNIFICANT = 0.05
@@ -32,10 +34,13 @@ COMPARISON_NOTE = (
     "least p is 0.0625."
 )
 
-_SHARES = {
-    *("teacher_accuracy", ACCURACY, "best_test_accuracy", "agreement", "held_out_agreement", "adapted_accuracy"),
-    *("generator.class_match", "generator.coverage"),
-}
+SHARES = frozenset(
+    {
+        *("teacher_accuracy", ACCURACY, "best_test_accuracy", "agreement", "held_out_agreement", "adapted_accuracy"),
+        *("generator.class_match", "generator.coverage"),
+    }
+)
+"""Numbers of a record that are shown in per cent."""
 
 
 class ComparisonRow(NamedTuple):
@@ -77,7 +82,7 @@ def format_difference(comparison: Mapping[str, Any]) -> tuple[str, str]:
     """A difference and its interval in text, with their signs; in points (hundredths) for accuracies and shares."""
     if comparison["difference"] is None:
         return "-", "-"
-    share = comparison["metric"] in _SHARES
+    share = comparison["metric"] in SHARES
 
     def signed(value: float) -> str:
         return f"{100 * value:+.2f}" if share else f"{value:+,.4g}"
@@ -96,12 +101,13 @@ def _row(one: Mapping[str, Any]) -> ComparisonRow:
         one["metric"].replace("_", " "),
         difference,
         interval,
-        why if one["p"] is None else _probability(one["p"]),
-        "-" if one["p_holm"] is None else _probability(one["p_holm"]),
+        why if one["p"] is None else format_probability(one["p"]),
+        "-" if one["p_holm"] is None else format_probability(one["p_holm"]),
         seeds,
     ]
     return ComparisonRow(cells, one["p_holm"] is not None and one["p_holm"] < SIGNIFICANT)
 
 
-def _probability(p: float) -> str:
+def format_probability(p: float) -> str:
+    """A p-value in text."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

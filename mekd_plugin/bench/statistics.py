@@ -242,6 +242,7 @@ def _row(group: list[RunRecord]) -> dict[str, Any]:
         "distinct": _mean(record.queries.distinct for record in done),
         "price": _mean(record.price for record in done),
         "seconds": _mean(record.seconds.prepare + record.seconds.distill for record in done),
+        "processor_seconds": _mean(record.seconds.processor for record in done),
         "peak_memory_mb": max((record.peak_memory_mb or 0.0 for record in done), default=None),
         "warnings": sorted({warning for record in done for warning in record.warnings}),
     }

@@ -56,8 +56,9 @@ class Distillation:
         ledger: what was asked, by stage.
         report: what the method has to say, JSON; ``report["warnings"]`` are sentences for the user.
         steps: the student's optimiser steps.
-        seconds: ``{"prepare", "distill"}``: before and during the student's training, this process's own, so a resumed
-            run counts what it did after resuming.
+        seconds: ``{"prepare", "distill", "processor"}``: before and during the student's training by the clock, and
+            the processor's of both together, with those of a stage that another run trained and shares. This process's
+            own, so a resumed run counts what it did after resuming.
         peak_memory_mb: the largest resident size of the process, or of the GPU's tensors where there is a GPU.
         held_out_agreement: share of held-out answers on which the student names the teacher's class; None without any.
         signature: one line with every setting that decides the result.
@@ -100,7 +101,7 @@ class Run:
     lock: DirectoryLock | None = None
     opened: bool = False
     banks: dict[str, Bank] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=lambda: {"prepare": 0.0, "distill": 0.0})
+    seconds: dict[str, float] = field(default_factory=lambda: {"prepare": 0.0, "distill": 0.0, "processor": 0.0})
 
     @property
     def identity(self) -> str:
@@ -194,13 +195,14 @@ class Run:
         self.begin_student()
         answers = None
         for index, stage in enumerate(self.stages()):
-            began = time.perf_counter()
+            began, busy = time.perf_counter(), time.process_time()
             if isinstance(stage, Asking):
                 self.ask(stage)
             elif not self.store.take_finished(index, stage):
                 self.train(index, stage)
             distilling = isinstance(stage, Training) and stage.trains_student
             self.seconds["distill" if distilling else "prepare"] += time.perf_counter() - began
+            self.seconds["processor"] += time.process_time() - busy
             if isinstance(stage, Training) and distilling and isinstance(stage.rows, Bank):
                 answers = self._answers_of(stage.rows)
         self.student.eval()
@@ -281,12 +283,15 @@ class Run:
 
     def train(self, index: int, stage: Training) -> None:
         """Train a stage in our own loop, or take over the outcome of another run, and keep it."""
-        if not self.store.take_shared(stage):
+        taken_over = self.store.take_shared(stage)
+        if taken_over is None:
             self.log("stage %s begins", stage.name)
-            began = time.perf_counter()
+            began, busy = time.perf_counter(), time.process_time()
             self.loop.run(stage, self.student, self.teacher)
             self.log("stage %s ended after %.0f s", stage.name, time.perf_counter() - began)
-            self.store.share(stage)
+            self.store.share(stage, time.process_time() - busy)
+        else:
+            self.seconds["processor"] += taken_over
         self.store.finish(index, stage)
 
     def stages(self) -> Iterable[Stage]:
