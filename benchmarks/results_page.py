@@ -216,7 +216,8 @@ def _section(table: Table, part: Panel, reference: str | None, metric: str) -> l
         cells += [_rounded(row["processor_seconds"]), _rounded(row["queries"])]
         cells += ["-", "-", "-"] if label == against else _against(differences[label])
         lines.append("| " + " | ".join(cells) + " |")
-    return [*lines, "", *(f"- {note}" for note in part.notes), *([""] if part.notes else [])]
+    missing = [f"- `{row['label']}`: {error}" for row in part.rows for error in row["errors"]]
+    return [*lines, "", *missing, *([""] if missing else [])]
 
 
 def _centre(row: Mapping[str, Any], runs: Sequence[RunRecord], metric: str) -> str:
@@ -244,7 +245,7 @@ def _against(row: Mapping[str, Any]) -> list[str]:
 
 
 def _rounded(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f}"
+    return "-" if value is None else f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
