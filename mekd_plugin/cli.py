@@ -79,12 +79,16 @@ def list_methods(
 
 
 @app.command()
-@flags_of(BenchConfig, skip=("hyperparameters", "variants"))
+@flags_of(BenchConfig, skip=("hyperparameters", "variants", "comparisons"))
 def bench(
     settings: Mapping[str, Any],
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", help="METHOD.NAME=VALUE, a hyperparameter; recipe.NAME=VALUE, every student's training."),
+    ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(help="A:B or A:B:METRIC, rows to compare seed by seed; at most four, declared beforehand."),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Directory of the results.")] = Path("mekd-results"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what --out holds; an empty one starts.")] = False,
@@ -100,6 +104,8 @@ def bench(
     overrides = hyperparameters({} if given is None else given)
     for owner, entries in parse_assignments(assignments or []).items():
         overrides[owner] = {**overrides.get(owner, {}), **entries}
+    if compare:
+        values["comparisons"] = [part for item in compare for part in item.split(",")]
     wanted = BenchConfig.from_mapping({**values, "hyperparameters": overrides})
     # Imported here: these load torch, and `mekd list` and `mekd --help` answer at once.
     from mekd_plugin.bench import commands
@@ -109,7 +115,7 @@ def bench(
 
 _DISTILL_SKIPS = (
     *("dataset", "teacher", "student", "methods", "responses", "query_budget", "seeds"),
-    *("hyperparameters", "variants", "jobs", "disjoint", "teacher_steps"),
+    *("hyperparameters", "variants", "comparisons", "audit", "jobs", "disjoint", "teacher_steps"),
 )
 
 

@@ -52,7 +52,8 @@ class Queries(_Json):
         total: images sent, repeats and views included.
         distinct: different images among them.
         uncertain: images that were sent, but whose answers were lost with a killed process.
-        evaluation: images asked about besides, to measure agreement on the test set; outside the budget.
+        evaluation: images asked about besides, to measure agreement on the test set or to audit a generator; outside
+            the budget.
     """
 
     by_stage: dict[str, int] = field(default_factory=dict)
@@ -64,10 +65,18 @@ class Queries(_Json):
 
 @dataclass(frozen=True)
 class Seconds(_Json):
-    """Wall-clock seconds: ``prepare`` (generator, asking) and ``distill`` (the student)."""
+    """What a run took; where it was resumed, after that.
+
+    Attributes:
+        prepare: by the clock, before the student: generator, asking.
+        distill: by the clock, the student's training.
+        processor: the processor's own seconds of both, all threads together; a generator that another run trained and
+            shares counts with what it took there. None in records of earlier versions.
+    """
 
     prepare: float = 0.0
     distill: float = 0.0
+    processor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -101,10 +110,14 @@ class RunRecord(_Json):
         price: of the queries; None without ``price_per_1000``.
         white_box: whether the method needs the teacher's insides, so that it is only a reference.
         steps: student steps.
-        seconds: wall-clock time.
+        seconds: what it took.
         peak_memory_mb: of the process, or of the GPU where one was used.
         test_images: size of the test set.
-        generator: how healthy the method's generator is; None for a method without one.
+        generator: how healthy the method's generator is, and what an audit found: ``class_match`` (share of images
+            G(y, e) that the teacher puts into y's class, with ``class_match_interval``), ``score_error`` (mean absolute
+            difference of a class's probability from y's), ``coverage`` (of the teacher's answers to real images, with
+            ``expected_coverage``), ``audited`` (how many were asked). Without an audit these are None or missing.
+            None for a method without a generator.
         adapted_accuracy: on the test set, of predictions that were adapted to it at test time; None where none were.
         curve: test accuracy and agreement at points of the student's training, ``{"step", "accuracy", "agreement"}``.
         warnings: what the method has to say about its own health.
@@ -164,7 +177,9 @@ class Results(_Json):
         config: the benchmark's settings.
         runs: a record each.
         summary: over the seeds, a row for each label and setting.
-        comparisons: of labels that were declared beforehand.
+        comparisons: of labels, declared beforehand and paired over the seeds: ``panel``, ``metric``, ``a``, ``b``,
+            ``difference`` (mean of a less b), ``interval`` (95 %), ``p``, ``p_holm``, ``pairs``, ``unpaired``; what
+            cannot be worked out is None.
         schema: the number of this file's layout.
     """
 

@@ -33,10 +33,10 @@ LEVELS = {
     "mekd_plugin.registry": 2.5,
     "mekd_plugin.transfer": 2.5,
     "mekd_plugin.mekd": 3,
-    "baselines": 3,
+    "baselines": 3.5,  # one of them is MEKD's own bank under another loss
     "mekd_plugin.training": 4,
     "mekd_plugin.testing": 5,
-    "mekd_plugin.baselines": 3,
+    "mekd_plugin.baselines": 3.5,
     "mekd_plugin.bench": 5,
     "mekd_plugin.bench.diagnosis": 5.5,
     "mekd_plugin.harness": 5,
@@ -156,11 +156,12 @@ def test_transport_is_built_from_statistics_to_questions():
                     assert order.index(other) <= order.index(own), f"{path.name} imports {imported}"
 
 
-def test_only_the_diagnosis_asks_for_transport():
+def test_only_the_diagnosis_and_the_audit_ask_for_transport():
     for path in FILES:
         home = home_of(module_of(path))
         asks = "mekd_plugin.transport" in {home_of(name) for name in imports_of(path)}
         may = home in ("mekd_plugin", "mekd_plugin.transport", "mekd_plugin.bench.diagnosis")
+        may |= module_of(path) == "mekd_plugin.bench.audit"
         assert may or not asks, module_of(path)
 
 

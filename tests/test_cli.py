@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mekd_plugin import cli
-from mekd_plugin.errors import InputError, MekdError
+from mekd_plugin.errors import InputError, MekdError, UnknownName
 from mekd_plugin.records import RunRecord
 from mekd_plugin.version import __version__
 
@@ -71,6 +71,15 @@ class TestBench:
         said = call("bench", "--config", str(tmp_path / "settings.yaml"), "--methods", "kd", "--query-budget", "120",
                     "--device", "cpu", "--dry-run")  # fmt: skip
         assert "kd on digits" in said and "logit_mimicry" not in said and "120" in said
+
+    def test_comparisons_by_flag_stand_in_place_of_the_files(self, tmp_path) -> None:
+        (tmp_path / "settings.yaml").write_text("comparisons: [{a: kd, b: mekd}]\nmethods: [kd, ml]\n")
+        words = [*SMALL[:4], *SMALL[6:], "--config", str(tmp_path / "settings.yaml"), "--dry-run"]
+        with pytest.raises(UnknownName, match="unknown label of a comparison 'mekd'"):
+            call("bench", *words)
+        assert "Nothing was asked." in call("bench", *words, "--compare", "kd:ml")
+        with pytest.raises(InputError, match="comparison ml:kd of student_accuracy is there twice"):
+            call("bench", *words, "--compare", "kd:ml", "--compare", "ml:kd")
 
 
 def test_an_error_is_one_line_and_status_2(capsys, monkeypatch) -> None:

@@ -14,4 +14,4 @@ class TestEveryDistiller(DistillerContract):
 
 def test_ours_are_among_them():
     """An empty parametrisation would be skipped, and stay green."""
-    assert {"mekd", "kd", "logit_mimicry", "distribution_alignment"} <= set(available())
+    assert {"mekd", "mekd_bank", "kd", "logit_mimicry", "distribution_alignment"} <= set(available())

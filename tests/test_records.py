@@ -33,7 +33,7 @@ def test_every_promised_key_is_there() -> None:
     content = RECORD.to_json()
     assert set(promised.split()) <= set(content)
     assert set(content["queries"]) == {"by_stage", "total", "distinct", "uncertain", "evaluation"}
-    assert set(content["seconds"]) == {"prepare", "distill"}
+    assert set(content["seconds"]) == {"prepare", "distill", "processor"}
 
 
 def test_keys_of_a_newer_version_are_ignored() -> None:

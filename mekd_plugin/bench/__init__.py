@@ -2,5 +2,6 @@
 
 Read ``benchmark.py`` first (a whole benchmark), then ``grid.py`` (the runs), ``executors/`` and ``worker.py`` (how each
 is run), ``store.py`` (what is kept), ``statistics.py``, ``table.py``, ``figures.py`` and ``report.py`` (what is said
-about them). ``commands.py`` has the command lines, and ``diagnosis/`` puts the questions of optimal transport to a run.
+about them); ``comparisons.py`` has what is declared beforehand. ``commands.py`` has the command lines, and
+``diagnosis/`` puts the questions of optimal transport to a run.
 """

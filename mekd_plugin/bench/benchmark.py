@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from mekd_plugin.bench.audit import wants_audit
+from mekd_plugin.bench.comparisons import resolved
 from mekd_plugin.bench.executors.executor import Event, Executor, Job, execute, same_teacher, teacher_jobs
 from mekd_plugin.bench.executors.in_process import InProcessExecutor
 from mekd_plugin.bench.executors.local import LocalExecutor
@@ -19,7 +21,7 @@ from mekd_plugin.bench.grid import BenchConfig, Cell, RunSpec, cells, expand, ki
 from mekd_plugin.bench.grid_check import check_grid
 from mekd_plugin.bench.pricing import price_of
 from mekd_plugin.bench.report import write_report
-from mekd_plugin.bench.statistics import summarize
+from mekd_plugin.bench.statistics import compare, summarize
 from mekd_plugin.bench.store import Store
 from mekd_plugin.bench.worker import Method, Place, blank_record, digest_of, edge_of, load_data, pool_of, recipe_of
 from mekd_plugin.blackbox.whitebox import WhiteBox
@@ -85,7 +87,7 @@ class Benchmark:
         columns += [Cell(name, name, {}, digest_of(method)) for name, method in self.methods.items()]
         kind = kinds.pop()
         self.specs = expand(config, device=kind, columns=columns)
-        self.place = Place(str(out), self.devices[0], config.data_root, config.download)
+        self.place = Place(str(out), self.devices[0], config.data_root, config.download, config.audit)
         side_by_side = max(1, _cores() // config.threads) if kind == "cpu" else len(self.devices)
         self.jobs = 1 if self.methods else config.jobs or side_by_side
         self._ruled_out: dict[str, str] | None = None
@@ -100,7 +102,10 @@ class Benchmark:
             MekdError: something that no run could use.
         """
         if self._ruled_out is None:
-            self._ruled_out = check_grid(self.specs, self.place, self.methods, self.config.hyperparameters)
+            config = self.config
+            self._ruled_out = check_grid(
+                self.specs, self.place, self.methods, config.hyperparameters, config.comparisons
+            )
         return self._ruled_out
 
     def plan(self, *, observe: Callable[[RunSpec], None] = lambda spec: None) -> list[Planned]:
@@ -149,6 +154,15 @@ class Benchmark:
         )
         return Planned(spec, len(specs), foreseen)
 
+    def pending(self, store: Store) -> list[RunSpec]:
+        """The runs that are still to be done, or whose generators are still to be asked about."""
+        records = {spec.key: store.read(spec.key) for spec in self.specs}
+
+        def done(record: RunRecord | None) -> bool:
+            return record is not None and record.status == "finished" and not wants_audit(record, self.config.audit)
+
+        return [spec for spec in self.specs if not done(records[spec.key])]
+
     def evaluation_queries(self) -> dict[str, int]:
         """Test images that a teacher which is not trained here must answer once, for agreement, by its name."""
         asked = {}
@@ -169,7 +183,7 @@ class Benchmark:
         if known is None:
             self.check()  # a grid that is refused leaves no directory behind
         store = Store(self.out, resume=resume)
-        pending = [spec for spec in self.specs if not store.finished(spec.key)]
+        pending = self.pending(store)
         if not pending and known is not None:
             return known
         ruled_out = self.check()
@@ -227,7 +241,8 @@ class Benchmark:
         environment = describe_environment(device=self.place.device, jobs=self.jobs, threads=self.config.threads)
         if self.place.device.startswith("cuda"):
             environment["device"] = f"{self.place.device}: {torch.cuda.get_device_name(self.place.device)}"
-        return Results(environment, self.settings(), records, summarize(records))
+        compared = compare(records, resolved(self.config.comparisons, (spec.label for spec in self.specs)))
+        return Results(environment, self.settings(), records, summarize(records), compared)
 
     def _priced(self, record: RunRecord) -> RunRecord:
         return replace(record, price=price_of(record.queries.total, self.config.price_per_1000))

@@ -13,7 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
+from mekd_plugin.bench.audit import wants_audit
 from mekd_plugin.bench.benchmark import Benchmark, Planned, failures
+from mekd_plugin.bench.comparison_table import comparisons_in_terminal
 from mekd_plugin.bench.display import Display
 from mekd_plugin.bench.grid import BenchConfig, kind_of_teacher
 from mekd_plugin.bench.pricing import format_price, price_of
@@ -47,7 +49,7 @@ def bench(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, consol
         return 0
     benchmark.check()
     store = Store(out, resume=resume)
-    pending = sum(not store.finished(spec.key) for spec in benchmark.specs)
+    pending = len(benchmark.pending(store))
     console.print(
         f"{len(benchmark.specs)} runs, {pending} of them to be done, {benchmark.jobs} side by side on "
         f"{benchmark.place.device}; results go to {escape(str(out))}",
@@ -60,7 +62,9 @@ def bench(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, consol
     if left_out := benchmark.strangers():
         console.print(f"{left_out} runs in {out} belong to other settings and are left out.", highlight=False)
     console.print(f"\nReport: {escape(str(out / 'report.html'))}", highlight=False, soft_wrap=True)
-    return 1 if any(failures(results)) else 0
+    if unaudited := [run for run in results.runs if run.status == "finished" and wants_audit(run, config.audit)]:
+        console.print(f"{len(unaudited)} audits failed, as said above; --resume asks again.", highlight=False)
+    return 1 if unaudited or any(failures(results)) else 0
 
 
 def distill(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, onnx: bool, console: Console) -> int:
@@ -157,12 +161,14 @@ def teacher(
 
 
 def _print_results(results: Results, console: Console) -> None:
-    parts = panels(results.summary)
+    parts = panels(results.summary, results.comparisons)
     for part in parts:
         console.print()
         console.print(terminal(part, console))
         for note in part.notes:
             console.print(f"! {escape(note)}", style="yellow", highlight=False)
+        if part.compared:
+            console.print(comparisons_in_terminal(part.compared))
     console.print(interval_note(parts), style="dim", markup=False, highlight=False)
     console.print("Fair play:", style="dim")
     for rule in FAIR_PLAY:
@@ -193,3 +199,10 @@ def _print_plan(
     )
     for name, count in evaluation.items():
         console.print(f"Besides, {name} answers {count:,} test images once, to measure agreement.", soft_wrap=True)
+    if config.audit:
+        console.print(
+            f"Besides, of each run with a generator {config.audit:,} images are asked about when it is finished "
+            "(--audit), outside the budget.",
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from mekd_plugin.bench.comparisons import Comparison, declared
 from mekd_plugin.checks import as_flag, as_number, as_plain, as_seed, as_whole
 from mekd_plugin.errors import CheckpointError, InputError
 from mekd_plugin.files import writable_directory, write_atomically
@@ -19,6 +20,7 @@ from mekd_plugin.registry import distillers, unknown_name
 from mekd_plugin.version import __version__
 
 __all__ = [
+    "FEWEST_AUDITED",
     "BenchConfig",
     "Cell",
     "RunSpec",
@@ -33,6 +35,8 @@ __all__ = [
 _LARGEST_BUDGET = 10**9
 _LARGEST_PRICE = 1e9
 """What lies beyond them was meant otherwise, and would overflow a table."""
+FEWEST_AUDITED = 20
+"""Questions about a generator below which a share would be a guess."""
 
 
 def setting(default: Any, help: str, **metadata: Any) -> Any:  # noqa: A002 (the command line's own word)
@@ -82,6 +86,11 @@ class BenchConfig:
         default_factory=dict,
         metadata={"help": "Methods under names of their own: LABEL: {method: NAME, set: {HYPERPARAMETER: VALUE}}."},
     )
+    comparisons: tuple[Comparison, ...] = field(
+        default=(),
+        metadata={"help": "Rows to compare seed by seed, declared beforehand: A:B, or {a: , b: , metric: }."},
+    )
+    audit: int = setting(0, "Questions about each finished generator, outside the budget: is it the teacher's inverse?")
     pool_dataset: str | None = setting(None, "Images of another domain, for methods that ask about those.")
     white_box: bool = setting(False, "Let methods that differentiate through the teacher do so: references, marked.")
     seeds: tuple[int, ...] = setting((0, 1, 2), "Each has its own edge images, generator and student.")
@@ -115,6 +124,8 @@ class BenchConfig:
         if self.price_per_1000 is not None:
             as_number("price_per_1000", self.price_per_1000, at_least=0, at_most=_LARGEST_PRICE)
         as_number("validation", self.validation, at_least=0, below=1)
+        if self.audit and as_whole("audit", self.audit, at_least=0) < FEWEST_AUDITED:
+            raise InputError(f"audit={self.audit}: expected at least {FEWEST_AUDITED} questions, or 0 for none")
         for budget in self.query_budget:
             as_whole(
                 "query_budget", budget, at_least=0, at_most=_LARGEST_BUDGET, of="images", otherwise="0 for no limit"
@@ -419,6 +430,8 @@ def _kind(responses: str) -> str:
 
 def _convert(name: str, annotation: str, value: Any) -> Any:
     """``value`` as the type that the field declares; a comma-separated text is a list."""
+    if name == "comparisons":
+        return declared(value)
     if value is None and "None" in annotation:
         return None
     if annotation.startswith("Mapping"):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mekd_plugin import registry
+from mekd_plugin.bench.comparisons import Comparison, resolved
 from mekd_plugin.bench.grid import RunSpec, kind_of_teacher
 from mekd_plugin.bench.teachers import load_teacher
 from mekd_plugin.bench.worker import Method, Place, edge_of, load_data, pool_of, recipe_of
@@ -26,6 +27,7 @@ def check_grid(
     place: Place,
     methods: Mapping[str, Method],
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    comparisons: Sequence[Comparison] = (),
 ) -> dict[str, str]:
     """Look at every run's settings without training or asking.
 
@@ -34,6 +36,7 @@ def check_grid(
         place: where they would work.
         methods: classes and instances by the names that stand for them.
         overrides: hyperparameters by method, of which no run may use some: those are looked at too.
+        comparisons: of the runs' labels.
 
     Returns:
         The keys of the runs that a rule takes out, each with the reason: a method that needs what this teacher does not
@@ -44,6 +47,7 @@ def check_grid(
         NeedsNotMet: rules take out every run.
     """
     _check_unused(overrides or {}, {spec.method for spec in specs})
+    resolved(comparisons, (spec.label for spec in specs))
     ruled_out: dict[str, str] = {}
     known: dict[tuple[object, ...], str | None] = {}
     for spec in specs:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from mekd_plugin.bench.comparison_table import COMPARISON_TITLES
 from mekd_plugin.bench.figures import draw_all
 from mekd_plugin.bench.store import Store
 from mekd_plugin.bench.table import COLUMNS, FAIR_PLAY, Panel, interval_note, markdown, panels
@@ -58,7 +59,7 @@ class _Section(NamedTuple):
 def write_report(store: Store, results: Results) -> list[Path]:
     """Write ``results.json``, ``table.md``, ``figures/*.png`` and ``report.html``; returns their paths."""
     paths = [store.write_results(results)]
-    parts = panels(results.summary)
+    parts = panels(results.summary, results.comparisons)
     paths.append(store.out / "table.md")
     write_atomically(paths[-1], markdown(parts).encode())
     sections = []
@@ -108,6 +109,7 @@ def render(results: Results, sections: list[_Section], diagnoses: Sequence[str] 
             sections=sections,
             diagnoses=diagnoses,
             columns=COLUMNS,
+            comparison_titles=COMPARISON_TITLES,
             interval_note=interval_note([section.panel for section in sections]),
             fair_play=FAIR_PLAY,
             settings=_lines(results.config),

@@ -1,17 +1,32 @@
-"""Means and intervals over seeds."""
+"""Means, intervals and paired differences over seeds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from scipy import stats
 
+from mekd_plugin.bench.comparisons import Comparison, value_of
 from mekd_plugin.errors import InputError
 from mekd_plugin.records import RunRecord
 
-__all__ = ["Interval", "mean_interval", "summarize", "wilson_interval"]
+__all__ = [
+    "FEWEST_PAIRS",
+    "Interval",
+    "PairedDifference",
+    "compare",
+    "holm",
+    "mean_interval",
+    "paired_difference",
+    "panel_name",
+    "summarize",
+    "wilson_interval",
+]
+
+FEWEST_PAIRS = 3
+"""Pairs below which there is no test: the t distribution of one degree of freedom says nothing in practice."""
 
 
 class Interval(NamedTuple):
@@ -62,6 +77,125 @@ def wilson_interval(share: float, trials: int, *, confidence: float = 0.95) -> I
     return Interval(share, float(interval.low), float(interval.high), 1, "wilson")
 
 
+class PairedDifference(NamedTuple):
+    """A difference over pairs.
+
+    Attributes:
+        difference: mean of the pairs' differences; None without pairs.
+        interval: of that mean, both ends; None where there is no test.
+        p: two-sided; None for fewer than ``FEWEST_PAIRS`` pairs, and where every pair has the same difference other
+            than 0, since chance is then measured by nothing.
+        pairs: how many.
+    """
+
+    difference: float | None
+    interval: tuple[float, float] | None
+    p: float | None
+    pairs: int
+
+
+def paired_difference(a: Sequence[float], b: Sequence[float], *, confidence: float = 0.95) -> PairedDifference:
+    """Mean of ``a - b`` with its interval and p-value by the paired t-test (Student 1908), which takes the pairs'
+    differences as normal.
+
+    A sign test takes nothing as given, and cannot decide at the usual number of seeds: with five pairs its least
+    two-sided p is 2 / 2^5 = 0.0625.
+
+    Args:
+        a: a value for each pair.
+        b: the values they are compared with, in the same order.
+        confidence: of the interval.
+
+    Raises:
+        InputError: lengths that differ.
+
+    >>> found = paired_difference([3.0, 5.0, 7.0], [2.0, 3.0, 4.0])
+    >>> found.difference, round(found.p, 4)  # differences 1, 2, 3: t = 2 / (1 / sqrt(3))
+    (2.0, 0.0742)
+    """
+    if len(a) != len(b):
+        raise InputError(f"{len(a)} values against {len(b)}: expected pairs")
+    differences = [one - other for one, other in zip(a, b, strict=True)]
+    count = len(differences)
+    if count < FEWEST_PAIRS:
+        return PairedDifference(math.fsum(differences) / count if count else None, None, None, count)
+    interval = mean_interval(differences, confidence=confidence)
+    ends = (interval.low, interval.high)
+    # Equal accuracies give differences that are equal up to rounding.
+    spread = max(differences) - min(differences)
+    if spread <= 1e-12 * max(1.0, *map(abs, a), *map(abs, b)):
+        same = abs(interval.mean) <= spread
+        return PairedDifference(interval.mean, ends if same else None, 1.0 if same else None, count)
+    return PairedDifference(interval.mean, ends, float(stats.ttest_rel(a, b).pvalue), count)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """p-values corrected for their number (Holm, *A Simple Sequentially Rejective Multiple Test Procedure*, 1979).
+
+    The smallest of m is multiplied by m, the next one by m - 1, and so on; none comes out smaller than one before it,
+    or larger than 1. What could not be tested (None) stays None and counts in m: a run that failed makes no other
+    comparison significant.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    order = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    reached = 0.0
+    for rank, (p, index) in enumerate(order):
+        reached = max(reached, min(1.0, (len(p_values) - rank) * p))
+        corrected[index] = reached
+    return corrected
+
+
+def panel_name(row: Mapping[str, Any]) -> str:
+    """What the rows of a table have in common, in words: data set, teacher, student, kind of responses, budget."""
+    budget = f"at most {row['budget']:,} queries" if row["budget"] else "no query budget"
+    return f"{row['dataset']}: {row['teacher']} to {row['student']}, {row['responses']} responses, {budget}"
+
+
+def compare(records: Iterable[RunRecord], comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """Each comparison in each panel, over the seeds that both labels finished; as it stands in ``results.json``.
+
+    Returns:
+        ``panel`` (see :func:`panel_name`), ``metric``, ``a``, ``b``, ``difference`` (mean of a less b), ``interval``
+        (``[low, high]``, 95 %), ``p``, ``p_holm`` (corrected for the panel's comparisons), ``pairs``, and ``unpaired``:
+        the seeds that only one of the two has a value of, and which are left out.
+    """
+    panels: dict[str, list[RunRecord]] = {}
+    for record in records:
+        panels.setdefault(panel_name(vars(record)), []).append(record)
+    rows = []
+    for panel, runs in panels.items():
+        found = [_compared(runs, comparison) for comparison in comparisons]
+        corrected = holm([row["p"] for row in found])
+        rows += [{"panel": panel, **row, "p_holm": p} for row, p in zip(found, corrected, strict=True)]
+    return rows
+
+
+def _compared(runs: Sequence[RunRecord], comparison: Comparison) -> dict[str, Any]:
+    a, b = (_by_seed(runs, label, comparison.metric) for label in (comparison.a, comparison.b))
+    seeds = sorted(a.keys() & b.keys())
+    found = paired_difference([a[seed] for seed in seeds], [b[seed] for seed in seeds])
+    return {
+        "metric": comparison.metric,
+        "a": comparison.a,
+        "b": comparison.b,
+        "difference": found.difference,
+        "interval": None if found.interval is None else list(found.interval),
+        "p": found.p,
+        "p_holm": None,
+        "pairs": found.pairs,
+        "unpaired": len(a.keys() ^ b.keys()),
+    }
+
+
+def _by_seed(runs: Sequence[RunRecord], label: str, metric: str) -> dict[int, float]:
+    own = [run for run in runs if run.status == "finished" and _label(run) == label]
+    values = {run.seed: value_of(run, metric) for run in own}
+    return {seed: value for seed, value in values.items() if value is not None}
+
+
 def summarize(records: Iterable[RunRecord]) -> list[dict[str, Any]]:
     """One row for each label and setting, over its seeds, in order of first appearance.
 
@@ -100,11 +234,15 @@ def _row(group: list[RunRecord]) -> dict[str, Any]:
         "student_accuracy": _share(done, "student_accuracy"),
         "best_test_accuracy": _share(done, "best_test_accuracy"),
         "agreement": _share(done, "agreement"),
+        "class_match": _of_generators(done, "class_match"),
+        "score_error": _mean(value_of(record, "generator.score_error") for record in done),
+        "coverage": _mean(value_of(record, "generator.coverage") for record in done),
         "queries": _mean(record.queries.total for record in done),
         "evaluation_queries": _mean(record.queries.evaluation for record in done),
         "distinct": _mean(record.queries.distinct for record in done),
         "price": _mean(record.price for record in done),
         "seconds": _mean(record.seconds.prepare + record.seconds.distill for record in done),
+        "processor_seconds": _mean(record.seconds.processor for record in done),
         "peak_memory_mb": max((record.peak_memory_mb or 0.0 for record in done), default=None),
         "warnings": sorted({warning for record in done for warning in record.warnings}),
     }
@@ -117,6 +255,15 @@ def _label(record: RunRecord) -> str:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known else None
+
+
+def _of_generators(records: list[RunRecord], name: str) -> dict[str, Any] | None:
+    """A share that an audit found, over the seeds; of a single run with the interval of its questions."""
+    known = [(value_of(record, f"generator.{name}"), value_of(record, "generator.audited")) for record in records]
+    found = [(value, int(count or 0)) for value, count in known if value is not None]
+    if len(found) == 1 and found[0][1]:
+        return wilson_interval(*found[0])._asdict()
+    return mean_interval([value for value, _ in found])._asdict() if found else None
 
 
 def _share(records: list[RunRecord], name: str) -> dict[str, Any] | None:

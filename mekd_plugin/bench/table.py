@@ -12,7 +12,14 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 
+from mekd_plugin.bench.comparison_table import (
+    COMPARISON_NOTE,
+    ComparisonRow,
+    comparison_rows,
+    comparisons_in_markdown,
+)
 from mekd_plugin.bench.pricing import format_price
+from mekd_plugin.bench.statistics import panel_name
 
 __all__ = ["COLUMNS", "FAIR_PLAY", "Panel", "format_interval", "markdown", "panels", "terminal"]
 
@@ -27,6 +34,8 @@ FAIR_PLAY = (
     "set, and is there to be compared with publications that do the same.",
     "Agreement is the share of test images on which student and teacher name the same class. Test images are answered "
     "for the evaluation only; no method sees those answers, and they are not in its queries.",
+    "Class match (`--audit`) is the share of generated images G(y) that the teacher puts into the class of the answer "
+    "y that they were drawn for; the answers are the run's own. It is asked for the evaluation only, like test images.",
     "Methods that send only synthetic images keep the real ones at home. Those that send real images, or mixtures of "
     "them, do not: the gap between the two groups is the price of privacy.",
 )
@@ -42,6 +51,7 @@ COLUMNS = (
     _Column("Accuracy %", True),
     _Column("Best on test † %", True),
     _Column("Agreement %", True),
+    _Column("Class match %", True),
     _Column("Queries", True),
     _Column("Price", True),
     _Column("Leaves the edge", False),
@@ -50,7 +60,8 @@ COLUMNS = (
     _Column("Seeds", True),
 )
 _NOT_IN_TERMINAL = {"Best on test † %", "Pool"}
-_SHORT_TITLES = {"Agreement %": "Agree %", "Leaves the edge": "Sent", "Seconds": "s"}
+_WHERE_MEASURED = {"Class match %"}
+_SHORT_TITLES = {"Class match %": "Match %", "Agreement %": "Agree %", "Leaves the edge": "Sent", "Seconds": "s"}
 _UNLIMITED = 1000
 _LONG_NAME = 16
 
@@ -63,12 +74,14 @@ class Panel(NamedTuple):
         rows: summary rows.
         cells: text for each row and each of ``COLUMNS``.
         notes: failures and warnings, a sentence each.
+        compared: the declared comparisons of these rows.
     """
 
     title: str
     rows: list[dict[str, Any]]
     cells: list[list[str]]
     notes: list[str]
+    compared: list[ComparisonRow]
 
 
 def format_interval(interval: Mapping[str, Any] | None) -> str:
@@ -81,13 +94,17 @@ def format_interval(interval: Mapping[str, Any] | None) -> str:
     return f"{mean:.2f} [{low:.2f}, {high:.2f}]" if interval["kind"] == "wilson" else f"{mean:.2f}"
 
 
-def panels(summary: Sequence[Mapping[str, Any]]) -> list[Panel]:
-    """The summary in comparable parts, in order of appearance."""
+def panels(summary: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[str, Any]] = ()) -> list[Panel]:
+    """The summary in comparable parts, in order of appearance, each with its comparisons of ``results.json``."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in summary:
         identity = tuple(row[name] for name in ("dataset", "teacher", "student", "responses", "budget"))
         groups.setdefault(identity, []).append(dict(row))
-    return [Panel(_title(rows), rows, [_cells(row) for row in rows], _notes(rows)) for rows in groups.values()]
+    parts = []
+    for rows in groups.values():
+        own = [comparison for comparison in comparisons if comparison["panel"] == panel_name(rows[0])]
+        parts.append(Panel(_title(rows), rows, [_cells(row) for row in rows], _notes(rows), comparison_rows(own)))
+    return parts
 
 
 def markdown(parts: Sequence[Panel]) -> str:
@@ -98,6 +115,7 @@ def markdown(parts: Sequence[Panel]) -> str:
         lines.append("|" + "|".join("---:" if column.numeric else "---" for column in COLUMNS) + "|")
         lines += ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in part.cells]
         lines += ["", *(f"- {note}" for note in part.notes), *([""] if part.notes else [])]
+        lines += comparisons_in_markdown(part.compared)
     lines += [interval_note(parts), "", "Fair play:", "", *(f"- {rule}" for rule in FAIR_PLAY)]
     return "\n".join(lines) + "\n"
 
@@ -117,7 +135,8 @@ def interval_note(parts: Sequence[Panel]) -> str:
         "wilson": "[low, high] is Wilson's 95 % interval over the test images of a single run; it says nothing about "
         "other seeds.",
     }
-    return " ".join(text for kind, text in notes.items() if kind in kinds)
+    told = [text for kind, text in notes.items() if kind in kinds]
+    return " ".join([*told, COMPARISON_NOTE] if any(part.compared for part in parts) else told)
 
 
 def _terminal(part: Panel, *, narrow: bool) -> RichTable:
@@ -130,7 +149,9 @@ def _terminal(part: Panel, *, narrow: bool) -> RichTable:
         padding=(0, 1, 0, 0) if narrow else (0, 1),
         pad_edge=False,
     )
-    shown = [index for index, column in enumerate(COLUMNS) if column.title not in _NOT_IN_TERMINAL]
+    empty = {column.title for index, column in enumerate(COLUMNS) if all(row[index] == "-" for row in part.cells)}
+    hidden = _NOT_IN_TERMINAL | (empty & _WHERE_MEASURED)
+    shown = [index for index, column in enumerate(COLUMNS) if column.title not in hidden]
     for index in shown:
         column = COLUMNS[index]
         title = _SHORT_TITLES.get(column.title, column.title) if narrow else column.title
@@ -175,6 +196,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         else "not applicable",
         format_interval(row["best_test_accuracy"]),
         format_interval(row["agreement"]),
+        format_interval(row.get("class_match")),
         "-" if row["queries"] is None else f"{row['queries']:,.0f}",
         format_price(row["price"]),
         row["leaves_edge"] or "-",

@@ -24,6 +24,7 @@ from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.errors import CheckpointError, InputError, UnknownName
 from mekd_plugin.files import writable_directory
 from mekd_plugin.networks import build, load_weights
+from mekd_plugin.responses import Kind, Response, resolve_kind
 from mekd_plugin.training.checkpoint import load_state, save_state, save_weights
 from mekd_plugin.training.recipe import Recipe
 from mekd_plugin.training.signature import tensor_digest
@@ -177,16 +178,30 @@ def trained_teacher(
 
 
 class EvaluationAnswers(NamedTuple):
-    """What a teacher answers on the test images: their classes ``(N,)``, and how many images were sent for that."""
+    """What a teacher answers on the test images.
+
+    Attributes:
+        labels: their classes ``(N,)``.
+        asked: how many images were sent for that.
+        response: the answers whole; None where only the classes were kept.
+    """
 
     labels: Tensor
     asked: int
+    response: Response | None = None
 
 
 def evaluation_answers(
-    teacher: nn.Module | Callable[..., Any], images: Tensor, *, name: str, responses: str, classes: int, folder: Path
+    teacher: nn.Module | Callable[..., Any],
+    images: Tensor,
+    *,
+    name: str,
+    responses: str,
+    classes: int,
+    folder: Path,
+    whole: bool = False,
 ) -> EvaluationAnswers:
-    """The classes that the teacher answers about the test images, asked once for all runs and kept in ``folder``.
+    """What the teacher answers about the test images, asked once for all runs and kept in ``folder``.
 
     They serve the evaluation only, so no budget counts them. Every batch that was answered is kept at once: where the
     teacher fails, the next attempt continues from there.
@@ -198,25 +213,41 @@ def evaluation_answers(
         responses: what it answers.
         classes: C.
         folder: the one with all teachers' answers.
+        whole: whether the answers whole are needed: where another kind of them, or an earlier version, left only the
+            classes, the teacher is asked once more.
     """
+    kind = resolve_kind(responses)
     identity = hashlib.sha256(f"{name}\n{tensor_digest(images)}".encode()).hexdigest()[:16]
     path = writable_directory(folder) / f"answers-{identity}.safetensors"
     with FileLock(path.with_suffix(".lock")):
+        kept: dict[str, Any] = {"asked": 0}
+        folder_of_questions = folder / f"asked-{identity}"
         if path.exists():
             try:
-                known = load_state(path)
-                return EvaluationAnswers(known["labels"], int(known["asked"]))
+                kept = load_state(path)
+                told = EvaluationAnswers(kept["labels"], int(kept["asked"]), _whole(kept, kind, classes))
+                if told.response is not None or not whole:
+                    return told
+                folder_of_questions = folder / f"asked-{identity}-{kind}"
             except (CheckpointError, KeyError, TypeError):
                 path.unlink()
+                kept = {"asked": 0}
         box = BlackBox(teacher, responses, classes, identity=None if isinstance(teacher, nn.Module) else name)
-        box.keep(folder / f"asked-{identity}")
+        box.keep(folder_of_questions)
         try:
-            labels = box.evaluate(images).labels.cpu()
+            response = box.evaluate(images).to("cpu")
         finally:
             box.release()
-        answers = EvaluationAnswers(labels, box.ledger.evaluation)
-        save_state(path, answers._asdict())
-    return answers
+        kept |= {"labels": response.labels, "asked": kept["asked"] + box.ledger.evaluation}
+        kept |= {kind: response.values} if response.soft else {}
+        save_state(path, kept)
+    return EvaluationAnswers(kept["labels"], kept["asked"], response)
+
+
+def _whole(kept: Mapping[str, Any], kind: Kind, classes: int) -> Response | None:
+    """The kept answers of one kind, which for hard ones are the classes."""
+    name = "labels" if kind == "hard" else kind
+    return Response(kept[name], kind, classes) if name in kept else None
 
 
 def _takes_images(function: Callable[..., Any]) -> bool:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from mekd_plugin import registry
+from mekd_plugin.bench.audit import NOT_AUDITED, audit, wants_audit
 from mekd_plugin.bench.executors.executor import Job
 from mekd_plugin.bench.grid import RunSpec
 from mekd_plugin.bench.sent import SentImages
@@ -76,12 +77,14 @@ class Place:
         device: such as ``"cuda:1"``.
         data_root: directory of the data sets.
         download: whether missing ones are fetched.
+        audit: how many questions to ask about each finished run's generator, which changes nothing else of its record.
     """
 
     out: str
     device: str = "cpu"
     data_root: str | None = None
     download: bool = False
+    audit: int = 0
 
 
 def digest_of(method: Method) -> str:
@@ -172,6 +175,7 @@ def prepare_teacher(
         responses=spec.responses,
         classes=data.num_classes,
         folder=Path(place.out) / "teachers",
+        whole=place.audit > 0,
     )
     return teacher, answers
 
@@ -222,6 +226,25 @@ def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = 
         **spec.hyperparameters,
     )
     watcher.write()
+    audited: dict[str, Any] = {}
+    evaluation = told.asked
+    if place.audit and result.inverse is not None:
+        # A ledger and a journal of its own: a killed audit goes on, and no budget knows of it.
+        auditor = BlackBox(teacher, spec.responses, data.num_classes, identity=known_as)
+        auditor.keep(directory / "audit")
+        try:
+            audited = audit(
+                result.inverse,
+                result.answers,
+                lambda images: auditor.evaluate(images, stage="audit"),
+                count=place.audit,
+                real=told.response,
+                value_range=auditor.value_range,
+                seed=spec.seed,
+            )
+        finally:
+            auditor.release()
+        evaluation += auditor.ledger.evaluation
     return record_of(
         blank_record(spec, methods),
         result,
@@ -229,7 +252,8 @@ def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = 
         teacher_accuracy=float((answers == data.test_labels).float().mean()),
         real_images=len(split.images),
         test_images=len(data.test_images),
-        evaluation=told.asked,
+        evaluation=evaluation,
+        audited=audited,
     )
 
 
@@ -242,6 +266,7 @@ def record_of(
     real_images: int,
     test_images: int,
     evaluation: int = 0,
+    audited: Mapping[str, Any] = {},  # noqa: B006 (it is only read)
 ) -> RunRecord:
     """The record of a finished run.
 
@@ -253,8 +278,11 @@ def record_of(
         teacher_accuracy: on the test set; None where it was not asked.
         real_images: how many the edge held.
         test_images: size of the test set.
-        evaluation: images that the teacher was asked about for all runs together, to measure agreement.
+        evaluation: images that the teacher was asked about outside the budget: test images, for all runs together, and
+            those of the audit.
+        audited: what the audit found of the method's generator.
     """
+    generator = result.report.get("generator")
     points = {entry["step"]: entry for entry in result.history if entry["stage"] == "evaluation"}
     points[result.steps] = {"step": result.steps, **last}
     names = ("step", *last)
@@ -270,7 +298,7 @@ def record_of(
         held_out_agreement=result.held_out_agreement,
         queries=replace(Queries.from_json(result.ledger.as_record()), evaluation=evaluation),
         real_images=real_images,
-        generator=result.report.get("generator"),
+        generator=None if generator is None else {**NOT_AUDITED, **generator, **audited},
         steps=result.steps,
         seconds=Seconds.from_json(result.seconds),
         peak_memory_mb=round(result.peak_memory_mb, 1),
@@ -301,7 +329,10 @@ def do(job: Job, place: Place, methods: Mapping[str, Method] | None = None) -> s
             return None
         store = Store(Path(place.out), resume=True)
         with store.claim(job.spec.key):
-            return None if store.finished(job.spec.key) else _run(job.spec, place, store, methods)
+            known = store.read(job.spec.key) if store.finished(job.spec.key) else None
+            if known is not None and not wants_audit(known, place.audit):
+                return None
+            return _run(job.spec, place, store, methods, known)
     except Exception as error:  # teachers and methods are anybody's code, and other jobs have theirs
         traceback.print_exc()
         return f"{type(error).__name__}: {error}"
@@ -309,15 +340,25 @@ def do(job: Job, place: Place, methods: Mapping[str, Method] | None = None) -> s
         torch.set_num_threads(threads)
 
 
-def _run(spec: RunSpec, place: Place, store: Store, methods: Mapping[str, Method] | None) -> str | None:
-    """Do a run and keep its record; returns why it failed, or that its record could not be written."""
+def _run(
+    spec: RunSpec, place: Place, store: Store, methods: Mapping[str, Method] | None, known: RunRecord | None
+) -> str | None:
+    """Do a run, or audit the ``known`` one, and keep its record; returns why that failed.
+
+    What it took to train stands in the known one already, and an audit that failed undoes nothing.
+    """
     try:
         record = perform(spec, place, methods)
+        if known is not None:
+            if record.error is not None:
+                return record.error
+            record = replace(known, generator=record.generator, queries=record.queries)
         store.write(record)
         return record.error
     except Exception as error:
         traceback.print_exc()
-        return store.write_failure(blank_record(spec, methods, error=f"{type(error).__name__}: {error}"))
+        reason = f"{type(error).__name__}: {error}"
+        return reason if known is not None else store.write_failure(blank_record(spec, methods, error=reason))
 
 
 def _die_with_the_benchmark() -> None:

@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from tqdm.auto import tqdm
 from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.ledger import EARLIER, Ledger, Peers
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.distiller import Asking, Distiller, Stage, Training
+from mekd_plugin.distiller import Asking, Distiller, Inverse, Stage, Training
 from mekd_plugin.errors import CheckpointError, InputError, MekdError, QueryBudgetExceeded
 from mekd_plugin.files import writable_directory, write_atomically
 from mekd_plugin.modes import mode_kept
+from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows
 from mekd_plugin.sealing import CHECKSUM, check_seal, seal
 from mekd_plugin.training.checkpoint import load_state, load_weights_into, save_state, save_weights
@@ -57,11 +58,15 @@ class Distillation:
         ledger: what was asked, by stage.
         report: what the method has to say, JSON; ``report["warnings"]`` are sentences for the user.
         steps: the student's optimiser steps.
-        seconds: ``{"prepare", "distill"}``: before and during the student's training, this process's own, so a resumed
-            run counts what it did after resuming.
+        seconds: ``{"prepare", "distill", "processor"}``: before and during the student's training by the clock, and
+            the processor's of both together, with those of a stage that another run trained and shares. This process's
+            own, so a resumed run counts what it did after resuming.
         peak_memory_mb: the largest resident size of the process, or of the GPU's tensors where there is a GPU.
         held_out_agreement: share of held-out answers on which the student names the teacher's class; None without any.
         signature: one line with every setting that decides the result.
+        inverse: the method's generator, and which latents it takes; None for a method that has none.
+        answers: the teacher's answers in the bank that the student learnt from, those held out from it last; None where
+            it was asked anew at every step.
     """
 
     student: nn.Module
@@ -73,6 +78,8 @@ class Distillation:
     peak_memory_mb: float
     held_out_agreement: float | None
     signature: str
+    inverse: Inverse | None = None
+    answers: Response | None = None
 
 
 @dataclass
@@ -97,7 +104,7 @@ class Run:
     opened: bool = False
     begun: bool = False
     banks: dict[str, Bank] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=lambda: {"prepare": 0.0, "distill": 0.0})
+    seconds: dict[str, float] = field(default_factory=lambda: {"prepare": 0.0, "distill": 0.0, "processor": 0.0})
 
     @property
     def identity(self) -> str:
@@ -193,14 +200,18 @@ class Run:
     def execute(self) -> Distillation:
         """Run every stage in turn, then gather the result."""
         self.begin_student()
+        answers = None
         for index, stage in enumerate(self.stages()):
-            began = time.perf_counter()
+            began, busy = time.perf_counter(), time.process_time()
             if isinstance(stage, Asking):
                 self.ask(stage)
             elif not self.store.take_finished(index, stage):
                 self.train(index, stage)
             distilling = isinstance(stage, Training) and stage.trains_student
             self.seconds["distill" if distilling else "prepare"] += time.perf_counter() - began
+            self.seconds["processor"] += time.process_time() - busy
+            if isinstance(stage, Training) and distilling and isinstance(stage.rows, Bank):
+                answers = self._answers_of(stage.rows)
         self.student.eval()
         evaluated = {entry["step"] for entry in self.loop.metrics.history if entry["stage"] == "evaluation"}
         if self.measure is not None and self.loop.student_steps not in evaluated:
@@ -224,6 +235,8 @@ class Run:
             peak_memory_mb=_peak_memory_mb(self.processes.device),
             held_out_agreement=held_out,
             signature=self.signature,
+            inverse=self.distiller.inverse(),
+            answers=answers,
         )
 
     def _report(self) -> dict[str, Any]:
@@ -322,12 +335,15 @@ class Run:
 
     def train(self, index: int, stage: Training) -> None:
         """Train a stage in our own loop, or take over the outcome of another run, and keep it."""
-        if not self.store.take_shared(stage):
+        taken_over = self.store.take_shared(stage)
+        if taken_over is None:
             self.log("stage %s begins", stage.name)
-            began = time.perf_counter()
+            began, busy = time.perf_counter(), time.process_time()
             self.loop.run(stage, self.student, self.teacher)
             self.log("stage %s ended after %.0f s", stage.name, time.perf_counter() - began)
-            self.store.share(stage)
+            self.store.share(stage, time.process_time() - busy)
+        else:
+            self.seconds["processor"] += taken_over
         self.store.finish(index, stage)
 
     def stages(self) -> Iterable[Stage]:
@@ -387,6 +403,14 @@ class Run:
         count = 0 if stage.grows else round(self.validation * len(stage.bank))
         if count >= _FEWEST_HELD_OUT:
             self.held_out = stage.bank.hold_out(count)
+
+    def _answers_of(self, bank: Bank) -> Response:
+        """The answers in a bank, those held out last."""
+        learnt = bank.rows().answers()
+        if self.held_out is None:
+            return learnt
+        held = self.held_out.answers()
+        return replace(learnt, values=torch.cat([learnt.values, held.values.to(learnt.values.device)]))
 
 
 def _advance(bar: Any, done: int) -> None:

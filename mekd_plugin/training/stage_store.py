@@ -20,6 +20,8 @@ from mekd_plugin.version import __version__
 
 __all__ = ["StageStore"]
 
+_SECONDS = "processor seconds"  # no player's name
+
 
 @dataclass(frozen=True)
 class StageStore:
@@ -81,24 +83,27 @@ class StageStore:
         self.loop.settled_metrics = state["metrics"]
         return True
 
-    def take_shared(self, stage: Training) -> bool:
-        """Take over the outcome that another run shares; returns whether there is one."""
+    def take_shared(self, stage: Training) -> float | None:
+        """Take over the outcome that another run shares; returns the processor seconds that it took there, or None
+        where there is none.
+        """
         path = self._shared_file(stage)
         if path is None or not self.loop.processes.agree(path.exists()):
-            return False
+            return None
         try:
             states = load_state(path)
         except CheckpointError:  # it holds nothing irreplaceable: it is made again
             path.unlink(missing_ok=True)
-            return False
+            return None
         self._restore(stage, states, str(path))
-        return True
+        return float(states.get(_SECONDS, 0.0))
 
-    def share(self, stage: Training) -> None:
-        """Share the outcome of a stage that was just trained, where it may be."""
+    def share(self, stage: Training, processor_seconds: float) -> None:
+        """Share the outcome of a stage that was just trained, where it may be, and what it took."""
         path = self._shared_file(stage)
         if path is not None and self.loop.processes.main:
-            save_state(path, {name: module.state_dict() for name, module in self._modules(stage).items()})
+            states = {name: module.state_dict() for name, module in self._modules(stage).items()}
+            save_state(path, {**states, _SECONDS: processor_seconds})
 
     def _modules(self, stage: Training) -> dict[str, nn.Module]:
         modules = {name: player.module for name, player in stage.players.items()}

@@ -114,6 +114,27 @@ def test_evaluation_answers_are_asked_once(tmp_path) -> None:
     assert asked == [5]
 
 
+def test_whole_answers_are_kept_beside_the_classes_and_asked_for_once_more_at_most(tmp_path) -> None:
+    asked = []
+
+    def ask(images):
+        asked.append(len(images))
+        return torch.eye(3)[torch.arange(len(images)) % 3]
+
+    def told(responses, whole):
+        images = torch.zeros(5, *SHAPE)
+        settings = {"responses": responses, "classes": 3, "folder": tmp_path, "whole": whole}
+        return evaluation_answers(ask, images, name="ask", **settings)
+
+    assert told("hard", True).response.values.tolist() == [0, 1, 2, 0, 1]
+    assert told("soft", False).response is None and asked == [5]
+    for _ in range(2):
+        soft = told("soft", True)
+        assert soft.response.kind == "logits" and torch.equal(soft.response.labels, soft.labels)
+        assert torch.equal(soft.response.values, torch.eye(3)[soft.labels]) and soft.asked == 10
+    assert told("hard", True).asked == 10 and asked == [5, 5]
+
+
 def test_a_failing_server_answers_nothing_twice_for_an_evaluation(tmp_path) -> None:
     """In batches of the black box's size; what came before the failure is kept for the next attempt."""
     asked, images = [], torch.arange(1000.0).view(-1, 1, 1, 1).expand(1000, *SHAPE) / 1000

@@ -27,6 +27,7 @@ from mekd_plugin.training.recipe import Recipe
 
 METHODS = {
     "mekd": {"preset": "tiny", "emulation_settings": {"steps": 20}},
+    "mekd_bank": {"preset": "tiny", "emulation_settings": {"steps": 20}},
     "logit_mimicry": {},
     "distribution_alignment": {},
     "kd": {},

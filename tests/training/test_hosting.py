@@ -16,6 +16,7 @@ from mekd_plugin.training.recipe import Recipe
 
 METHODS = {
     "mekd": {"preset": "tiny", "emulation_settings": {"steps": 20}},
+    "mekd_bank": {"preset": "tiny", "emulation_settings": {"steps": 20}},
     "logit_mimicry": {},
     "distribution_alignment": {},
     "kd": {},
@@ -62,7 +63,7 @@ def test_losses_are_those_of_our_own_loop(method):
         progress=False,
         **METHODS[method],
     )
-    stage = "alignment" if method == "mekd" else "student"
+    stage = "alignment" if method in ("mekd", "mekd_bank") else "student"
     expected = [entry["loss"] for entry in ours.history if entry["stage"] == stage]
     second.to(memory_format=torch.channels_last)  # as in our own loop: else sums are rounded differently
     hosted = guest(second, method)

@@ -19,6 +19,7 @@ from mekd_plugin.errors import (
     UnknownName,
 )
 from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
+from mekd_plugin.training.checkpoint import load_state
 from mekd_plugin.training.loop import TrainingDiverged
 from mekd_plugin.training.recipe import Recipe
 
@@ -174,6 +175,10 @@ def test_a_generator_is_trained_once_for_all_students(tmp_path):
     assert (tmp_path / "a/generator.safetensors").read_bytes() == (tmp_path / "b/generator.safetensors").read_bytes()
     assert "deprivatization" in {record["stage"] for record in first.history}
     assert "deprivatization" not in {record["stage"] for record in second.history}
+    spent = load_state(kept[0])["processor seconds"]
+    assert 0 < spent <= first.seconds["processor"] and spent < second.seconds["processor"], (
+        "what it took is not forgotten"
+    )
 
 
 def test_the_directory_holds_what_a_later_look_needs(tmp_path):

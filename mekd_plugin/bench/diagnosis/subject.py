@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
+from mekd_plugin.bench.audit import draw_images, latents_of
 from mekd_plugin.bench.grid import RunSpec
 from mekd_plugin.bench.worker import Place, edge_of, load_data, prepare_teacher, recipe_of
 from mekd_plugin.blackbox.bank import Bank
@@ -96,12 +97,9 @@ class Subject:
         """The teacher's answers to them."""
         return self.teacher.query(self.generated, stage="generated images")
 
-    @torch.no_grad()
     def draw(self, latent: Tensor) -> Tensor:
         """Images of latents, in the teacher's value range."""
-        low, high = self.teacher.value_range
-        parts = [self.require_inverse().generator(part) for part in latent.split(256)]
-        return (low + (torch.cat(parts) + 1) * (high - low) / 2).clamp(low, high)
+        return draw_images(self.require_inverse(), latent, self.teacher.value_range)
 
     def scores(self, response: Response) -> Tensor:
         """Centred class scores ``(N, C)`` of answers; a hard one is scaled as the method scales it."""
@@ -114,7 +112,7 @@ class Subject:
         if style is None:
             rng = torch.Generator().manual_seed(self.seed + 2)
             style = torch.randn(len(scores), inverse.style_dim, generator=rng)
-        return torch.cat([inverse.normalisation(scores), style.to(scores)], dim=1)
+        return latents_of(inverse, scores, style)
 
     def features(self, images: Tensor) -> Tensor:
         """What the student's last linear layer is given, ``(N, d)``; its logits where it has no such layer."""

@@ -105,7 +105,9 @@ class LocalExecutor:
         if process.returncode == 1 and record is not None and record.status == "failed":
             return record.error or "unknown"
         reason = self._reason(job, process.returncode)
-        return reason if job.task == "teacher" else self._store.write_failure(blank_record(job.spec, error=reason))
+        if job.task == "teacher" or self._store.finished(job.spec.key):  # a failed audit undoes no run
+            return reason
+        return self._store.write_failure(blank_record(job.spec, error=reason))
 
     def _reason(self, job: Job, status: int) -> str:
         log = self._log(job)

@@ -1,0 +1,109 @@
+"""Is a run's generator the teacher's inverse? A few questions more about G(y, e), outside the budget.
+
+The wanted answers y are ones that the teacher gave in the run itself. G draws an image for each of them with noise e of
+its own, and the teacher says what it sees there. All that is used is the run's :class:`~mekd_plugin.distiller.Inverse`,
+so every way of making one is judged alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mekd_plugin.bench.grid import FEWEST_AUDITED
+from mekd_plugin.distiller import Inverse
+from mekd_plugin.records import RunRecord
+from mekd_plugin.responses import Response
+from mekd_plugin.training.loop import stage_seed
+from mekd_plugin.transport.questions.coverage import coverage
+from mekd_plugin.transport.statistics.proportions import proportion_of
+
+__all__ = ["NOT_AUDITED", "audit", "draw_images", "latents_of", "wants_audit"]
+
+NOT_AUDITED = {"class_match": None, "score_error": None, "coverage": None}
+"""What a record says of a generator that nobody asked about."""
+
+_ROWS_AT_A_TIME = 256
+
+
+def wants_audit(record: RunRecord, count: int) -> bool:
+    """Whether a finished run's generator is still to be asked about: never twice, whatever the numbers."""
+    return count > 0 and record.generator is not None and "audited" not in record.generator
+
+
+def audit(
+    inverse: Inverse,
+    answers: Response | None,
+    ask: Callable[[Tensor], Response],
+    *,
+    count: int,
+    real: Response | None,
+    value_range: tuple[float, float],
+    seed: int,
+) -> dict[str, Any]:
+    """Draw an image for each of the run's last answers, and ask about them.
+
+    Args:
+        inverse: the run's generator.
+        answers: what the teacher answered in the run, those held out from the student last: the last ones are asked
+            for. None for a run that kept none, which has nothing to be asked for.
+        ask: images ``(N, channels, height, width)`` -> the teacher's answers.
+        count: how many; fewer where there are fewer answers.
+        real: the teacher's answers to real images that no method had; None where they are not known.
+        value_range: the teacher's.
+        seed: of the noise.
+
+    Returns:
+        What goes into a record's ``generator``: ``class_match``, the share of images that the teacher puts into the
+        class of the wanted answer; ``class_match_interval``, Wilson's; ``score_error``, the mean absolute difference
+        between a class's probability and the wanted one, from 0 to 2/C; ``coverage``, the share of the teacher's
+        answers to real images that have one of these answers nearer than their fifth neighbour, and
+        ``expected_coverage``, what a perfect generator would have on average; ``audited``, how many were asked.
+    """
+    if answers is None or len(answers) < FEWEST_AUDITED:
+        return {**NOT_AUDITED, "audited": 0}
+    wanted = answers[slice(max(0, len(answers) - count), len(answers))].to(next(inverse.generator.parameters()).device)
+    scores = wanted.scores(hard_scale=inverse.hard_scale)
+    rng = torch.Generator().manual_seed(stage_seed(seed, "audit"))
+    noise = torch.randn(len(wanted), inverse.style_dim, generator=rng)
+    told = ask(draw_images(inverse, latents_of(inverse, scores, noise), value_range)).to("cpu")
+    wanted = wanted.to("cpu")
+    match = proportion_of(int((told.labels == wanted.labels).sum()), len(wanted))
+    found: dict[str, Any] = {
+        "class_match": match.value,
+        "class_match_interval": [match.low, match.high],
+        "score_error": float((_probabilities(told) - _probabilities(wanted)).abs().mean()),
+        "coverage": None,
+        "audited": len(wanted),
+    }
+    if real is not None and len(real) >= FEWEST_AUDITED:
+        known, made = (one.to("cpu").scores(hard_scale=inverse.hard_scale) for one in (real[slice(0, count)], told))
+        region = coverage(known, made)
+        found |= {"coverage": region.coverage.value, "expected_coverage": region.expected_coverage}
+    return found
+
+
+def latents_of(inverse: Inverse, scores: Tensor, noise: Tensor) -> Tensor:
+    """The generator's latents ``(N, C + style_dim)`` for centred scores ``(N, C)`` and noise ``(N, style_dim)``."""
+    return torch.cat([inverse.normalisation(scores), noise.to(scores)], dim=1)
+
+
+@torch.no_grad()
+def draw_images(inverse: Inverse, latents: Tensor, value_range: tuple[float, float]) -> Tensor:
+    """Images of latents, in the teacher's value range."""
+    low, high = value_range
+    parts = [inverse.generator(part) for part in latents.split(_ROWS_AT_A_TIME)]
+    return (low + (torch.cat(parts) + 1) * (high - low) / 2).clamp(low, high)
+
+
+def _probabilities(response: Response) -> Tensor:
+    """``(N, C)``; of a hard answer, 1 for its class."""
+    if response.kind == "probabilities":
+        return response.values.float()
+    if response.kind == "hard":
+        return functional.one_hot(response.values, response.num_classes).float()
+    return response.values.float().softmax(dim=1)
