@@ -20,6 +20,7 @@ LEVELS = {
     "mekd_plugin.rows": 0,
     "mekd_plugin.modes": 0,
     "mekd_plugin.prediction": 0,
+    "mekd_plugin.adaptation": 0,
     "mekd_plugin.functional": 0,
     "mekd_plugin.views": 0,
     "mekd_plugin.records": 0,
