@@ -1,6 +1,7 @@
 """Experiments: a grid of runs, and what is made of their records. Nothing here knows a method by name.
 
 Read ``benchmark.py`` first (a whole benchmark), then ``grid.py`` (the runs), ``executors/`` and ``worker.py`` (how each
-is run), ``store.py`` (what is kept), ``statistics.py``, ``table.py``, ``figures.py`` and ``report.py`` (what is said
+is run), ``store.py`` (what is kept), ``privacy.py`` (what was sent says),
+``statistics.py``, ``table.py``, ``figures.py`` and ``report.py`` (what is said
 about them). ``commands.py`` has the command lines, and ``diagnosis/`` puts the questions of optimal transport to a run.
 """

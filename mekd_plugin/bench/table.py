@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 
 from mekd_plugin.bench.pricing import format_price
 
-__all__ = ["COLUMNS", "FAIR_PLAY", "Panel", "format_interval", "markdown", "panels", "terminal"]
+__all__ = ["COLUMNS", "FAIR_PLAY", "Panel", "fair_play", "format_interval", "markdown", "panels", "terminal"]
 
 FAIR_PLAY = (
     "Every image sent to the teacher counts as a query, in every stage, each augmented view and each repeat included; "
@@ -32,24 +32,40 @@ FAIR_PLAY = (
 )
 
 
+_RULES = {
+    "adapted_accuracy": "Adapted is the accuracy of the same student's answers after they were adapted to the test "
+    "images that came in together, without labels and without asking anybody.",
+    "membership_auc": "Membership AUC: somebody who sees what was sent guesses which of two images the edge holds, by "
+    "the nearest image sent. 0.5 is guessing, 1 is certainty. TPR is the share of the edge's images found while 1 % of "
+    "others are taken for the edge's.",
+}
+
+
 class _Column(NamedTuple):
     title: str
     numeric: bool
+    only_with: str | None = None
 
 
-COLUMNS = (
+_ALL_COLUMNS = (
     _Column("Method", False),
     _Column("Accuracy %", True),
+    _Column("Adapted %", True, "adapted_accuracy"),
     _Column("Best on test † %", True),
     _Column("Agreement %", True),
     _Column("Queries", True),
     _Column("Price", True),
     _Column("Leaves the edge", False),
+    _Column("Membership AUC", True, "membership_auc"),
+    _Column("TPR at 1 % FPR %", True, "membership_true_positives"),
     _Column("Pool", False),
     _Column("Seconds", True),
     _Column("Seeds", True),
 )
-_NOT_IN_TERMINAL = {"Best on test † %", "Pool"}
+COLUMNS = tuple(column for column in _ALL_COLUMNS if column.only_with is None)
+"""The columns that every table has."""
+
+_NOT_IN_TERMINAL = {"Best on test † %", "Pool", "Membership AUC", "TPR at 1 % FPR %"}
 _SHORT_TITLES = {"Agreement %": "Agree %", "Leaves the edge": "Sent", "Seconds": "s"}
 _UNLIMITED = 1000
 _LONG_NAME = 16
@@ -61,24 +77,32 @@ class Panel(NamedTuple):
     Attributes:
         title: what they have in common, and the teacher's accuracy.
         rows: summary rows.
-        cells: text for each row and each of ``COLUMNS``.
+        cells: text for each row and column.
         notes: failures and warnings, a sentence each.
+        columns: ``COLUMNS``, and those of what some row has.
     """
 
     title: str
     rows: list[dict[str, Any]]
     cells: list[list[str]]
     notes: list[str]
+    columns: tuple[_Column, ...] = COLUMNS
 
 
-def format_interval(interval: Mapping[str, Any] | None) -> str:
-    """In per cent: ``97.96 ± 0.55`` over seeds, ``97.96 [96.41, 98.85]`` over the test images of one run."""
+def fair_play(parts: Sequence[Panel]) -> list[str]:
+    """The rules of the comparison, and what the columns mean that not every table has."""
+    shown = {column.only_with for part in parts for column in part.columns}
+    return [*FAIR_PLAY, *(rule for name, rule in _RULES.items() if name in shown)]
+
+
+def format_interval(interval: Mapping[str, Any] | None, *, unit: float = 0.01) -> str:
+    """``97.96 ± 0.55`` over seeds, ``97.96 [96.41, 98.85]`` over the images of one run; in per cent, or in ``unit``."""
     if interval is None:
         return "-"
-    mean, low, high = (100 * interval[name] for name in ("mean", "low", "high"))
+    mean, low, high = (interval[name] / unit for name in ("mean", "low", "high"))
     if interval["kind"] == "t":
         return f"{mean:.2f} ± {(high - low) / 2:.2f}"
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]" if interval["kind"] == "wilson" else f"{mean:.2f}"
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}]" if interval["kind"] in ("wilson", "attack") else f"{mean:.2f}"
 
 
 def panels(summary: Sequence[Mapping[str, Any]]) -> list[Panel]:
@@ -87,18 +111,28 @@ def panels(summary: Sequence[Mapping[str, Any]]) -> list[Panel]:
     for row in summary:
         identity = tuple(row[name] for name in ("dataset", "teacher", "student", "responses", "budget"))
         groups.setdefault(identity, []).append(dict(row))
-    return [Panel(_title(rows), rows, [_cells(row) for row in rows], _notes(rows)) for rows in groups.values()]
+    return [_panel(rows) for rows in groups.values()]
+
+
+def _panel(rows: list[dict[str, Any]]) -> Panel:
+    shown = [
+        column.only_with is None or any(row.get(column.only_with) is not None for row in rows)
+        for column in _ALL_COLUMNS
+    ]
+    cells = [[cell for cell, seen in zip(_cells(row), shown, strict=True) if seen] for row in rows]
+    columns = tuple(column for column, seen in zip(_ALL_COLUMNS, shown, strict=True) if seen)
+    return Panel(_title(rows), rows, cells, _notes(rows), columns)
 
 
 def markdown(parts: Sequence[Panel]) -> str:
     """Tables in Markdown, with the rules of the comparison below."""
     lines = []
     for part in parts:
-        lines += [f"## {part.title}", "", "| " + " | ".join(column.title for column in COLUMNS) + " |"]
-        lines.append("|" + "|".join("---:" if column.numeric else "---" for column in COLUMNS) + "|")
+        lines += [f"## {part.title}", "", "| " + " | ".join(column.title for column in part.columns) + " |"]
+        lines.append("|" + "|".join("---:" if column.numeric else "---" for column in part.columns) + "|")
         lines += ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in part.cells]
         lines += ["", *(f"- {note}" for note in part.notes), *([""] if part.notes else [])]
-    lines += [interval_note(parts), "", "Fair play:", "", *(f"- {rule}" for rule in FAIR_PLAY)]
+    lines += [interval_note(parts), "", "Fair play:", "", *(f"- {rule}" for rule in fair_play(parts))]
     return "\n".join(lines) + "\n"
 
 
@@ -130,9 +164,9 @@ def _terminal(part: Panel, *, narrow: bool) -> RichTable:
         padding=(0, 1, 0, 0) if narrow else (0, 1),
         pad_edge=False,
     )
-    shown = [index for index, column in enumerate(COLUMNS) if column.title not in _NOT_IN_TERMINAL]
+    shown = [index for index, column in enumerate(part.columns) if column.title not in _NOT_IN_TERMINAL]
     for index in shown:
-        column = COLUMNS[index]
+        column = part.columns[index]
         title = _SHORT_TITLES.get(column.title, column.title) if narrow else column.title
         table.add_column(title, justify="right" if column.numeric else "left", no_wrap=True)
     for row in part.cells:
@@ -173,11 +207,14 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         else "failed"
         if row["failed"]
         else "not applicable",
+        format_interval(row.get("adapted_accuracy")),
         format_interval(row["best_test_accuracy"]),
         format_interval(row["agreement"]),
         "-" if row["queries"] is None else f"{row['queries']:,.0f}",
         format_price(row["price"]),
         row["leaves_edge"] or "-",
+        format_interval(row.get("membership_auc"), unit=1),
+        format_interval(row.get("membership_true_positives")),
         row["pool"] or "-",
         "-" if row["seconds"] is None else f"{row['seconds']:,.0f}",
         f"{row['finished']}" if row["finished"] == total else f"{row['finished']} of {total}",

@@ -120,6 +120,16 @@ class Subject:
         """What the student's last linear layer is given, ``(N, d)``; its logits where it has no such layer."""
         return predict_with_features(self.student, images)[1]
 
+    def require_rows(self) -> Rows:
+        """What the student learnt from.
+
+        Raises:
+            CheckpointError: nothing of it is kept.
+        """
+        if self.rows is None:
+            raise CheckpointError(f"{self.name} kept nothing of what was sent: this question is about that")
+        return self.rows
+
     def require_inverse(self) -> Inverse:
         """The method's generator.
 
