@@ -29,7 +29,7 @@ def membership(subject: Subject) -> Finding:
         f"An attacker who sees what was sent tells one of the edge's images from another in {100 * auc.value:.0f} % of "
         f"pairs (95 % interval {100 * auc.low:.0f} to {100 * auc.high:.0f}), {verdict}; taking 1 % of others for the "
         f"edge's, it finds {100 * hits.value:.1f} % of them ({100 * hits.low:.1f} to {100 * hits.high:.1f}). Images "
-        f"sent are {found.nearest_ratio:.2f} times as far from the nearest of the edge's as from the nearest held-out one "
-        f"({low:.2f} to {high:.2f} where they know nothing of the edge's). A stronger attack may find more."
+        f"sent are {found.nearest_ratio:.2f} times as far from the nearest of the edge's as from the nearest held-out "
+        f"one ({low:.2f} to {high:.2f} where they know nothing of the edge's). A stronger attack may find more."
     )
     return Finding("membership", question, sentence, {"membership": found.as_record()}, {"membership": found})
