@@ -156,8 +156,8 @@ def test_records_are_flat_rows_with_the_same_keys(tmp_path) -> None:
 
 
 def test_adapted_answers_are_measured_where_wanted(tmp_path) -> None:
-    plain = mekd.benchmark(["kd"], out=tmp_path / "plain", **{**SMALL, "seeds": [0]})
-    wanted = mekd.benchmark(["kd"], out=tmp_path / "adapted", adapt=True, **{**SMALL, "seeds": [0]})
+    plain = mekd.benchmark([cell()], out=tmp_path / "plain", **{**SMALL, "seeds": [0]})
+    wanted = mekd.benchmark([cell()], out=tmp_path / "adapted", adapt=True, **{**SMALL, "seeds": [0]})
     one, other = plain.runs[0], wanted.runs[0]
     assert one.student_accuracy == other.student_accuracy and one.key != other.key
     assert one.adapted_accuracy is None and 0 <= other.adapted_accuracy <= 1
