@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         transport,
         views,
     )
+    from mekd_plugin.adaptation import adapt
     from mekd_plugin.bench.api import benchmark, load_records
     from mekd_plugin.blackbox.bank import Bank
     from mekd_plugin.blackbox.meter import meter
@@ -66,6 +67,7 @@ __all__ = [
     "Training",
     "__version__",
     "accuracy",
+    "adapt",
     "available",
     "blackbox",
     "benchmark",
@@ -103,6 +105,7 @@ _HOMES = {
     "Rows": "mekd_plugin.rows",
     "Training": "mekd_plugin.distiller",
     "accuracy": "mekd_plugin.training.evaluation",
+    "adapt": "mekd_plugin.adaptation",
     "available": "mekd_plugin.registry",
     "benchmark": "mekd_plugin.bench.api",
     "create": "mekd_plugin.registry",

@@ -119,6 +119,9 @@ class RunRecord(_Json):
             ``expected_coverage``), ``audited`` (how many were asked). Without an audit these are None or missing.
             None for a method without a generator.
         adapted_accuracy: on the test set, of predictions that were adapted to it at test time; None where none were.
+        sent: ``{"images", "sample", "membership"}``: how many images were seen on their way, on how many of them a
+            membership attack was made, and what it found (``"auc"``, ``"true_positives"``, ``"nearest_ratio"`` and
+            others: see :class:`mekd_plugin.transport.Membership`); None where none were seen.
         curve: test accuracy and agreement at points of the student's training, ``{"step", "accuracy", "agreement"}``.
         warnings: what the method has to say about its own health.
     """
@@ -153,6 +156,7 @@ class RunRecord(_Json):
     test_images: int | None = None
     generator: dict[str, Any] | None = None
     adapted_accuracy: float | None = None
+    sent: dict[str, Any] | None = None
     curve: list[dict[str, float]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 

@@ -20,6 +20,7 @@ LEVELS = {
     "mekd_plugin.rows": 0,
     "mekd_plugin.modes": 0,
     "mekd_plugin.prediction": 0,
+    "mekd_plugin.adaptation": 0,
     "mekd_plugin.functional": 0,
     "mekd_plugin.views": 0,
     "mekd_plugin.records": 0,
@@ -38,6 +39,7 @@ LEVELS = {
     "mekd_plugin.testing": 5,
     "mekd_plugin.baselines": 3.5,
     "mekd_plugin.bench": 5,
+    "mekd_plugin.bench.privacy": 4.5,
     "mekd_plugin.bench.diagnosis": 5.5,
     "mekd_plugin.harness": 5,
     "mekd_plugin.integrations": 5,
@@ -156,11 +158,16 @@ def test_transport_is_built_from_statistics_to_questions():
                     assert order.index(other) <= order.index(own), f"{path.name} imports {imported}"
 
 
-def test_only_the_diagnosis_and_the_audit_ask_for_transport():
+def test_only_the_diagnosis_the_audit_and_the_measure_of_privacy_ask_for_transport():
     for path in FILES:
         home = home_of(module_of(path))
         asks = "mekd_plugin.transport" in {home_of(name) for name in imports_of(path)}
-        may = home in ("mekd_plugin", "mekd_plugin.transport", "mekd_plugin.bench.diagnosis")
+        may = home in (
+            "mekd_plugin",
+            "mekd_plugin.transport",
+            "mekd_plugin.bench.privacy",
+            "mekd_plugin.bench.diagnosis",
+        )
         may |= module_of(path) == "mekd_plugin.bench.audit"
         assert may or not asks, module_of(path)
 

@@ -16,6 +16,8 @@ from mekd_plugin.records import Results, RunRecord
 
 __all__ = ["benchmark", "load_records"]
 
+_ENDS = (("", "value"), ("_low", "low"), ("_high", "high"))
+
 
 def benchmark(
     methods: Sequence[str | Method] | Mapping[str, str | Method] = ("mekd", "kd"),
@@ -102,10 +104,14 @@ def _flat(run: RunRecord) -> dict[str, Any]:
         if name in ("queries", "seconds"):
             parts = {f"{name}_{part}": number for part, number in value.items() if not isinstance(number, dict)}
             row |= parts
-        elif name not in ("curve", "generator"):
+        elif name not in ("curve", "generator", "sent"):
             row[name] = value
     row["curve_step"] = [point["step"] for point in run.curve]
     row["curve_accuracy"] = [point["accuracy"] for point in run.curve]
     generator = run.generator or {}
     row |= {f"generator_{name}": generator.get(name) for name in ("class_match", "score_error", "coverage")}
+    attack = (run.sent or {}).get("membership") or {}
+    for name in ("auc", "true_positives"):
+        row |= {f"membership_{name}{end}": attack.get(name, {}).get(part) for end, part in _ENDS}
+    row["membership_nearest_ratio"] = attack.get("nearest_ratio")
     return row

@@ -20,9 +20,9 @@ from mekd_plugin.bench.display import Display
 from mekd_plugin.bench.grid import BenchConfig, kind_of_teacher
 from mekd_plugin.bench.pricing import format_price, price_of
 from mekd_plugin.bench.store import Store, write_record
-from mekd_plugin.bench.table import FAIR_PLAY, interval_note, panels, terminal
+from mekd_plugin.bench.table import fair_play, interval_note, panels, terminal
 from mekd_plugin.bench.teachers import LabelledImages, load_teacher, trained_teacher
-from mekd_plugin.bench.worker import blank_record, edge_of, load_data, pool_of, recipe_of, record_of
+from mekd_plugin.bench.worker import adapted_on, blank_record, edge_of, load_data, pool_of, recipe_of, record_of
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
 from mekd_plugin.data.datasets import load
@@ -116,14 +116,17 @@ def distill(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, onnx
         real_images=len(edge),
         test_images=len(data.test_images),
     )
+    if spec.adapt:
+        record = adapted_on(data, record, result.student)
     price = price_of(result.ledger.total, config.price_per_1000)
     write_record(out / "record.json", replace(record, price=price))
     held_out = result.held_out_agreement
     lines = [
         f"test accuracy {100 * share:.2f} %"
         + ("" if held_out is None else f"; agreement with the teacher on held-out answers {100 * held_out:.2f} %"),
+        *([] if record.adapted_accuracy is None else [f"adapted test accuracy {100 * record.adapted_accuracy:.2f} %"]),
         f"{result.ledger}; price {format_price(price)}",
-        *(f"warning: {warning}" for warning in result.report.get("warnings", [])),
+        *(f"warning: {warning}" for warning in record.warnings),
         f"student: {out / 'student.safetensors'}",
     ]
     if onnx:
@@ -171,7 +174,7 @@ def _print_results(results: Results, console: Console) -> None:
             console.print(comparisons_in_terminal(part.compared))
     console.print(interval_note(parts), style="dim", markup=False, highlight=False)
     console.print("Fair play:", style="dim")
-    for rule in FAIR_PLAY:
+    for rule in fair_play(parts):
         console.print(f"- {rule}", style="dim", highlight=False)
 
 

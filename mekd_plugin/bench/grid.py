@@ -93,6 +93,7 @@ class BenchConfig:
     audit: int = setting(0, "Questions about each finished generator, outside the budget: is it the teacher's inverse?")
     pool_dataset: str | None = setting(None, "Images of another domain, for methods that ask about those.")
     white_box: bool = setting(False, "Let methods that differentiate through the teacher do so: references, marked.")
+    adapt: bool = setting(False, "Adapt each student's answers to the test images, too: adapted_accuracy.")
     seeds: tuple[int, ...] = setting((0, 1, 2), "Each has its own edge images, generator and student.")
     hyperparameters: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict,
@@ -220,6 +221,7 @@ class RunSpec:
     label: str = ""
     pool_dataset: str | None = None
     white_box: bool = False
+    adapt: bool = False
     method_digest: str | None = None
     version: str = __version__
     torch: str = field(default_factory=lambda: version("torch"))
@@ -248,7 +250,10 @@ class RunSpec:
     @property
     def key(self) -> str:
         """Name of the run's directory: readable, and a hash of every setting."""
-        canonical = json.dumps(asdict(self), sort_keys=True)
+        settings = asdict(self)
+        if not self.adapt:
+            del settings["adapt"]  # so that runs without it keep the directories that they have
+        canonical = json.dumps(settings, sort_keys=True)
         readable = re.sub(r"[^a-zA-Z0-9_]+", "-", f"{self.label}-{self.dataset}-seed{self.seed}")[:60]
         return f"{readable}-{hashlib.sha256(canonical.encode()).hexdigest()[:10]}"
 
@@ -349,6 +354,7 @@ def expand(config: BenchConfig, *, device: str, columns: Sequence[Cell] | None =
             label=cell.label,
             pool_dataset=config.pool_dataset,
             white_box=config.white_box,
+            adapt=config.adapt,
             method_digest=cell.digest,
         )
         for dataset, teacher, responses, student, budget, cell, seed in axes

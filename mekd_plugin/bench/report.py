@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from mekd_plugin.bench.comparison_table import COMPARISON_TITLES
 from mekd_plugin.bench.figures import draw_all
 from mekd_plugin.bench.store import Store
-from mekd_plugin.bench.table import COLUMNS, FAIR_PLAY, Panel, interval_note, markdown, panels
+from mekd_plugin.bench.table import Panel, fair_play, interval_note, markdown, panels
 from mekd_plugin.files import writable_directory, write_atomically
 from mekd_plugin.records import Results, RunRecord
 
@@ -108,10 +108,9 @@ def render(results: Results, sections: list[_Section], diagnoses: Sequence[str] 
         .render(
             sections=sections,
             diagnoses=diagnoses,
-            columns=COLUMNS,
             comparison_titles=COMPARISON_TITLES,
             interval_note=interval_note([section.panel for section in sections]),
-            fair_play=FAIR_PLAY,
+            fair_play=fair_play([section.panel for section in sections]),
             settings=_lines(results.config),
             environment=_lines(results.environment),
             runs=results.runs,

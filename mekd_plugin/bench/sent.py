@@ -1,4 +1,4 @@
-"""A few of the images that a run really sent, for the report: seen where they leave, whatever the method."""
+"""What a run really sent, seen where it leaves, whatever the method: some pictures for the report, and a sample."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mekd_plugin.bench.privacy import shrunk
 from mekd_plugin.files import write_atomically
 
-__all__ = ["SentImages"]
+__all__ = ["SentImages", "SentSample"]
 
 _CLASSES_SHOWN = 10
 _SECONDS_BETWEEN_WRITES = 2.0
+_SECONDS_BETWEEN_SAMPLES = 60.0
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
 
 
 class SentImages:
@@ -29,10 +32,17 @@ class SentImages:
         path: the ``.npz`` file; an undamaged one that is already there is continued.
         num_classes: C.
         value_range: that of the images.
+        sample: keeps a sample of all images, too; None keeps none.
     """
 
-    def __init__(self, path: Path, num_classes: int, value_range: tuple[float, float] = (-1.0, 1.0)) -> None:
-        self._path, self._range = path, value_range
+    def __init__(
+        self,
+        path: Path,
+        num_classes: int,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+        sample: SentSample | None = None,
+    ) -> None:
+        self._path, self._range, self._sample = path, value_range, sample
         spaced = np.linspace(0, num_classes - 1, min(num_classes, _CLASSES_SHOWN))
         self._shown = sorted({round(value) for value in spaced.tolist()})
         self._images: dict[int, np.ndarray] = {}
@@ -41,7 +51,7 @@ class SentImages:
             try:
                 with np.load(path, allow_pickle=False) as kept:
                     self._images = dict(zip(kept["labels"].tolist(), kept["images"], strict=True))
-            except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error):
+            except _DAMAGED:
                 self._images = {}  # pictures for a report only: a damaged file is started over
 
     def wrap(self, teacher: nn.Module | Callable[[Tensor], Any]) -> nn.Module | Callable[[Tensor], Any]:
@@ -58,6 +68,8 @@ class SentImages:
 
     def see(self, images: Tensor, answers: Any) -> None:
         """Look at a batch ``(n, channels, height, width)`` and its answers, scores ``(n, C)`` or labels ``(n,)``."""
+        if self._sample is not None:
+            self._sample.see(images)
         try:
             values = torch.as_tensor(answers).detach().cpu()
         except (TypeError, ValueError, RuntimeError):
@@ -82,6 +94,70 @@ class SentImages:
         labels = sorted(self._images)
         stream = io.BytesIO()
         np.savez_compressed(stream, labels=np.array(labels), images=np.stack([self._images[label] for label in labels]))
+        write_atomically(self._path, stream.getvalue())
+        self._written = time.monotonic()
+
+
+class SentSample:
+    """A uniform sample of the images that were sent, each of them as likely to be in it.
+
+    Reservoir sampling (Vitter 1985, algorithm R); what is drawn depends on how many were seen and on nothing else. Kept
+    in half precision and no larger than 32 x 32. Of a run that was killed, images of its last minute may be missing.
+
+    Args:
+        path: the ``.npz`` file; an undamaged one that is already there is continued.
+        size: of the sample.
+    """
+
+    def __init__(self, path: Path, size: int = 5000) -> None:
+        self._path, self._size = path, size
+        self.seen = 0
+        self._images: list[Tensor] = []
+        self._written = time.monotonic()
+        if path.exists():
+            try:
+                with np.load(path, allow_pickle=False) as kept:
+                    images = torch.from_numpy(kept["images"]).half()
+                    self.seen, self._images = int(kept["seen"]), list(images)
+            except _DAMAGED:
+                self.seen, self._images = 0, []
+
+    @property
+    def images(self) -> Tensor:
+        """``(n, channels, height, width)`` float32; n is 0 where nothing was sent, or images of several shapes."""
+        shapes = {image.shape for image in self._images}
+        return torch.stack(self._images).float() if len(shapes) == 1 else torch.zeros(0, 0, 0, 0)
+
+    def see(self, images: Tensor) -> None:
+        """Look at a batch ``(n, channels, height, width)``."""
+        if images.dim() != 4:
+            return
+        rng = torch.Generator().manual_seed(self.seen)
+        chosen: dict[int, int] = {}
+        for place in range(len(images)):
+            number = self.seen + place
+            slot = number if number < self._size else int(torch.randint(number + 1, (1,), generator=rng))
+            if slot < self._size:
+                chosen[slot] = place
+        if chosen:
+            rows = torch.tensor(list(chosen.values()), device=images.device)
+            kept = shrunk(images.detach()[rows].float()).half().cpu()
+            for slot, image in zip(chosen, kept, strict=True):
+                if slot < len(self._images):
+                    self._images[slot] = image
+                else:
+                    self._images.append(image)
+        self.seen += len(images)
+        if time.monotonic() - self._written > _SECONDS_BETWEEN_SAMPLES:
+            self.write()
+
+    def write(self) -> None:
+        """Keep the sample; nothing is written before anything was sent."""
+        images = self.images
+        if len(images) == 0:
+            return
+        stream = io.BytesIO()
+        np.savez(stream, images=images.half().numpy(), seen=np.array(self.seen))
         write_atomically(self._path, stream.getvalue())
         self._written = time.monotonic()
 

@@ -37,15 +37,16 @@ class Interval(NamedTuple):
         low: lower end.
         high: upper end.
         values: how many values it comes from.
-        kind: ``"t"`` over seeds; ``"wilson"`` over the test images of a single run, which says nothing about other
-            seeds; ``"none"`` where neither is possible (then both ends are the estimate).
+        kind: ``"t"`` over seeds; ``"wilson"`` over the test images of a single run, and ``"attack"`` over the images
+            that a membership attack on it was made with, which say nothing about other seeds; ``"none"`` where neither
+            is possible (then both ends are the estimate).
     """
 
     mean: float
     low: float
     high: float
     values: int
-    kind: Literal["t", "wilson", "none"]
+    kind: Literal["t", "wilson", "attack", "none"]
 
 
 def mean_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
@@ -232,11 +233,14 @@ def _row(group: list[RunRecord]) -> dict[str, Any]:
         "white_box": first.white_box,
         "teacher_accuracy": _mean(record.teacher_accuracy for record in done),
         "student_accuracy": _share(done, "student_accuracy"),
+        "adapted_accuracy": _share(done, "adapted_accuracy"),
         "best_test_accuracy": _share(done, "best_test_accuracy"),
         "agreement": _share(done, "agreement"),
         "class_match": _of_generators(done, "class_match"),
         "score_error": _mean(value_of(record, "generator.score_error") for record in done),
         "coverage": _mean(value_of(record, "generator.coverage") for record in done),
+        "membership_auc": _attacked(done, "auc"),
+        "membership_true_positives": _attacked(done, "true_positives"),
         "queries": _mean(record.queries.total for record in done),
         "evaluation_queries": _mean(record.queries.evaluation for record in done),
         "distinct": _mean(record.queries.distinct for record in done),
@@ -273,3 +277,12 @@ def _share(records: list[RunRecord], name: str) -> dict[str, Any] | None:
     if len(values) == 1 and records[0].test_images:
         return wilson_interval(values[0], records[0].test_images)._asdict()
     return mean_interval(values)._asdict()
+
+
+def _attacked(records: list[RunRecord], name: str) -> dict[str, Any] | None:
+    """A figure of the membership attacks; of a single run with the attack's own interval."""
+    attacks = [record.sent["membership"] for record in records if record.sent is not None]
+    found = [attack[name] for attack in attacks if attack is not None]
+    if len(found) == 1:
+        return Interval(found[0]["value"], found[0]["low"], found[0]["high"], 1, "attack")._asdict()
+    return mean_interval([one["value"] for one in found])._asdict() if found else None

@@ -21,7 +21,7 @@ from mekd_plugin.bench.comparison_table import (
 from mekd_plugin.bench.pricing import format_price
 from mekd_plugin.bench.statistics import panel_name
 
-__all__ = ["COLUMNS", "FAIR_PLAY", "Panel", "format_interval", "markdown", "panels", "terminal"]
+__all__ = ["COLUMNS", "FAIR_PLAY", "Panel", "fair_play", "format_interval", "markdown", "panels", "terminal"]
 
 FAIR_PLAY = (
     "Every image sent to the teacher counts as a query, in every stage, each augmented view and each repeat included; "
@@ -41,26 +41,41 @@ FAIR_PLAY = (
 )
 
 
+_RULES = {
+    "adapted_accuracy": "Adapted is the accuracy of the same student's answers after they were adapted to the test "
+    "images that came in together, without labels and without asking anybody.",
+    "membership_auc": "Membership AUC: somebody who sees what was sent guesses which of two images the edge holds, by "
+    "the nearest image sent. 0.5 is guessing, 1 is certainty. TPR is the share of the edge's images found while 1 % of "
+    "others are taken for the edge's.",
+}
+
+
 class _Column(NamedTuple):
     title: str
     numeric: bool
+    only_with: str | None = None
 
 
-COLUMNS = (
+_ALL_COLUMNS = (
     _Column("Method", False),
     _Column("Accuracy %", True),
+    _Column("Adapted %", True, "adapted_accuracy"),
     _Column("Best on test † %", True),
     _Column("Agreement %", True),
-    _Column("Class match %", True),
+    _Column("Class match %", True, "class_match"),
     _Column("Queries", True),
     _Column("Price", True),
     _Column("Leaves the edge", False),
+    _Column("Membership AUC", True, "membership_auc"),
+    _Column("TPR at 1 % FPR %", True, "membership_true_positives"),
     _Column("Pool", False),
     _Column("Seconds", True),
     _Column("Seeds", True),
 )
-_NOT_IN_TERMINAL = {"Best on test † %", "Pool"}
-_WHERE_MEASURED = {"Class match %"}
+COLUMNS = tuple(column for column in _ALL_COLUMNS if column.only_with is None)
+"""The columns that every table has."""
+
+_NOT_IN_TERMINAL = {"Best on test † %", "Pool", "Membership AUC", "TPR at 1 % FPR %"}
 _SHORT_TITLES = {"Class match %": "Match %", "Agreement %": "Agree %", "Leaves the edge": "Sent", "Seconds": "s"}
 _UNLIMITED = 1000
 _LONG_NAME = 16
@@ -72,9 +87,10 @@ class Panel(NamedTuple):
     Attributes:
         title: what they have in common, and the teacher's accuracy.
         rows: summary rows.
-        cells: text for each row and each of ``COLUMNS``.
+        cells: text for each row and column.
         notes: failures and warnings, a sentence each.
         compared: the declared comparisons of these rows.
+        columns: ``COLUMNS``, and those of what some row has.
     """
 
     title: str
@@ -82,16 +98,23 @@ class Panel(NamedTuple):
     cells: list[list[str]]
     notes: list[str]
     compared: list[ComparisonRow]
+    columns: tuple[_Column, ...] = COLUMNS
 
 
-def format_interval(interval: Mapping[str, Any] | None) -> str:
-    """In per cent: ``97.96 ± 0.55`` over seeds, ``97.96 [96.41, 98.85]`` over the test images of one run."""
+def fair_play(parts: Sequence[Panel]) -> list[str]:
+    """The rules of the comparison, and what the columns mean that not every table has."""
+    shown = {column.only_with for part in parts for column in part.columns}
+    return [*FAIR_PLAY, *(rule for name, rule in _RULES.items() if name in shown)]
+
+
+def format_interval(interval: Mapping[str, Any] | None, *, unit: float = 0.01) -> str:
+    """``97.96 ± 0.55`` over seeds, ``97.96 [96.41, 98.85]`` over the images of one run; in per cent, or in ``unit``."""
     if interval is None:
         return "-"
-    mean, low, high = (100 * interval[name] for name in ("mean", "low", "high"))
+    mean, low, high = (interval[name] / unit for name in ("mean", "low", "high"))
     if interval["kind"] == "t":
         return f"{mean:.2f} ± {(high - low) / 2:.2f}"
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]" if interval["kind"] == "wilson" else f"{mean:.2f}"
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}]" if interval["kind"] in ("wilson", "attack") else f"{mean:.2f}"
 
 
 def panels(summary: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[str, Any]] = ()) -> list[Panel]:
@@ -103,20 +126,30 @@ def panels(summary: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[s
     parts = []
     for rows in groups.values():
         own = [comparison for comparison in comparisons if comparison["panel"] == panel_name(rows[0])]
-        parts.append(Panel(_title(rows), rows, [_cells(row) for row in rows], _notes(rows), comparison_rows(own)))
+        parts.append(_panel(rows, comparison_rows(own)))
     return parts
+
+
+def _panel(rows: list[dict[str, Any]], compared: list[ComparisonRow]) -> Panel:
+    shown = [
+        column.only_with is None or any(row.get(column.only_with) is not None for row in rows)
+        for column in _ALL_COLUMNS
+    ]
+    cells = [[cell for cell, seen in zip(_cells(row), shown, strict=True) if seen] for row in rows]
+    columns = tuple(column for column, seen in zip(_ALL_COLUMNS, shown, strict=True) if seen)
+    return Panel(_title(rows), rows, cells, _notes(rows), compared, columns)
 
 
 def markdown(parts: Sequence[Panel]) -> str:
     """Tables in Markdown, with the rules of the comparison below."""
     lines = []
     for part in parts:
-        lines += [f"## {part.title}", "", "| " + " | ".join(column.title for column in COLUMNS) + " |"]
-        lines.append("|" + "|".join("---:" if column.numeric else "---" for column in COLUMNS) + "|")
+        lines += [f"## {part.title}", "", "| " + " | ".join(column.title for column in part.columns) + " |"]
+        lines.append("|" + "|".join("---:" if column.numeric else "---" for column in part.columns) + "|")
         lines += ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in part.cells]
         lines += ["", *(f"- {note}" for note in part.notes), *([""] if part.notes else [])]
         lines += comparisons_in_markdown(part.compared)
-    lines += [interval_note(parts), "", "Fair play:", "", *(f"- {rule}" for rule in FAIR_PLAY)]
+    lines += [interval_note(parts), "", "Fair play:", "", *(f"- {rule}" for rule in fair_play(parts))]
     return "\n".join(lines) + "\n"
 
 
@@ -149,11 +182,9 @@ def _terminal(part: Panel, *, narrow: bool) -> RichTable:
         padding=(0, 1, 0, 0) if narrow else (0, 1),
         pad_edge=False,
     )
-    empty = {column.title for index, column in enumerate(COLUMNS) if all(row[index] == "-" for row in part.cells)}
-    hidden = _NOT_IN_TERMINAL | (empty & _WHERE_MEASURED)
-    shown = [index for index, column in enumerate(COLUMNS) if column.title not in hidden]
+    shown = [index for index, column in enumerate(part.columns) if column.title not in _NOT_IN_TERMINAL]
     for index in shown:
-        column = COLUMNS[index]
+        column = part.columns[index]
         title = _SHORT_TITLES.get(column.title, column.title) if narrow else column.title
         table.add_column(title, justify="right" if column.numeric else "left", no_wrap=True)
     for row in part.cells:
@@ -194,12 +225,15 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         else "failed"
         if row["failed"]
         else "not applicable",
+        format_interval(row.get("adapted_accuracy")),
         format_interval(row["best_test_accuracy"]),
         format_interval(row["agreement"]),
         format_interval(row.get("class_match")),
         "-" if row["queries"] is None else f"{row['queries']:,.0f}",
         format_price(row["price"]),
         row["leaves_edge"] or "-",
+        format_interval(row.get("membership_auc"), unit=1),
+        format_interval(row.get("membership_true_positives")),
         row["pool"] or "-",
         "-" if row["seconds"] is None else f"{row['seconds']:,.0f}",
         f"{row['finished']}" if row["finished"] == total else f"{row['finished']} of {total}",

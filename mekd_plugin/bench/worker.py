@@ -22,10 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from mekd_plugin import registry
+from mekd_plugin.adaptation import adaptation
 from mekd_plugin.bench.audit import NOT_AUDITED, audit, wants_audit
 from mekd_plugin.bench.executors.executor import Job
 from mekd_plugin.bench.grid import RunSpec
-from mekd_plugin.bench.sent import SentImages
+from mekd_plugin.bench.privacy import strangers_to, what_was_sent
+from mekd_plugin.bench.sent import SentImages, SentSample
 from mekd_plugin.bench.store import Store
 from mekd_plugin.bench.teachers import (
     EvaluationAnswers,
@@ -49,6 +51,7 @@ from mekd_plugin.training.signature import described_settings
 __all__ = [
     "Method",
     "Place",
+    "adapted_on",
     "blank_record",
     "digest_of",
     "do",
@@ -190,7 +193,8 @@ def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = 
     directory = store.directory(spec.key)
     recipe = recipe_of(spec)
     spec.keep(directory, place.data_root)
-    watcher = SentImages(directory / "sent.npz", data.num_classes)
+    sample = SentSample(directory / "sent_sample.npz")
+    watcher = SentImages(directory / "sent.npz", data.num_classes, sample=sample)
     boundary = WhiteBox if spec.white_box else BlackBox
     asked: Any = teacher if spec.white_box else watcher.wrap(teacher)
     # What looks at the images on their way would otherwise be taken for the teacher.
@@ -245,7 +249,9 @@ def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = 
         finally:
             auditor.release()
         evaluation += auditor.ledger.evaluation
-    return record_of(
+    sample.write()
+    strangers = strangers_to(split.indices, data.train_images, data.test_images)
+    record = record_of(
         blank_record(spec, methods),
         result,
         last=evaluate(result.student),
@@ -255,6 +261,20 @@ def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = 
         evaluation=evaluation,
         audited=audited,
     )
+    record = replace(record, sent=what_was_sent(sample.images, sample.seen, split.images, strangers, seed=spec.seed))
+    return adapted_on(data, record, result.student) if spec.adapt else record
+
+
+def adapted_on(data: ImageData, record: RunRecord, student: nn.Module) -> RunRecord:
+    """The record, with the accuracy of answers that were adapted to the test images, and a warning where none were.
+
+    The images come in a random order, the same for all: a folder's order, by class, would help.
+    """
+    order = torch.randperm(len(data.test_images), generator=torch.Generator().manual_seed(0))
+    found = adaptation(student, data.test_images[order])
+    right = found.probabilities.argmax(dim=1) == data.test_labels[order]
+    said = [] if all(not reason for _, reason in found.groups) else [str(found)]
+    return replace(record, adapted_accuracy=float(right.float().mean()), warnings=[*record.warnings, *said])
 
 
 def record_of(

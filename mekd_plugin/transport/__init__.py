@@ -32,6 +32,7 @@ from mekd_plugin.transport.questions.inversion import (
     latent_round_trip,
 )
 from mekd_plugin.transport.questions.latent_cells import LatentCells, latent_cells
+from mekd_plugin.transport.questions.membership import Membership, membership
 from mekd_plugin.transport.questions.memorisation import Memorisation, memorisation
 from mekd_plugin.transport.questions.permutation import permutation_test, sliced_statistic
 from mekd_plugin.transport.questions.responses import compare_responses, per_class
@@ -42,8 +43,15 @@ from mekd_plugin.transport.statistics.angles import angles_between, random_angle
 from mekd_plugin.transport.statistics.intervals import mean_interval, subsampling_interval
 from mekd_plugin.transport.statistics.proportions import Proportion, proportion_of
 from mekd_plugin.transport.statistics.rank_correlation import RankCorrelation, rank_correlation
+from mekd_plugin.transport.statistics.roc import (
+    AreaUnderCurve,
+    TruePositiveRate,
+    area_under_curve,
+    true_positive_rate,
+)
 
 __all__ = [
+    "AreaUnderCurve",
     "CellPicture",
     "ClassCoverage",
     "Coverage",
@@ -54,6 +62,7 @@ __all__ = [
     "GradientDirection",
     "LabelledDistance",
     "LatentCells",
+    "Membership",
     "Memorisation",
     "Parting",
     "PermutationTest",
@@ -66,8 +75,10 @@ __all__ = [
     "Snapshot",
     "Trajectory",
     "TransportCells",
+    "TruePositiveRate",
     "Unmatched",
     "angles_between",
+    "area_under_curve",
     "as_sample",
     "bijection",
     "bracket",
@@ -93,6 +104,7 @@ __all__ = [
     "lower_bound",
     "max_sliced",
     "mean_interval",
+    "membership",
     "memorisation",
     "minibatch",
     "nearest_boundary",
@@ -115,6 +127,7 @@ __all__ = [
     "subsampling_interval",
     "track",
     "transport_cells",
+    "true_positive_rate",
     "unmatched",
     "wasserstein",
 ]

@@ -44,6 +44,9 @@ def test_a_method_in_a_cell_is_compared_with_registered_ones(tmp_path) -> None:
         by_label.setdefault(run.label, []).append(run.student_accuracy)
     assert by_label["InACell"] == by_label["logit_mimicry"], "the same mathematics, by another name"
     assert "InACell" in str(results) and "| InACell |" in (tmp_path / "table.md").read_text()
+    for run in results.runs:
+        assert run.sent is not None and run.sent["images"] == run.queries.total and run.adapted_accuracy is None
+        assert run.sent["membership"]["auc"]["value"] > 0.9, "real images were sent"
     again = mekd.benchmark(["ml", cell()], out=tmp_path, resume=True, **SMALL)
     assert again.runs == results.runs
 
@@ -148,3 +151,18 @@ def test_records_are_flat_rows_with_the_same_keys(tmp_path) -> None:
         assert set(table.groupby("label").student_accuracy.mean().index) == {"kd", "logit_mimicry"}
     with pytest.raises(InputError, match="holds no results that can be read"):
         load_records(tmp_path / "elsewhere")
+
+
+def test_adapted_answers_are_measured_where_wanted(tmp_path) -> None:
+    plain = mekd.benchmark([cell()], out=tmp_path / "plain", **{**SMALL, "seeds": [0]})
+    wanted = mekd.benchmark([cell()], out=tmp_path / "adapted", adapt=True, **{**SMALL, "seeds": [0]})
+    one, other = plain.runs[0], wanted.runs[0]
+    assert one.student_accuracy == other.student_accuracy and one.key != other.key
+    assert one.adapted_accuracy is None and 0 <= other.adapted_accuracy <= 1
+    off = any("adaptation is off" in warning for warning in other.warnings)
+    assert not off or other.adapted_accuracy == other.student_accuracy
+    row = load_records(tmp_path / "adapted")[0]
+    assert row["adapted_accuracy"] == other.adapted_accuracy
+    assert row["membership_auc_low"] <= row["membership_auc"] <= row["membership_auc_high"]
+    assert "Adapted %" in (tmp_path / "adapted" / "report.html").read_text()
+    assert "Adapted %" not in (tmp_path / "plain" / "table.md").read_text()

@@ -39,7 +39,7 @@ def test_a_benchmark_gets_its_answers_figures_and_section(bench):
     out, printed = bench
     for folder in (out / "runs").iterdir():
         content = json.loads((folder / "diagnostics.json").read_text())
-        asked = {"responses", "direction"}
+        asked = {"responses", "direction", "membership"}
         if "mekd" in folder.name:
             asked |= {"inversion", "image_space", "cells", "domains"}
         assert set(content["findings"]) == asked

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mekd_plugin.bench.sent import SentImages
+from mekd_plugin.bench.sent import SentImages, SentSample
 
 
 def test_the_last_image_of_each_class(tmp_path) -> None:
@@ -55,3 +55,77 @@ def test_a_damaged_file_is_begun_again(tmp_path, content) -> None:
     watcher.see(torch.zeros(1, 1, 4, 4), torch.tensor([1]))
     watcher.write()
     assert np.load(path)["labels"].tolist() == [1]
+
+
+def numbered(start: int, stop: int) -> torch.Tensor:
+    """Images that say which they are, exactly in half precision."""
+    return torch.arange(start, stop).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).float()
+
+
+def test_a_sample_holds_all_of_few_images(tmp_path) -> None:
+    sample = SentSample(tmp_path / "sample.npz", size=10)
+    watcher = SentImages(tmp_path / "sent.npz", 3, sample=sample)
+    watcher.wrap(lambda sent: torch.zeros(len(sent), 3))(numbered(0, 7))
+    assert sample.seen == 7 and sample.images[:, 0, 0, 0].tolist() == list(range(7))
+
+
+def test_each_image_is_as_likely_to_be_in_the_sample(tmp_path) -> None:
+    """Of 40 images in batches of 7, each is in a sample of 10 in a quarter of the cases."""
+    counts = torch.zeros(40)
+    for shift in range(400):
+        sample = SentSample(tmp_path / "none.npz", size=10)
+        order = torch.randperm(40, generator=torch.Generator().manual_seed(shift))
+        for part in order.split(7):
+            sample.see(part.view(-1, 1, 1, 1).float())
+        drawn = sample.images[:, 0, 0, 0].long()
+        assert len(drawn.unique()) == 10
+        counts[drawn] += 1
+    assert (counts / 400 - 0.25).abs().max() < 0.08
+
+
+def test_late_images_are_in_the_sample_as_well_as_early_ones(tmp_path) -> None:
+    sample = SentSample(tmp_path / "none.npz", size=400)
+    for start in range(0, 2000, 128):
+        sample.see(numbered(start, min(start + 128, 2000)))
+    drawn = sample.images[:, 0, 0, 0]
+    assert sample.seen == 2000 and len(drawn.unique()) == 400
+    assert abs(float((drawn < 1000).float().mean()) - 0.5) < 0.08 and abs(float(drawn.mean()) - 1000) < 90
+
+
+def test_a_resumed_sample_is_that_of_an_undisturbed_run(tmp_path) -> None:
+    whole, first = SentSample(tmp_path / "a.npz", size=5), SentSample(tmp_path / "b.npz", size=5)
+    for start in range(0, 24, 4):
+        whole.see(numbered(start, start + 4))
+    for start in range(0, 12, 4):
+        first.see(numbered(start, start + 4))
+    first.write()
+    second = SentSample(tmp_path / "b.npz", size=5)
+    for start in range(12, 24, 4):
+        second.see(numbered(start, start + 4))
+    assert second.seen == 24 and torch.equal(second.images, whole.images)
+
+
+def test_global_random_numbers_are_left_alone(tmp_path) -> None:
+    state = torch.get_rng_state()
+    sample = SentSample(tmp_path / "a.npz", size=2)
+    sample.see(numbered(0, 50))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_large_images_are_kept_small_and_other_shapes_not_at_all(tmp_path) -> None:
+    sample = SentSample(tmp_path / "a.npz")
+    sample.see(torch.ones(2, 3, 64, 64))
+    assert sample.images.shape == (2, 3, 32, 32)
+    sample.see(torch.ones(1, 1, 8, 8))
+    sample.write()
+    assert len(sample.images) == 0 and not (tmp_path / "a.npz").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04torn"])
+def test_a_damaged_sample_is_begun_again(tmp_path, content) -> None:
+    path = tmp_path / "sample.npz"
+    path.write_bytes(content)
+    sample = SentSample(path)
+    sample.see(numbered(0, 3))
+    sample.write()
+    assert SentSample(path).seen == 3 and np.load(path)["images"].shape == (3, 1, 2, 2)

@@ -55,3 +55,36 @@ def test_nothing_is_cut_in_the_terminal(record, width) -> None:
 
 def test_a_white_box_is_marked(record) -> None:
     assert "white box" in panels(summarize([record(white_box=True)]))[0].cells[0][0]
+
+
+ATTACK = {
+    "auc": {"value": 0.93, "low": 0.9, "high": 0.96},
+    "true_positives": {"value": 0.4, "low": 0.3, "high": 0.5},
+    "nearest_ratio": 0.5,
+}
+
+
+def test_columns_that_not_every_run_has_stand_where_some_run_has_them(record) -> None:
+    sent = {"images": 9, "sample": 9, "membership": ATTACK}
+    parts = panels(summarize([record(adapted_accuracy=0.97, sent=sent), record("mekd"), record(budget=None)]))
+    assert len(parts[0].columns) == len(COLUMNS) + 3 and parts[1].columns == COLUMNS
+    text = markdown(parts)
+    titles = "| Method | Accuracy % | Adapted % | Best on test † % |"
+    assert titles in text and "| Leaves the edge | Membership AUC | TPR at 1 % FPR % | Pool |" in text
+    assert "| 0.93 [0.90, 0.96] | 40.00 [30.00, 50.00] |" in text and "| mekd | 95.00 [92.82, 96.54] | - |" in text
+    assert "Membership AUC: somebody" in text and "Adapted is the accuracy" in text
+    assert "somebody" not in markdown(panels(summarize([record()])))
+    console = Console(file=io.StringIO(), width=160)
+    console.print(terminal(parts[0], console))
+    assert "Adapted" in console.file.getvalue() and "Membership" not in console.file.getvalue()
+
+
+def test_the_attacks_of_several_seeds_are_averaged(record) -> None:
+    other = {**ATTACK, "auc": {"value": 0.95, "low": 0.9, "high": 1.0}}
+    runs = [
+        record(seed=seed, sent={"images": 9, "sample": 9, "membership": found})
+        for seed, found in enumerate((ATTACK, other, None))
+    ]
+    row = summarize([*runs, record(seed=3, sent=None)])[0]
+    assert row["membership_auc"]["mean"] == pytest.approx(0.94) and row["membership_auc"]["kind"] == "t"
+    assert summarize([record()])[0]["membership_auc"] is None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mekd_plugin.bench.diagnosis import generators, students
+from mekd_plugin.bench.diagnosis import generators, leaks, students
 from mekd_plugin.bench.diagnosis.findings import Finding
 from mekd_plugin.bench.diagnosis.page import page, section
 from mekd_plugin.bench.diagnosis.pictures import draw
@@ -28,11 +28,18 @@ _OF_A_GENERATOR: tuple[Callable[[Subject], Finding], ...] = (
     generators.cells,
     generators.domains,
 )
+_OF_WHAT_WAS_SENT: tuple[Callable[[Subject], Finding], ...] = (leaks.membership,)
 
 
 def ask(subject: Subject, *, observe: Callable[[str], None] = lambda name: None) -> list[Finding]:
-    """Every question that can be put to the subject: two about any student, four more where there is a generator."""
-    questions = [*_OF_A_STUDENT, *(_OF_A_GENERATOR if subject.inverse is not None else ())]
+    """Every question that can be put to the subject: two about any student, four more where there is a generator, and
+    one where what was sent is kept.
+    """
+    questions = [
+        *_OF_A_STUDENT,
+        *(_OF_A_GENERATOR if subject.inverse is not None else ()),
+        *(_OF_WHAT_WAS_SENT if subject.rows is not None else ()),
+    ]
     found = []
     for question in questions:
         observe(f"{subject.name}: {question.__name__}")

@@ -221,6 +221,29 @@ def _domains(results: Mapping[str, Any], theme: Theme) -> Figure:
     return figure
 
 
+def _membership(results: Mapping[str, Any], theme: Theme) -> Figure:
+    figure, (scores, curve) = plt.subplots(1, 2, figsize=(9, 3.6))
+    found = results.get("membership")
+    if found is None:
+        return figure
+    groups = [_array(found.member_scores), _array(found.other_scores)]
+    edges = np.histogram_bin_edges(np.concatenate(groups), bins=30)
+    for values, colour, name in zip(groups, colours(2, theme), ("the edge's", "others"), strict=True):
+        weights = np.full(len(values), 1 / len(values))
+        scores.hist(values, bins=edges, weights=weights, color=colour, alpha=0.6, label=name)
+    scores.set(xlabel="score: 1 is a copy of what was sent", ylabel="share of images", title="Attacked images")
+    scores.legend()
+    thresholds = np.unique(np.concatenate(groups))[::-1]
+    found_at, wrong_at = (1 - np.searchsorted(np.sort(values), thresholds) / len(values) for values in groups)
+    curve.step([0, *wrong_at], [0, *found_at], where="post", color=colours(1, theme)[0])
+    curve.plot([0, 1], [0, 1], linestyle="dashed", color=plt.rcParams["text.color"], label="guessing")
+    auc = found.auc
+    title = f"Area {auc.value:.2f} [{auc.low:.2f}, {auc.high:.2f}]"
+    curve.set(xlabel="others taken for the edge's", ylabel="of the edge's, found", title=title)
+    curve.legend(loc="lower right")
+    return figure
+
+
 def _strip(images: Tensor, value_range: tuple[float, float]) -> np.ndarray:
     """Up to twelve images in two rows of six."""
     low, high = value_range
@@ -257,4 +280,5 @@ _DRAWN: dict[str, Callable[[Mapping[str, Any], Theme], Figure]] = {
     "direction": _direction,
     "cells": _cells,
     "domains": _domains,
+    "membership": _membership,
 }

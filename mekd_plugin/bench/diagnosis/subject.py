@@ -21,7 +21,7 @@ from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Distiller, Inverse
 from mekd_plugin.errors import CheckpointError
 from mekd_plugin.networks import build, load_weights
-from mekd_plugin.prediction import predict
+from mekd_plugin.prediction import predict_with_features
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows
 from mekd_plugin.training.run import host
@@ -116,16 +116,17 @@ class Subject:
 
     def features(self, images: Tensor) -> Tensor:
         """What the student's last linear layer is given, ``(N, d)``; its logits where it has no such layer."""
-        layers = [module for module in self.student.modules() if isinstance(module, nn.Linear)]
-        if not layers:
-            return predict(self.student, images)
-        seen: list[Tensor] = []
-        handle = layers[-1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().cpu()))
-        try:
-            predict(self.student, images)
-        finally:
-            handle.remove()
-        return torch.cat(seen)
+        return predict_with_features(self.student, images)[1]
+
+    def require_rows(self) -> Rows:
+        """What the student learnt from.
+
+        Raises:
+            CheckpointError: nothing of it is kept.
+        """
+        if self.rows is None:
+            raise CheckpointError(f"{self.name} kept nothing of what was sent: this question is about that")
+        return self.rows
 
     def require_inverse(self) -> Inverse:
         """The method's generator.

@@ -1,0 +1,80 @@
+"""What the images that were sent say about those that stayed at home, as a run's record has it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from mekd_plugin.transport.questions.membership import Membership
+
+__all__ = ["ATTACKED", "attack", "shrunk", "strangers_to", "what_was_sent"]
+
+ATTACKED = 2000
+"""Images of each group that an attack looks at, at most."""
+
+_SIDE = 32
+
+
+def shrunk(images: Tensor) -> Tensor:
+    """Images no larger than 32 x 32: what an attack by pixels needs, and a few thousand of them fit into memory."""
+    height, width = images.shape[2:]
+    if max(height, width) <= _SIDE:
+        return images
+    return F.adaptive_avg_pool2d(images, (min(height, _SIDE), min(width, _SIDE)))
+
+
+def strangers_to(edge: Tensor, train_images: Tensor, test_images: Tensor) -> Tensor:
+    """Images of the same distribution that the edge does not hold.
+
+    Args:
+        edge: ``(n,)`` int64, rows of the edge's images among the training images.
+        train_images: of the data set; those that the edge does not hold are taken, or
+        test_images: where it holds all but a few.
+    """
+    others = torch.ones(len(train_images), dtype=torch.bool)
+    others[edge] = False
+    return train_images[others] if int(others.sum()) >= 4 else test_images
+
+
+def attack(sent: Tensor, edge: Tensor, others: Tensor, *, seed: int) -> Membership | None:
+    """The membership attack of :func:`mekd_plugin.transport.membership`, calibrated by half of ``others``.
+
+    Args:
+        sent: ``(M, channels, height, width)`` of what was sent.
+        edge: ``(N, channels, height, width)``, what the edge holds.
+        others: ``(H, channels, height, width)`` of the same distribution that it does not hold.
+        seed: of the draws of at most 2,000 images a group.
+
+    Returns:
+        None where no attack by pixels is possible: images of another shape, or fewer than two in a group.
+    """
+    if sent.shape[1:] != shrunk(edge[:1]).shape[1:] or len(sent) == 0 or len(edge) < 2 or len(others) < 4:
+        return None
+    from mekd_plugin.transport.questions.membership import membership  # loads POT, which takes a second
+
+    rng = torch.Generator().manual_seed(seed)
+    members = edge[torch.randperm(len(edge), generator=rng)[:ATTACKED]]
+    drawn = others[torch.randperm(len(others), generator=rng)[: 2 * ATTACKED]]
+    held_out, reference = drawn.tensor_split(2)
+    groups = (shrunk(group) for group in (members, held_out))
+    return membership(sent, *groups, reference=shrunk(reference), seed=seed)
+
+
+def what_was_sent(sent: Tensor, seen: int, edge: Tensor, others: Tensor, *, seed: int) -> dict[str, Any] | None:
+    """``{"images", "sample", "membership"}`` for a run's record, JSON; None where nothing was seen on its way.
+
+    Args:
+        sent: a sample of the images sent.
+        seen: how many it was drawn from.
+        edge: as for :func:`attack`.
+        others: as for :func:`attack`.
+        seed: as for :func:`attack`.
+    """
+    if len(sent) == 0:
+        return None
+    found = attack(sent, edge, others, seed=seed)
+    return {"images": seen, "sample": len(sent), "membership": None if found is None else found.as_record()}
