@@ -161,6 +161,9 @@ class MEKD(Distiller):
         self.latent_temperature = _number_or_none("latent_temperature", latent_temperature)
         self.norm, self.balance = as_one_of("norm", norm, ("l1", "l2")), as_flag("balance", balance)
         self.surrogate = surrogate
+        if surrogate is not None:
+            with torch.device("meta"):  # an unknown network is refused here
+                self._new_surrogate()
         self.surrogate_steps = as_whole("surrogate_steps", surrogate_steps, at_least=1)
         self.consistency = as_number("consistency", consistency, at_least=0)
         self.home_share = as_number("home_share", home_share, at_least=0, below=1)

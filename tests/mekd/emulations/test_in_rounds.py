@@ -1,0 +1,181 @@
+"""Emulations that learn from the bank's own answers, each through the contract and a whole run."""
+
+import warnings
+
+import pytest
+import torch
+
+import mekd_plugin as mekd
+from mekd_plugin.distiller import Asking
+from mekd_plugin.errors import InputError, UnknownName
+from mekd_plugin.mekd.emulations.emulation import make_emulation
+from mekd_plugin.mekd.method import MEKD
+from mekd_plugin.networks.generator_files import load_generator
+from mekd_plugin.responses import centre_scores
+from mekd_plugin.testing import CLASSES, DistillerContract, ToyTeacher, toy_images, toy_student
+
+NAMES = ["conditional", "regression", "mixture", "latent_inverse"]
+SMALL = {"surrogate": "wide", "surrogate_steps": 60, "emulation_preset": "tiny"}
+FAST = {
+    "conditional": {"steps": 60, "conditioning_steps": 40, "surrogate_steps": 40},
+    "regression": {"steps": 60, "conditioning_steps": 40, "surrogate_steps": 40},
+    "mixture": {"surrogate_steps": 40},
+    "latent_inverse": {"steps": 60, "classifier_steps": 60, "mapping_steps": 60},
+}
+
+
+class TestConditional(DistillerContract):
+    distiller = MEKD
+    settings = {"emulation": "conditional", "emulation_settings": FAST["conditional"], **SMALL}
+
+
+class TestRegression(DistillerContract):
+    distiller = MEKD
+    settings = {"emulation": "regression", "emulation_settings": FAST["regression"], **SMALL}
+
+
+class TestMixture(DistillerContract):
+    distiller = MEKD
+    settings = {"emulation": "mixture", "emulation_settings": FAST["mixture"], **SMALL}
+
+
+class TestLatentInverse(DistillerContract):
+    distiller = MEKD
+    settings = {"emulation": "latent_inverse", "emulation_settings": FAST["latent_inverse"], **SMALL}
+
+
+def run(name, kind="logits", budget=300, **options):
+    teacher = ToyTeacher()
+    asked = teacher if kind == "logits" else lambda images: teacher(images).argmax(1)
+    box = mekd.BlackBox(asked, kind, CLASSES, budget=budget)
+    settings = {"emulation": name, "emulation_settings": FAST[name], **SMALL, **options}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return mekd.distill(
+            toy_student(),
+            box,
+            toy_images(60, seed=1),
+            "mekd",
+            recipe=mekd.Recipe(steps=20, batch_size=16),
+            device="cpu",
+            progress=False,
+            **settings,
+        )
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", ["logits", "hard"])
+def test_everything_is_asked_before_the_student_trains_and_the_budget_is_used(name, kind):
+    result = run(name, kind)
+    assert result.ledger.total == 300
+    stages = list(dict.fromkeys(entry["stage"] for entry in result.history))
+    assert stages.index("alignment") == len(stages) - 1 and stages[-2] == "surrogate"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_kept_generator_and_bank_serve_another_student_without_a_query(name, tmp_path):
+    run(name, directory=tmp_path)
+    kept = {"generator": str(tmp_path / "generator.safetensors"), "bank": str(tmp_path / "banks/bank")}
+    assert run(name, **kept).ledger.total == 0
+    assert load_generator(kept["generator"]).normalisation is not None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_stopped_after_any_question_goes_on_as_if_nothing_had_been(name, tmp_path):
+    whole = run(name, directory=tmp_path / "whole")
+    box = mekd.BlackBox(ToyTeacher(fails_at=1), "logits", CLASSES, budget=400)
+    settings = {"emulation": name, "emulation_settings": FAST[name], **SMALL, "queries": 300}
+    settings |= {"recipe": mekd.Recipe(steps=20, batch_size=16), "device": "cpu", "progress": False}
+    settings |= {"directory": tmp_path / "run"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ConnectionError):
+            mekd.distill(toy_student(), box, toy_images(60, seed=1), "mekd", **settings)
+        box = mekd.BlackBox(ToyTeacher(), "logits", CLASSES, budget=400)
+        resumed = mekd.distill(toy_student(), box, toy_images(60, seed=1), "mekd", resume=True, **settings)
+    assert resumed.ledger.total == 300 + resumed.ledger.uncertain
+    for key, value in resumed.student.state_dict().items():
+        assert torch.equal(value, whole.student.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("name", ["conditional", "mixture"])
+def test_images_for_wanted_answers_are_answered_so(name):
+    """The toy is easy: far more often than by chance, which is one in three."""
+    teacher = ToyTeacher()
+    box = mekd.BlackBox(teacher, "logits", CLASSES, budget=300)
+    method = mekd.create("mekd", num_classes=CLASSES, image_shape=(1, 8, 8), emulation=name, **SMALL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = mekd.distill(
+            toy_student(),
+            box,
+            toy_images(60, seed=1),
+            method,
+            recipe=mekd.Recipe(steps=2),
+            device="cpu",
+            progress=False,
+        )
+    inverse = result.inverse
+    real = toy_images(200, seed=5)
+    scores = centre_scores(teacher(real))
+    style = torch.randn(200, inverse.style_dim, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        images = inverse.generator(torch.cat([inverse.normalisation(scores), style], dim=1))
+    assert (teacher(images).argmax(1) == scores.argmax(1)).float().mean() > 0.6
+
+
+def test_three_rounds_ask_in_three_parts():
+    method = MEKD(
+        num_classes=CLASSES,
+        image_shape=(1, 8, 8),
+        emulation="mixture",
+        emulation_settings={"rounds": 3, "first_share": 0.5, "surrogate_steps": 2},
+        queries=100,
+    )
+    box = mekd.BlackBox(ToyTeacher(), "logits", CLASSES, budget=100)
+    sizes, names = [], []
+    for stage in method.stages(box, toy_images(60, seed=1), toy_student()):
+        names.append(stage.name)
+        if isinstance(stage, Asking):
+            sizes.append((stage.size, stage.grows))
+            stage.bank.fill(box, stage.draw, stage.size, stage=stage.name)
+    assert sizes == [(50, True), (75, True), (100, False)]
+    assert names[:4] == ["mixture", "bank", "surrogate_1", "mixture_with_answers_1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("conditional", {"rounds": 1}, "emulation.rounds=1: expected a whole number from 2"),
+        ("conditional", {"first_share": 1.0}, "emulation.first_share=1.0: expected a number above 0 below 1"),
+        ("conditional", {"answer_weight": -1}, "emulation.answer_weight=-1"),
+        ("conditional", {"choice": "best"}, "emulation.choice='best': expected one of random, balanced, uncertain"),
+        ("conditional", {"response_weight": 0.5}, "asks in rounds, never within a step"),
+        ("conditional", {"steps": 0}, "emulation.steps=0"),
+        ("mixture", {"components": 0}, "emulation.components=0"),
+        ("mixture", {"floor": 0}, "emulation.floor=0"),
+        ("mixture", {"mixed": 2}, "emulation.mixed=2"),
+        ("latent_inverse", {"width": 0}, "emulation.width=0"),
+        ("latent_inverse", {"first_share": 0}, "emulation.first_share=0"),
+        ("latent_inverse", {"response_weight": 0.5}, "asks nothing within a step"),
+    ],
+)
+def test_settings_are_checked_when_they_are_given(name, settings, message):
+    world = {"num_classes": 3, "image_shape": (1, 8, 8), "seed": 0, "hard_scale": 1.0}
+    with pytest.raises(InputError, match=message):
+        make_emulation(name, "quick", settings, **world)
+
+
+def test_an_unknown_surrogate_is_named_before_anything_is_trained():
+    world = {"num_classes": 3, "image_shape": (1, 8, 8), "seed": 0, "hard_scale": 1.0}
+    with pytest.raises(UnknownName, match="unknown network 'wyde'"):
+        make_emulation("mixture", "quick", {"surrogate": "wyde"}, **world)
+    with pytest.raises(UnknownName, match="unknown network 'wyde'"):
+        MEKD(num_classes=3, image_shape=(1, 8, 8), surrogate="wyde")
+
+
+def test_a_generator_of_another_emulation_is_not_adopted(tmp_path):
+    run("mixture", directory=tmp_path)
+    kept = {"generator": str(tmp_path / "generator.safetensors"), "bank": str(tmp_path / "banks/bank")}
+    with pytest.raises(InputError, match="emulation 'latent_inverse' expects"):
+        run("latent_inverse", **kept)
