@@ -199,6 +199,7 @@ def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = 
     black_box = boundary(asked, spec.responses, data.num_classes, **settings)
 
     def evaluate(student: nn.Module) -> dict[str, float]:
+        sample.write()  # a run that is killed while its student trains asked before
         guesses = predict(student, data.test_images).argmax(dim=1)
         return {
             "accuracy": float((guesses == data.test_labels).float().mean()),
@@ -237,8 +238,20 @@ def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = 
         test_images=len(data.test_images),
         evaluation=told.asked,
     )
-    record = replace(record, sent=what_was_sent(sample.images, sample.seen, split.images, strangers, seed=spec.seed))
+    sent = what_was_sent(sample.images, sample.seen, split.images, strangers, seed=spec.seed)
+    record = replace(record, sent=sent, warnings=[*record.warnings, *_unseen(spec, sample, record)])
     return adapted_on(data, record, result.student) if spec.adapt else record
+
+
+def _unseen(spec: RunSpec, sample: SentSample, record: RunRecord) -> list[str]:
+    """A warning where images left that the sample was not drawn from."""
+    answered = record.queries.total - record.queries.uncertain
+    if spec.white_box or sample.seen >= answered:
+        return []
+    return [
+        f"the run was interrupted: what it sent was measured on {sample.seen:,} of {answered:,} images, those that were "
+        "kept; `mekd diagnose` looks at all that the student learnt from"
+    ]
 
 
 def adapted_on(data: ImageData, record: RunRecord, student: nn.Module) -> RunRecord:

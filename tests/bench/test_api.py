@@ -168,3 +168,23 @@ def test_adapted_answers_are_measured_where_wanted(tmp_path) -> None:
     assert row["membership_auc_low"] <= row["membership_auc"] <= row["membership_auc_high"]
     assert "Adapted %" in (tmp_path / "adapted" / "report.html").read_text()
     assert "Adapted %" not in (tmp_path / "plain" / "table.md").read_text()
+
+
+def test_what_an_interrupted_run_lost_of_its_sample_is_said(tmp_path) -> None:
+    """The answers are in the journal and the bank, and nothing is sent again."""
+
+    class Interrupted(cell()):
+        broken = True
+
+        def losses(self, student, rows):
+            if type(self).broken:
+                raise RuntimeError("the power failed")
+            return super().losses(student, rows)
+
+    settings = {**SMALL, "seeds": [0]}
+    first = mekd.benchmark([Interrupted], out=tmp_path, **settings)
+    assert "the power failed" in first.runs[0].error
+    Interrupted.broken = False
+    run = mekd.benchmark([Interrupted], out=tmp_path, resume=True, **settings).runs[0]
+    assert run.status == "finished" and run.queries.total == 60 and run.sent is None
+    assert any("measured on 0 of 60 images" in warning for warning in run.warnings)
