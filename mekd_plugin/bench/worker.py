@@ -206,28 +206,30 @@ def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = 
             "agreement": float((guesses == answers).float().mean()),
         }
 
-    result = distill(
-        build(spec.student, data.num_classes, data.image_shape, seed=spec.seed),
-        black_box,
-        split.images,
-        (methods or {}).get(spec.method, spec.method),
-        preset=spec.preset,
-        recipe=recipe,
-        seed=spec.seed,
-        pool=pool_of(spec, place),
-        directory=directory,
-        resume=True,
-        device=place.device,
-        evaluate=evaluate,
-        evaluate_steps=[round(recipe.steps * part / _CURVE_POINTS) for part in range(1, _CURVE_POINTS)],
-        validation=spec.validation,
-        snapshots=_SNAPSHOTS,
-        cache=Path(place.out) / "shared",
-        progress=False,
-        **spec.hyperparameters,
-    )
+    try:
+        result = distill(
+            build(spec.student, data.num_classes, data.image_shape, seed=spec.seed),
+            black_box,
+            split.images,
+            (methods or {}).get(spec.method, spec.method),
+            preset=spec.preset,
+            recipe=recipe,
+            seed=spec.seed,
+            pool=pool_of(spec, place),
+            directory=directory,
+            resume=True,
+            device=place.device,
+            evaluate=evaluate,
+            evaluate_steps=[round(recipe.steps * part / _CURVE_POINTS) for part in range(1, _CURVE_POINTS)],
+            validation=spec.validation,
+            snapshots=_SNAPSHOTS,
+            cache=Path(place.out) / "shared",
+            progress=False,
+            **spec.hyperparameters,
+        )
+    finally:
+        sample.write()
     watcher.write()
-    sample.write()
     strangers = strangers_to(split.indices, data.train_images, data.test_images)
     record = record_of(
         blank_record(spec, methods),
@@ -249,8 +251,8 @@ def _unseen(spec: RunSpec, sample: SentSample, record: RunRecord) -> list[str]:
     if spec.white_box or sample.seen >= answered:
         return []
     return [
-        f"the run was interrupted: what it sent was measured on {sample.seen:,} of {answered:,} images, those that were "
-        "kept; `mekd diagnose` looks at all that the student learnt from"
+        f"the run was interrupted: what it sent was measured on {sample.seen:,} of {answered:,} images; `mekd "
+        "diagnose` looks at all that the student learnt from"
     ]
 
 

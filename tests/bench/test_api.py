@@ -170,7 +170,8 @@ def test_adapted_answers_are_measured_where_wanted(tmp_path) -> None:
     assert "Adapted %" not in (tmp_path / "plain" / "table.md").read_text()
 
 
-def test_what_an_interrupted_run_lost_of_its_sample_is_said(tmp_path) -> None:
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_interrupted_run_measures_what_it_sent_or_says_what_is_lost(tmp_path, kept) -> None:
     """The answers are in the journal and the bank, and nothing is sent again."""
 
     class Interrupted(cell()):
@@ -184,7 +185,11 @@ def test_what_an_interrupted_run_lost_of_its_sample_is_said(tmp_path) -> None:
     settings = {**SMALL, "seeds": [0]}
     first = mekd.benchmark([Interrupted], out=tmp_path, **settings)
     assert "the power failed" in first.runs[0].error
+    (sample,) = tmp_path.glob("runs/*/sent_sample.npz")
+    if not kept:
+        sample.unlink()
     Interrupted.broken = False
     run = mekd.benchmark([Interrupted], out=tmp_path, resume=True, **settings).runs[0]
-    assert run.status == "finished" and run.queries.total == 60 and run.sent is None
-    assert any("measured on 0 of 60 images" in warning for warning in run.warnings)
+    assert run.status == "finished" and run.queries.total == 200
+    assert (run.sent["images"] == 200) if kept else (run.sent is None)
+    assert kept != any("measured on 0 of 200 images" in warning for warning in run.warnings)
