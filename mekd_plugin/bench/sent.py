@@ -102,7 +102,8 @@ class SentSample:
     """A uniform sample of the images that were sent, each of them as likely to be in it.
 
     Reservoir sampling (Vitter 1985, algorithm R); what is drawn depends on how many were seen and on nothing else. Kept
-    in half precision and no larger than 32 x 32. Of a run that was killed, images of its last minute may be missing.
+    in half precision and no larger than 32 x 32, and written once a minute and when :meth:`write` is called: of a run
+    that was killed, images may be missing.
 
     Args:
         path: the ``.npz`` file; an undamaged one that is already there is continued.
@@ -111,7 +112,7 @@ class SentSample:
 
     def __init__(self, path: Path, size: int = 5000) -> None:
         self._path, self._size = path, size
-        self.seen = 0
+        self.seen = self._kept = 0
         self._images: list[Tensor] = []
         self._written = time.monotonic()
         if path.exists():
@@ -119,6 +120,7 @@ class SentSample:
                 with np.load(path, allow_pickle=False) as kept:
                     images = torch.from_numpy(kept["images"]).half()
                     self.seen, self._images = int(kept["seen"]), list(images)
+                self._kept = self.seen
             except _DAMAGED:
                 self.seen, self._images = 0, []
 
@@ -152,14 +154,14 @@ class SentSample:
             self.write()
 
     def write(self) -> None:
-        """Keep the sample; nothing is written before anything was sent."""
+        """Keep the sample; nothing is written where nothing was sent since it was last kept."""
         images = self.images
-        if len(images) == 0:
+        if len(images) == 0 or self.seen == self._kept:
             return
         stream = io.BytesIO()
         np.savez(stream, images=images.half().numpy(), seen=np.array(self.seen))
         write_atomically(self._path, stream.getvalue())
-        self._written = time.monotonic()
+        self._written, self._kept = time.monotonic(), self.seen
 
 
 class _WatchedModule(nn.Module):

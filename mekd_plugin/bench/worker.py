@@ -203,32 +203,36 @@ def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = 
     black_box = boundary(asked, spec.responses, data.num_classes, **settings)
 
     def evaluate(student: nn.Module) -> dict[str, float]:
+        sample.write()  # a run that is killed while its student trains asked before
         guesses = predict(student, data.test_images).argmax(dim=1)
         return {
             "accuracy": float((guesses == data.test_labels).float().mean()),
             "agreement": float((guesses == answers).float().mean()),
         }
 
-    result = distill(
-        build(spec.student, data.num_classes, data.image_shape, seed=spec.seed),
-        black_box,
-        split.images,
-        (methods or {}).get(spec.method, spec.method),
-        preset=spec.preset,
-        recipe=recipe,
-        seed=spec.seed,
-        pool=pool_of(spec, place),
-        directory=directory,
-        resume=True,
-        device=place.device,
-        evaluate=evaluate,
-        evaluate_steps=[round(recipe.steps * part / _CURVE_POINTS) for part in range(1, _CURVE_POINTS)],
-        validation=spec.validation,
-        snapshots=_SNAPSHOTS,
-        cache=Path(place.out) / "shared",
-        progress=False,
-        **spec.hyperparameters,
-    )
+    try:
+        result = distill(
+            build(spec.student, data.num_classes, data.image_shape, seed=spec.seed),
+            black_box,
+            split.images,
+            (methods or {}).get(spec.method, spec.method),
+            preset=spec.preset,
+            recipe=recipe,
+            seed=spec.seed,
+            pool=pool_of(spec, place),
+            directory=directory,
+            resume=True,
+            device=place.device,
+            evaluate=evaluate,
+            evaluate_steps=[round(recipe.steps * part / _CURVE_POINTS) for part in range(1, _CURVE_POINTS)],
+            validation=spec.validation,
+            snapshots=_SNAPSHOTS,
+            cache=Path(place.out) / "shared",
+            progress=False,
+            **spec.hyperparameters,
+        )
+    finally:
+        sample.write()
     watcher.write()
     audited: dict[str, Any] = {}
     evaluation = told.asked
@@ -249,7 +253,6 @@ def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = 
         finally:
             auditor.release()
         evaluation += auditor.ledger.evaluation
-    sample.write()
     strangers = strangers_to(split.indices, data.train_images, data.test_images)
     record = record_of(
         blank_record(spec, methods),
@@ -261,8 +264,20 @@ def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = 
         evaluation=evaluation,
         audited=audited,
     )
-    record = replace(record, sent=what_was_sent(sample.images, sample.seen, split.images, strangers, seed=spec.seed))
+    sent = what_was_sent(sample.images, sample.seen, split.images, strangers, seed=spec.seed)
+    record = replace(record, sent=sent, warnings=[*record.warnings, *_unseen(spec, sample, record)])
     return adapted_on(data, record, result.student) if spec.adapt else record
+
+
+def _unseen(spec: RunSpec, sample: SentSample, record: RunRecord) -> list[str]:
+    """A warning where images left that the sample was not drawn from."""
+    answered = record.queries.total - record.queries.uncertain
+    if spec.white_box or sample.seen >= answered:
+        return []
+    return [
+        f"the run was interrupted: what it sent was measured on {sample.seen:,} of {answered:,} images; `mekd "
+        "diagnose` looks at all that the student learnt from"
+    ]
 
 
 def adapted_on(data: ImageData, record: RunRecord, student: nn.Module) -> RunRecord:

@@ -166,3 +166,28 @@ def test_adapted_answers_are_measured_where_wanted(tmp_path) -> None:
     assert row["membership_auc_low"] <= row["membership_auc"] <= row["membership_auc_high"]
     assert "Adapted %" in (tmp_path / "adapted" / "report.html").read_text()
     assert "Adapted %" not in (tmp_path / "plain" / "table.md").read_text()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_interrupted_run_measures_what_it_sent_or_says_what_is_lost(tmp_path, kept) -> None:
+    """The answers are in the journal and the bank, and nothing is sent again."""
+
+    class Interrupted(cell()):
+        broken = True
+
+        def losses(self, student, rows):
+            if type(self).broken:
+                raise RuntimeError("the power failed")
+            return super().losses(student, rows)
+
+    settings = {**SMALL, "seeds": [0]}
+    first = mekd.benchmark([Interrupted], out=tmp_path, **settings)
+    assert "the power failed" in first.runs[0].error
+    (sample,) = tmp_path.glob("runs/*/sent_sample.npz")
+    if not kept:
+        sample.unlink()
+    Interrupted.broken = False
+    run = mekd.benchmark([Interrupted], out=tmp_path, resume=True, **settings).runs[0]
+    assert run.status == "finished" and run.queries.total == 200
+    assert (run.sent["images"] == 200) if kept else (run.sent is None)
+    assert kept != any("measured on 0 of 200 images" in warning for warning in run.warnings)

@@ -105,6 +105,18 @@ def test_a_resumed_sample_is_that_of_an_undisturbed_run(tmp_path) -> None:
     assert second.seen == 24 and torch.equal(second.images, whole.images)
 
 
+def test_a_sample_is_written_only_where_there_is_something_new(tmp_path) -> None:
+    sample = SentSample(tmp_path / "a.npz")
+    sample.see(numbered(0, 3))
+    sample.write()
+    (tmp_path / "a.npz").unlink()
+    sample.write()
+    assert not (tmp_path / "a.npz").exists()
+    sample.see(numbered(3, 4))
+    sample.write()
+    assert SentSample(tmp_path / "a.npz").seen == 4
+
+
 def test_global_random_numbers_are_left_alone(tmp_path) -> None:
     state = torch.get_rng_state()
     sample = SentSample(tmp_path / "a.npz", size=2)
