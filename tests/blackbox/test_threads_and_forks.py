@@ -147,7 +147,7 @@ def test_a_fork_is_turned_away_while_another_thread_asks(some_images):
     process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
     assert receiving.poll(20), "the fork hangs"
-    assert f"its ledger is process {os.getpid()}'s" in receiving.recv()
+    assert f"process {os.getpid()} made its black box" in receiving.recv()
     process.join()
     asking.join()
 
