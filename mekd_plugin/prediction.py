@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
 from mekd_plugin.errors import InputError
 from mekd_plugin.modes import evaluating
 
-__all__ = ["predict", "predict_with_features"]
+__all__ = ["predict", "predict_with_features", "reference_of"]
 
 
 def predict(module: nn.Module, images: Tensor, *, batch_size: int = 1024) -> Tensor:
@@ -51,3 +53,8 @@ def predict_with_features(module: nn.Module, images: Tensor, *, batch_size: int 
     if [len(part) for part in seen] != [len(part) for part in images.split(batch_size)]:
         return logits, logits
     return logits, torch.cat(seen).flatten(1)
+
+
+def reference_of(module: nn.Module) -> Tensor:
+    """A tensor on the module's device and of its type: a weight, or a buffer where it has none."""
+    return next(itertools.chain(module.parameters(), module.buffers()))

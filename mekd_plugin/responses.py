@@ -101,7 +101,7 @@ class ScoreNormalisation(NamedTuple):
     scale: Tensor | float
 
     @classmethod
-    def by_temperature(cls, temperature: float) -> ScoreNormalisation:
+    def by_temperature(cls, temperature: Tensor | float) -> ScoreNormalisation:
         """The paper's: scores divided by t_g."""
         return cls(0.0, temperature)
 

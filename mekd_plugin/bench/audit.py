@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from mekd_plugin.bench.grid import FEWEST_AUDITED
 from mekd_plugin.distiller import Inverse
+from mekd_plugin.prediction import reference_of
 from mekd_plugin.records import RunRecord
 from mekd_plugin.responses import Response
 from mekd_plugin.training.loop import stage_seed
@@ -66,7 +67,7 @@ def audit(
     """
     if answers is None or len(answers) < FEWEST_AUDITED:
         return {**NOT_AUDITED, "audited": 0}
-    wanted = answers[slice(max(0, len(answers) - count), len(answers))].to(next(inverse.generator.parameters()).device)
+    wanted = answers[slice(max(0, len(answers) - count), len(answers))].to(reference_of(inverse.generator).device)
     scores = wanted.scores(hard_scale=inverse.hard_scale)
     rng = torch.Generator().manual_seed(stage_seed(seed, "audit"))
     noise = torch.randn(len(wanted), inverse.style_dim, generator=rng)

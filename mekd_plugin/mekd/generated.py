@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from mekd_plugin.prediction import reference_of
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows, RowSource, Shard
 
-__all__ = ["FirstRows", "balancing_weights", "generated_rows", "reference_of", "to_range"]
+__all__ = ["FirstRows", "balancing_weights", "generated_rows", "moved_to", "to_range"]
 
 _ROWS_FOR_HEALTH = 1000
 
@@ -24,9 +24,9 @@ def to_range(images: Tensor, given: tuple[float, float], wanted: tuple[float, fl
     return (low + (images - given[0]) * ((high - low) / (given[1] - given[0]))).clamp(low, high)
 
 
-def reference_of(generator: nn.Module) -> Tensor:
-    """A tensor on the generator's device and of its type: a weight, or a buffer where it has none."""
-    return next(itertools.chain(generator.parameters(), generator.buffers()))
+def moved_to(module: nn.Module, like: Tensor) -> nn.Module:
+    """``module``, moved to the device of ``like`` if it is not there yet: what a step uses besides its players."""
+    return module if reference_of(module).device == like.device else module.to(like.device)
 
 
 @torch.no_grad()

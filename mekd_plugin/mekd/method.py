@@ -35,12 +35,12 @@ from mekd_plugin.errors import InputError
 from mekd_plugin.functional import kd_divergence
 from mekd_plugin.mekd.alignment import image_distance, latent_from_scores
 from mekd_plugin.mekd.emulations.emulation import Emulation, make_emulation
-from mekd_plugin.mekd.generated import FirstRows, balancing_weights, generated_rows, reference_of
+from mekd_plugin.mekd.generated import FirstRows, balancing_weights, generated_rows, moved_to
 from mekd_plugin.mekd.health import Health, generator_health
 from mekd_plugin.mekd.surrogate import Surrogate, rows_at_home, softened, surrogate_network, teach_surrogate
 from mekd_plugin.networks.generator_files import load_generator
 from mekd_plugin.networks.generators import Generator
-from mekd_plugin.prediction import predict
+from mekd_plugin.prediction import predict, reference_of
 from mekd_plugin.responses import ScoreNormalisation, centre_scores
 from mekd_plugin.rows import Rows, Shard
 from mekd_plugin.transfer import as_queries, number_of_queries
@@ -349,10 +349,7 @@ class MEKD(Distiller):
         return known
 
     def _generator_on(self, like: Tensor) -> nn.Module:
-        generator = self._generator()
-        if reference_of(generator).device != like.device:
-            generator.to(like.device)
-        return generator
+        return moved_to(self._generator(), like)
 
 
 def _number_or_none(name: str, value: Any) -> float | None:

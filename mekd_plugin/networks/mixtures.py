@@ -127,8 +127,8 @@ class MixtureGenerator(nn.Module):
         new_means = (responsible.T @ data) / counts[:, None]
         away = data[None] - new_means[:, None]
         new = torch.einsum("nk,kni,knj->kij", responsible, away, away) / counts[:, None, None]
-        least = torch.full((size,), floor, device=data.device) * points.var(dim=0).mean()
-        least[q:] = floor
+        least = floor * torch.ones(size, device=data.device)
+        least = torch.cat([least[:q] * points.var(dim=0).mean(), least[q:]])
         self.means[:, :size] = new_means
         self.covariances[:, :size, :size] = new + torch.diag(least)
         self.log_weights.copy_((counts / counts.sum()).log())
@@ -145,7 +145,9 @@ class MixtureGenerator(nn.Module):
         # A standard normal's distribution function is uniform: it picks the component as a point of [0, 1] does.
         uniform = 0.5 * (1 + torch.erf(pick / math.sqrt(2)))
         component = (weights.detach().cumsum(dim=1) < uniform).sum(dim=1).clamp(max=self.components - 1)
-        shift = torch.einsum("nij,nj->ni", parts["gain"][component], away[torch.arange(len(away)), component])
+        shift = torch.einsum(
+            "nij,nj->ni", parts["gain"][component], away.gather(1, component.view(-1, 1, 1).expand(-1, 1, c)).squeeze(1)
+        )
         drawn = torch.einsum("nij,nj->ni", parts["factor"][component], noise)
         coordinates = self.means[component, :q] + shift + drawn
         images = (self.centre + coordinates @ self.basis).clamp(-1, 1)

@@ -425,7 +425,9 @@ def _peak_memory_mb(device: torch.device) -> float:
     peak = getattr(memory, "peak_wset", None)
     if peak is not None:
         return float(peak) / 2**20
-    import resource
-
+    try:
+        import resource
+    except ImportError:
+        return float(memory.rss) / 2**20  # no system account of the peak: what it takes now
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest / (2**20 if sys.platform == "darwin" else 2**10)

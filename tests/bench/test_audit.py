@@ -13,10 +13,10 @@ from mekd_plugin.bench.audit import audit, wants_audit
 from mekd_plugin.bench.benchmark import Benchmark
 from mekd_plugin.bench.grid import BenchConfig
 from mekd_plugin.bench.statistics import summarize
-from mekd_plugin.bench.table import COLUMNS, panels
+from mekd_plugin.bench.table import panels
 from mekd_plugin.distiller import Inverse
 from mekd_plugin.errors import InputError
-from mekd_plugin.responses import Response, centre_scores
+from mekd_plugin.responses import Response, ScoreNormalisation, centre_scores
 
 CLASSES, COUNT = 4, 200
 
@@ -48,7 +48,7 @@ def answers(kind="logits", count=COUNT):
 
 def audited(generator, kind="logits", **settings):
     wanted = {"count": COUNT, "real": answers(kind), "value_range": (-1.0, 1.0), "seed": 0, **settings}
-    inverse = Inverse(generator, scale=2.5, style_dim=3, hard_scale=2.0)
+    inverse = Inverse(generator, ScoreNormalisation.by_temperature(2.5), style_dim=3, hard_scale=2.0)
     return audit(inverse, wanted.pop("answers", answers(kind)), lambda images: asked(images, kind), **wanted)
 
 
@@ -98,7 +98,8 @@ def test_the_table_has_the_share_over_seeds_and_of_a_single_run(record):
         runs = [
             record("mekd", seed, generator={"class_match": share, "audited": 100}) for seed, share in enumerate(shares)
         ]
-        return panels(summarize(runs))[0].cells[0][[column.title for column in COLUMNS].index("Class match %")]
+        (panel,) = panels(summarize(runs))
+        return panel.cells[0][[column.title for column in panel.columns].index("Class match %")]
 
     assert cell(0.5) == "50.00 [40.38, 59.62]" and cell(0.5, 0.7).startswith("60.00 ± ") and cell(None) == "-"
 

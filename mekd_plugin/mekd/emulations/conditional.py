@@ -27,7 +27,7 @@ from mekd_plugin.functional import discriminator_loss, generator_loss, kd_diverg
 from mekd_plugin.mekd.emulations.gan import GAN, GANSettings, adam
 from mekd_plugin.mekd.emulations.in_rounds import InRounds, RoundSettings
 from mekd_plugin.mekd.folding import training_form
-from mekd_plugin.mekd.generated import to_range
+from mekd_plugin.mekd.generated import moved_to, to_range
 from mekd_plugin.mekd.surrogate import Surrogate
 from mekd_plugin.mekd.wanted import WantedAnswers
 from mekd_plugin.networks.discriminators import ProjectionDiscriminator
@@ -125,7 +125,8 @@ class Conditional(InRounds, GAN):
             telling = discriminator_loss(known, discriminator(shown.detach(), coordinates))
             update({"discriminator": telling})
             passing = generator_loss(discriminator(shown, coordinates), None)
-            answered = kd_divergence(surrogate(to_range(fake, (-1.0, 1.0), span)), wanted, 1.0)
+            answers = moved_to(surrogate, fake)(to_range(fake, (-1.0, 1.0), span))
+            answered = kd_divergence(answers, wanted, 1.0)
             update({"generator": passing + settings.answer_weight * answered})
             return {"loss": passing.detach(), "discriminator": telling.detach(), "divergence": answered.detach()}
 

@@ -21,10 +21,10 @@ from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_number, as_one_of, as_whole
 from mekd_plugin.distiller import Asking, Stage, Training
 from mekd_plugin.mekd.emulations.emulation import Emulation
-from mekd_plugin.mekd.generated import generated_rows, reference_of, to_range
+from mekd_plugin.mekd.generated import generated_rows, to_range
 from mekd_plugin.mekd.surrogate import Surrogate, surrogate_network, teach_surrogate
 from mekd_plugin.mekd.wanted import Choice, WantedAnswers
-from mekd_plugin.prediction import predict
+from mekd_plugin.prediction import predict, reference_of
 from mekd_plugin.responses import ScoreNormalisation, centre_scores
 from mekd_plugin.rows import Rows
 

@@ -29,10 +29,11 @@ from mekd_plugin.errors import InputError
 from mekd_plugin.functional import kd_divergence
 from mekd_plugin.mekd.emulations.gan import GAN, GANSettings
 from mekd_plugin.mekd.folding import fold
-from mekd_plugin.mekd.generated import generated_rows, reference_of
+from mekd_plugin.mekd.generated import generated_rows, moved_to
 from mekd_plugin.mekd.wanted import Choice, WantedAnswers
 from mekd_plugin.networks.generators import Generator
 from mekd_plugin.networks.latent_maps import LatentClassifier, MappedGenerator
+from mekd_plugin.prediction import reference_of
 from mekd_plugin.responses import ScoreNormalisation
 from mekd_plugin.rows import Rows, RowSource, Shard
 
@@ -195,7 +196,7 @@ class LatentInverse(GAN):
         def find(rows: Rows, update: Update, query: Query) -> dict[str, Tensor]:
             asked = rows.images
             latent, noise = inverse.latent(asked), asked[:, self.num_classes :]
-            answered = kd_divergence(classifier(latent), rows.extra["wanted"], 1.0)
+            answered = kd_divergence(moved_to(classifier, latent)(latent), rows.extra["wanted"], 1.0)
             near = (latent - noise).square().mean()
             deviation = latent.mean(dim=0).square().mean() + (latent.std(dim=0) - 1).square().mean()
             loss = answered + settings.nearness_to_noise * latent.shape[1] * near + settings.prior_weight * deviation

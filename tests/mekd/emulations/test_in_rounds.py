@@ -83,7 +83,7 @@ def test_a_kept_generator_and_bank_serve_another_student_without_a_query(name, t
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_stopped_after_any_question_goes_on_as_if_nothing_had_been(name, tmp_path):
     whole = run(name, directory=tmp_path / "whole")
-    box = mekd.BlackBox(ToyTeacher(fails_at=1), "logits", CLASSES, budget=400)
+    box = mekd.BlackBox(ToyTeacher(fails_at=1), "logits", CLASSES, budget=1000)
     settings = {"emulation": name, "emulation_settings": FAST[name], **SMALL, "queries": 300}
     settings |= {"recipe": mekd.Recipe(steps=20, batch_size=16), "device": "cpu", "progress": False}
     settings |= {"directory": tmp_path / "run"}
@@ -91,7 +91,7 @@ def test_a_run_stopped_after_any_question_goes_on_as_if_nothing_had_been(name, t
         warnings.simplefilter("ignore")
         with pytest.raises(ConnectionError):
             mekd.distill(toy_student(), box, toy_images(60, seed=1), "mekd", **settings)
-        box = mekd.BlackBox(ToyTeacher(), "logits", CLASSES, budget=400)
+        box = mekd.BlackBox(ToyTeacher(), "logits", CLASSES, budget=1000)
         resumed = mekd.distill(toy_student(), box, toy_images(60, seed=1), "mekd", resume=True, **settings)
     assert resumed.ledger.total == 300 + resumed.ledger.uncertain
     for key, value in resumed.student.state_dict().items():
