@@ -106,6 +106,14 @@ class ScoreNormalisation(NamedTuple):
         return cls(0.0, temperature)
 
     @classmethod
+    def by_spread(cls, scores: Tensor) -> ScoreNormalisation:
+        """The one after which all of ``scores`` ``(N, C)`` together have deviation 1: one number for every class.
+
+        For a generator that was trained on N(0, I) and on no teacher's scores.
+        """
+        return cls(0.0, float(scores.std().clamp_min(torch.finfo(scores.dtype).eps)))
+
+    @classmethod
     def of(cls, scores: Tensor) -> ScoreNormalisation:
         """The one after which each class's scores, of ``(N, C)`` with N at least 2, have mean 0 and deviation 1.
 

@@ -14,6 +14,12 @@ def test_each_class_gets_the_spread_of_the_generators_noise():
     assert torch.allclose(coordinates.std(0), torch.ones(4), atol=1e-5)
 
 
+def test_one_number_for_all_classes_gives_scores_the_spread_of_noise():
+    scores = 7 * torch.randn(5000, 10)
+    assert abs(float(ScoreNormalisation.by_spread(scores)(scores).std()) - 1) < 1e-5
+    assert torch.isfinite(ScoreNormalisation.by_spread(torch.zeros(4, 3))(torch.zeros(4, 3))).all()
+
+
 def test_what_is_normalised_can_be_undone():
     scores = torch.randn(20, 3)
     for normalisation in (ScoreNormalisation.of(scores), ScoreNormalisation.by_temperature(5.0)):

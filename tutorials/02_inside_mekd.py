@@ -271,13 +271,12 @@ Image(picture, width=640, alt="Left, drawings over a plane of the latent space; 
 #
 # $G$ has learnt on $z \sim N(0, I)$; the teacher's scores have another size, and an offset that means nothing (add 5 to
 # all ten scores, and no probability changes). So scores are **centred** image by image, and divided by a constant
-# $t_g$. The paper takes $t_g = 5$; the spread of the bank's own scores fits any teacher. (The package goes one step
-# further, and takes mean and spread class by class.)
+# $t_g$. The paper takes $t_g = 5$; the spread of the bank's own scores fits any teacher.
 
 # %%
 scores = mekd.responses.centre_scores(response.values)
-scale = float(scores.std())
-normalisation = mekd.responses.ScoreNormalisation.by_temperature(scale)
+normalisation = mekd.responses.ScoreNormalisation.by_spread(scores)
+scale = normalisation.scale
 target_latent = latent_from_scores(scores, normalisation, style)
 with torch.no_grad():
     target = frozen(target_latent)

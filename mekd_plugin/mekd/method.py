@@ -221,7 +221,7 @@ class MEKD(Distiller):
         yield Asking("bank", bank, self._draw, size)
         self.health = generator_health(bank.rows(), images)
         if self._normalisation is None:
-            self._normalisation = ScoreNormalisation.of(bank.response.scores(hard_scale=self.hard_scale))
+            self._normalisation = ScoreNormalisation.by_spread(bank.response.scores(hard_scale=self.hard_scale))
         weights = balancing_weights(bank.response) if self.balance else None
         if self.surrogate is not None:
             surrogate = Surrogate(self._new_surrogate())

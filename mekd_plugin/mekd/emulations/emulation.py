@@ -66,7 +66,7 @@ class Emulation(ABC):
     def normalisation(self) -> ScoreNormalisation | None:
         """What makes centred scores the inverse's first C coordinates.
 
-        None where only the bank's answers can tell.
+        None where it has seen no answers: the spread of the bank's then has to do.
         """
         return None
 
