@@ -16,8 +16,8 @@
 # behind `mekd` (Ma et al. 2024) states its two definitions about such clouds, in the language of **optimal transport**,
 # and claims three things about its generator and its loss that can be measured in the same language.
 #
-# This notebook starts with two heaps of earth in the plane, and ends with a real run on the table: seven questions, with
-# numbers, figures, and answers that are not all flattering. About a minute and a half on a CPU.
+# This notebook starts with two heaps of earth in the plane, and ends with a real run on the table: seven questions,
+# with numbers, figures, and answers that are not all flattering. About a minute and a half on a CPU.
 
 # %%
 import json
@@ -508,8 +508,9 @@ print(findings["membership"].sentence)
 Image(draw(findings["membership"], "light"), width=700, alt="The attack's true positives against its false positives")
 
 # %% [markdown]
-# The images were drawn, and yet the attacker does better than guessing: 125 images are few, and a generator that has
-# seen each of them a thousand times keeps something of them. "Synthetic" is a claim; this is its figure.
+# Here he hardly does better than guessing; against a method that sends the images themselves he would always be right.
+# With more steps a generator remembers more, and another attack may find what this one does not. "Synthetic" is a
+# claim, and this is its figure.
 #
 # ## What the diagnosis says
 #

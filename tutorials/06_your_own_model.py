@@ -431,8 +431,9 @@ Image(text_picture, width=720, alt="Five real lines of text above five generated
 #   little more than half as far apart as two real ones.
 # - The **confidence**. On real lines the model's mean confidence is 0.98, on these it is far lower: it is guessing, and
 #   the student faithfully learns the guesses.
-# - Not the warnings. Their rules are for gross cases (a class that hardly comes, *one* picture, copies, noise), and
-#   what we have here slips between them: both classes come, and no two lines are equal.
+# - The **warnings**, in one of two cases. With 54 numbers more, the teacher's answers hardly depend on what the
+#   pictures look like: neighbours among them get other answers than each other, and the report says so. With two
+#   numbers it is silent: where there is nearly one picture, neighbours agree.
 #
 # So read the health report as a doctor reads a thermometer, and look at the pictures. Two latent numbers are too few;
 # with more noise and far more steps the smudges may turn into letters. For a task where the class lies in

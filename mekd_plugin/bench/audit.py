@@ -38,41 +38,40 @@ def wants_audit(record: RunRecord, count: int) -> bool:
 
 def audit(
     inverse: Inverse,
-    answers: Response | None,
+    real: Response | None,
     ask: Callable[[Tensor], Response],
     *,
     count: int,
-    real: Response | None,
     value_range: tuple[float, float],
     seed: int,
 ) -> dict[str, Any]:
-    """Draw an image for each of the run's last answers, and ask about them.
+    """Draw images for answers that the teacher gives to real images, and ask about them.
 
     Args:
         inverse: the run's generator.
-        answers: what the teacher answered in the run, those held out from the student last: the last ones are asked
-            for. None for a run that kept none, which has nothing to be asked for.
+        real: the teacher's answers to real images that no method had, of which some, at random, are asked for, and the
+            others are those to be covered; None where they are not known.
         ask: images ``(N, channels, height, width)`` -> the teacher's answers.
         count: how many; fewer where there are fewer answers.
-        real: the teacher's answers to real images that no method had; None where they are not known.
         value_range: the teacher's.
-        seed: of the noise.
+        seed: of the choice and of the noise.
 
     Returns:
         What goes into a record's ``generator``: ``class_match``, the share of images that the teacher puts into the
         class of the wanted answer; ``class_match_interval``, Wilson's; ``score_error``, the mean absolute difference
         between a class's probability and the wanted one, from 0 to 2/C; ``coverage``, the share of the teacher's
-        answers to real images that have one of these answers nearer than their fifth neighbour, and
+        answers to other real images that have one of these answers nearer than their fifth neighbour, and
         ``expected_coverage``, what a perfect generator would have on average; ``audited``, how many were asked.
     """
-    if answers is None or len(answers) < FEWEST_AUDITED:
+    if real is None or len(real) < FEWEST_AUDITED:
         return {**NOT_AUDITED, "audited": 0}
-    wanted = answers[slice(max(0, len(answers) - count), len(answers))].to(reference_of(inverse.generator).device)
-    scores = wanted.scores(hard_scale=inverse.hard_scale)
     rng = torch.Generator().manual_seed(stage_seed(seed, "audit"))
+    order = torch.randperm(len(real), generator=rng).to(real.values.device)
+    wanted = real[order[:count]].to(reference_of(inverse.generator).device)
+    scores = wanted.scores(hard_scale=inverse.hard_scale)
     noise = torch.randn(len(wanted), inverse.style_dim, generator=rng)
     told = ask(draw_images(inverse, latents_of(inverse, scores, noise), value_range)).to("cpu")
-    wanted = wanted.to("cpu")
+    wanted, others = wanted.to("cpu"), real[order[count : 2 * count]].to("cpu")
     match = proportion_of(int((told.labels == wanted.labels).sum()), len(wanted))
     found: dict[str, Any] = {
         "class_match": match.value,
@@ -81,8 +80,8 @@ def audit(
         "coverage": None,
         "audited": len(wanted),
     }
-    if real is not None and len(real) >= FEWEST_AUDITED:
-        known, made = (one.to("cpu").scores(hard_scale=inverse.hard_scale) for one in (real[slice(0, count)], told))
+    if len(others) >= FEWEST_AUDITED:
+        known, made = (one.scores(hard_scale=inverse.hard_scale) for one in (others, told))
         region = coverage(known, made)
         found |= {"coverage": region.coverage.value, "expected_coverage": region.expected_coverage}
     return found

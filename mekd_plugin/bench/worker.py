@@ -243,10 +243,9 @@ def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = 
         try:
             audited = audit(
                 result.inverse,
-                result.answers,
+                told.response,
                 lambda images: auditor.evaluate(images, stage="audit"),
                 count=place.audit,
-                real=told.response,
                 value_range=auditor.value_range,
                 seed=spec.seed,
             )

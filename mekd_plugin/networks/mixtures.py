@@ -21,6 +21,8 @@ from mekd_plugin.responses import ScoreNormalisation
 
 __all__ = ["MixtureGenerator"]
 
+_ANSWER_FLOOR = 0.01  # variance of every normalised score in every component: an answer is hardly noise
+
 
 class MixtureGenerator(nn.Module):
     """G(y, e): draws a component that goes with the answer, and an image from it.
@@ -115,7 +117,7 @@ class MixtureGenerator(nn.Module):
         Args:
             points: principal components ``(N, q)``.
             answers: normalised scores ``(N, C)``, fitted jointly; None leaves them out.
-            floor: variance that every direction keeps, as a part of the points' mean variance.
+            floor: variance that every direction among the points keeps, as a part of their mean variance.
         """
         q = self.coordinates
         data = points if answers is None else torch.cat([points, answers], dim=1)
@@ -127,8 +129,8 @@ class MixtureGenerator(nn.Module):
         new_means = (responsible.T @ data) / counts[:, None]
         away = data[None] - new_means[:, None]
         new = torch.einsum("nk,kni,knj->kij", responsible, away, away) / counts[:, None, None]
-        least = floor * torch.ones(size, device=data.device)
-        least = torch.cat([least[:q] * points.var(dim=0).mean(), least[q:]])
+        least = torch.ones(size, device=data.device)
+        least = torch.cat([least[:q] * floor * points.var(dim=0).mean(), least[q:] * _ANSWER_FLOOR])
         self.means[:, :size] = new_means
         self.covariances[:, :size, :size] = new + torch.diag(least)
         self.log_weights.copy_((counts / counts.sum()).log())

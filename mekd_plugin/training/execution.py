@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from mekd_plugin.distiller import Asking, Distiller, Inverse, Stage, Training
 from mekd_plugin.errors import CheckpointError, InputError, MekdError, QueryBudgetExceeded
 from mekd_plugin.files import writable_directory, write_atomically
 from mekd_plugin.modes import mode_kept
-from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows
 from mekd_plugin.sealing import CHECKSUM, check_seal, seal
 from mekd_plugin.training.checkpoint import load_state, load_weights_into, save_state, save_weights
@@ -65,8 +64,6 @@ class Distillation:
         held_out_agreement: share of held-out answers on which the student names the teacher's class; None without any.
         signature: one line with every setting that decides the result.
         inverse: the method's generator, and which latents it takes; None for a method that has none.
-        answers: the teacher's answers in the bank that the student learnt from, those held out from it last; None where
-            it was asked anew at every step.
     """
 
     student: nn.Module
@@ -79,7 +76,6 @@ class Distillation:
     held_out_agreement: float | None
     signature: str
     inverse: Inverse | None = None
-    answers: Response | None = None
 
 
 @dataclass
@@ -200,7 +196,6 @@ class Run:
     def execute(self) -> Distillation:
         """Run every stage in turn, then gather the result."""
         self.begin_student()
-        answers = None
         for index, stage in enumerate(self.stages()):
             began, busy = time.perf_counter(), time.process_time()
             if isinstance(stage, Asking):
@@ -210,8 +205,6 @@ class Run:
             distilling = isinstance(stage, Training) and stage.trains_student
             self.seconds["distill" if distilling else "prepare"] += time.perf_counter() - began
             self.seconds["processor"] += time.process_time() - busy
-            if isinstance(stage, Training) and distilling and isinstance(stage.rows, Bank):
-                answers = self._answers_of(stage.rows)
         self.student.eval()
         evaluated = {entry["step"] for entry in self.loop.metrics.history if entry["stage"] == "evaluation"}
         if self.measure is not None and self.loop.student_steps not in evaluated:
@@ -236,7 +229,6 @@ class Run:
             held_out_agreement=held_out,
             signature=self.signature,
             inverse=self.distiller.inverse(),
-            answers=answers,
         )
 
     def _report(self) -> dict[str, Any]:
@@ -403,14 +395,6 @@ class Run:
         count = 0 if stage.grows else round(self.validation * len(stage.bank))
         if count >= _FEWEST_HELD_OUT:
             self.held_out = stage.bank.hold_out(count)
-
-    def _answers_of(self, bank: Bank) -> Response:
-        """The answers in a bank, those held out last."""
-        learnt = bank.rows().answers()
-        if self.held_out is None:
-            return learnt
-        held = self.held_out.answers()
-        return replace(learnt, values=torch.cat([learnt.values, held.values.to(learnt.values.device)]))
 
 
 def _advance(bar: Any, done: int) -> None:
