@@ -306,7 +306,7 @@ class BlackBox:
 
     def as_module(self) -> TeacherModule:
         """The teacher as a module for any script: calling it is a query, under the stage ``"module"`` or that of
-        :meth:`TeacherModule.stage`.
+        ``TeacherModule.stage``.
 
         It returns plain tensors ``(N, C)``: logits, probabilities, or one-hot vectors for hard responses. The value
         range of the images is not checked.

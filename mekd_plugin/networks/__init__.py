@@ -2,7 +2,8 @@
 
 Read ``by_name.py`` first (:func:`build`: ours, torchvision's, or your own), then ``weights.py`` (weights from a file),
 the architectures ``lenet.py``, ``resnet.py``, ``vgg.py`` and ``mobilenet.py``, ``generators.py`` and
-``discriminators.py`` of the GAN, ``latent_maps.py`` and ``generator_files.py``.
+``discriminators.py`` of the GAN; ``mixtures.py`` and ``latent_maps.py`` are other generators, and
+``generator_files.py`` reads any of them back.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from mekd_plugin.networks.by_name import build, network_names
 from mekd_plugin.networks.discriminators import Discriminator, paper_discriminator, small_discriminator
 from mekd_plugin.networks.generator_files import load_generator
 from mekd_plugin.networks.generators import Generator, sample_latent
+from mekd_plugin.networks.latent_maps import MappedGenerator
 from mekd_plugin.networks.lenet import LeNet, lenet5, lenet5_half
+from mekd_plugin.networks.mixtures import MixtureGenerator
 from mekd_plugin.networks.mobilenet import MobileNetV2
 from mekd_plugin.networks.resnet import ResNet
 from mekd_plugin.networks.vgg import VGG
@@ -22,6 +25,8 @@ __all__ = [
     "Discriminator",
     "Generator",
     "LeNet",
+    "MappedGenerator",
+    "MixtureGenerator",
     "MobileNetV2",
     "ResNet",
     "build",

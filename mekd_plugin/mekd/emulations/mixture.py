@@ -3,7 +3,7 @@
 Fitted to the images alone first; after the first round of questions jointly to the images and a surrogate's answers
 about them, so that what to draw for a wanted answer is known in closed form.
 
-Sources: see :mod:`mekd_plugin.networks.mixtures`. As MEKD's generator it is ours.
+Sources: see ``networks/mixtures.py``. As MEKD's generator it is ours.
 """
 
 from __future__ import annotations
