@@ -281,16 +281,23 @@ class Bank:
         Raises:
             InputError: the bank is empty, or images or answers do not fit together.
         """
-        own, added = self.rows(), others.answers().scores()
+        own = self.rows()
+        place = own.images.device  # a column on the disk stays on the CPU when the others move
+        others, scores = others.to(place), scores.to(place)
+        added = others.answers().scores()
         if own.images.shape[1:] != others.images.shape[1:] or scores.shape != (len(self), added.shape[1]):
             raise InputError(
                 f"rows of {tuple(others.images.shape[1:])} with {added.shape[1]} scores cannot join {len(self)} rows "
                 f"of {tuple(own.images.shape[1:])} with scores of shape {tuple(scores.shape)}"
             )
-        columns = {name: torch.cat([own.extra[name], others.extra[name]]) for name in others.extra if name in own.extra}
+        columns = {
+            name: torch.cat([own.extra[name].to(place), others.extra[name]])
+            for name in others.extra
+            if name in own.extra
+        }
         columns |= {_IMAGES: torch.cat([own.images, others.images]), _RESPONSE: torch.cat([scores, added])}
         joined, count = Bank(self.name), len(self) + len(others)
-        joined._columns.to(own.images.device)
+        joined._columns.to(place)
         joined._columns.write(0, count, columns, ("logits", scores.shape[1]))
         joined._columns.finish(count, Fill(count))
         joined._count = count

@@ -59,13 +59,15 @@ def generator_health(generated: Rows, real: Tensor, *, most: int = 1000) -> Heal
     confidence = float(response.scores().softmax(dim=1).amax(dim=1).mean()) if response.soft else None
     most = min(most, int((_LARGEST_TABLE / real[0].numel()) ** 0.5))
     known = real[:most].flatten(1)
-    made = generated.images[:most].to(known).flatten(1)
+    # Spread over the whole bank: what was asked last may look otherwise than what was asked first.
+    chosen = torch.linspace(0, len(response) - 1, min(most, len(response))).round().long()
+    made = generated.images[chosen.to(generated.images.device)].to(known).flatten(1)
     scale = known.shape[1] ** 0.5
     nearest_made = torch.cdist(made, known).amin(dim=1).median() / scale
     nearest_real = _apart(known).amin(dim=1).median() / scale
     agreement = None
     if len(made) >= _ROWS_PER_CLASS * response.num_classes:
-        agreement = _neighbour_agreement(made, labels[: len(made)], response.num_classes)
+        agreement = _neighbour_agreement(made, labels[chosen], response.num_classes)
     health = Health(shares.tolist(), confidence, float(nearest_made), float(nearest_real), agreement, [])
     health.warnings.extend(_complaints(health, made, scale, len(response)))
     return health

@@ -68,7 +68,7 @@ class MEKD(Distiller):
         image_weight: w_f, the weight of the image-space term.
         divergence_weight: w_kl, the weight of the divergence.
         temperature: t, for the divergence from soft responses.
-        hard_temperature: t, for the divergence from hard ones.
+        hard_temperature: t, for the divergence from hard ones, where no surrogate makes soft ones of them.
         latent_temperature: t_g, by which scores are divided before G; None divides by what the emulation says, or else
             by the spread of the bank's scores.
         norm: the norm of the image-space term, ``"l1"`` or ``"l2"``.
@@ -148,6 +148,8 @@ class MEKD(Distiller):
             raise InputError(f'mode={mode!r}: expected "bank" (asked once) or "fresh" (asked anew at every step)')
         if mode == "fresh" and latent_temperature is None:
             raise InputError('mode="fresh" has no bank to measure the spread of scores on: give latent_temperature')
+        if mode == "fresh" and surrogate is not None:
+            raise InputError(f'surrogate={surrogate!r} learns from a bank, and mode="fresh" has none: take mode="bank"')
         if bank is not None and generator is None:
             raise InputError(
                 f"bank={bank!r} was drawn by a generator: give that one too, generator.safetensors of its run"
@@ -205,6 +207,8 @@ class MEKD(Distiller):
         if self.generator is not None:
             self.freeze(self.generator)
         bank, size = self._bank(), 0
+        if len(bank):
+            self.emulation.want(bank.response.scores(hard_scale=self.hard_scale))
         if self.mode == "bank":
             wanted = len(bank) if self.queries is None and len(bank) else self.queries
             size = number_of_queries(teacher, "bank", wanted, otherwise=_DEFAULT_BANK)
@@ -220,13 +224,13 @@ class MEKD(Distiller):
         bank.drawn_with(self.emulation.digest())
         yield Asking("bank", bank, self._draw, size)
         self.health = generator_health(bank.rows(), images)
-        if self._normalisation is None:
-            self._normalisation = ScoreNormalisation.by_spread(bank.response.scores(hard_scale=self.hard_scale))
         weights = balancing_weights(bank.response) if self.balance else None
         if self.surrogate is not None:
             surrogate = Surrogate(self._new_surrogate())
             yield self._teach(surrogate, bank, images)
             bank, weights = self._with_rows_at_home(surrogate, bank, images, weights)
+        if self._normalisation is None:
+            self._normalisation = ScoreNormalisation.by_spread(bank.response.scores(hard_scale=self.hard_scale))
         if self.image_weight:
             bank.add_column("target", self.targets)
         yield self.align("alignment", bank.order(self.seed, weights), student)

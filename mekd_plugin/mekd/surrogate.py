@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.distiller import Player, Query, Training, Update
+from mekd_plugin.errors import InputError
 from mekd_plugin.functional import kd_divergence
 from mekd_plugin.networks.by_name import build
 from mekd_plugin.networks.lenet import LeNet
@@ -87,8 +88,10 @@ def surrogate_network(name: str, num_classes: int, image_shape: tuple[int, int, 
         seed: of the initial weights.
 
     Raises:
-        UnknownName: there is no such network.
+        UnknownName: there is no such network. InputError: it is no name.
     """
+    if not isinstance(name, str):
+        raise InputError(f"surrogate={name!r}: expected the name of a network, or 'wide'")
     if name != "wide":
         return build(name, num_classes, image_shape, seed)
     if 16 <= min(image_shape[1:]) and max(image_shape[1:]) <= _LARGEST_LENET:
@@ -126,10 +129,12 @@ def teach_surrogate(
     """
 
     def step(rows: Rows, update: Update, query: Query) -> dict[str, Tensor]:
-        scores = rows.answers().scores(hard_scale=hard_scale)
+        response = rows.answers()
+        scores = response.scores(hard_scale=hard_scale)
+        temperature = _TEMPERATURE if response.soft else 1.0  # a scaled one-hot is nearly flat at a higher one
         shown = translate(rows.images, 1, fill=fill)
         if not consistency:
-            loss = kd_divergence(surrogate(shown), scores, _TEMPERATURE)
+            loss = kd_divergence(surrogate(shown), scores, temperature)
             update({"surrogate": loss})
             surrogate.average()
             return {"loss": loss.detach()}
@@ -138,7 +143,7 @@ def teach_surrogate(
             example = surrogate.averaged(translate(real, 1, fill=fill))
         view = affine(real, degrees=15, scale=(0.8, 1.2), translate=0.1 * real.shape[-1], fill=fill)
         answers, own = surrogate(torch.cat([shown, view])).split([len(shown), len(view)])
-        divergence = kd_divergence(answers, scores, _TEMPERATURE)
+        divergence = kd_divergence(answers, scores, temperature)
         disagreement = kd_divergence(own, example, _TEMPERATURE)
         weight = consistency * (surrogate.updates / (_WARM_UP * steps)).clamp(max=1)
         loss = divergence + weight * disagreement

@@ -7,6 +7,7 @@ coordinates of noise (ours, 0 in the paper) widen what it can draw.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -123,8 +124,10 @@ class _Drawing(Protocol):
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
+    def buffers(self) -> Iterator[Tensor]: ...
+
 
 def sample_latent(generator: _Drawing, count: int, *, rng: torch.Generator | None = None) -> Tensor:
     """``count`` draws of z ~ N(0, I), shape ``(count, latent_dim)``, on the generator's own device."""
-    reference = next(generator.parameters())
+    reference = next(itertools.chain(generator.parameters(), generator.buffers()))
     return torch.randn(count, generator.latent_dim, generator=rng, device=reference.device, dtype=reference.dtype)

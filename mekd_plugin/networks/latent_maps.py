@@ -54,6 +54,7 @@ class MappedGenerator(nn.Module):
         self._made_from = {name: value for name, value in generator.config.items() if name != "normalisation"}
         *hidden, last = _layers(self.latent_dim, width, self.style_dim)
         nn.init.zeros_(last.weight)  # begins as G(e)
+        nn.init.zeros_(last.bias)
         self.map = nn.Sequential(*hidden, last)
         self.normalisation: ScoreNormalisation | None = None
 

@@ -69,7 +69,7 @@ class MixtureGenerator(nn.Module):
         self.register_buffer("fitted_answers", torch.zeros(()))
         self.normalisation: ScoreNormalisation | None = None
         self._prepared: dict[str, Tensor] = {}
-        self.register_load_state_dict_post_hook(lambda module, keys: self._prepared.clear())
+        self.register_load_state_dict_post_hook(_forget)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -89,9 +89,14 @@ class MixtureGenerator(nn.Module):
     @torch.no_grad()
     def look_at(self, images: Tensor, seed: int) -> None:
         """Take the principal components of ``images`` ``(N, channels, height, width)``, N above q, and first means."""
-        if len(images) <= self.coordinates:
-            raise InputError(f"{len(images)} images: expected more than the {self.coordinates} coordinates")
         flat = images.flatten(1).to(self.centre)
+        if min(flat.shape[0] - 1, flat.shape[1]) < self.coordinates:
+            raise InputError(
+                f"{len(flat)} images of {flat.shape[1]} numbers: expected more images, and no fewer numbers, than the "
+                f"{self.coordinates} coordinates"
+            )
+        if float(flat.var(dim=0).sum()) == 0:
+            raise InputError("all images are equal: there is nothing to draw from")
         self.centre.copy_(flat.mean(dim=0))
         with torch.random.fork_rng(devices=[flat.device] if flat.is_cuda else []):
             torch.manual_seed(seed)
@@ -104,7 +109,10 @@ class MixtureGenerator(nn.Module):
         chosen = _spread_out(found.cpu(), self.components, rng).to(found.device)
         self.means[:, : self.coordinates] = found[chosen]
         spread = torch.cov(found.T) / max(1.0, self.components ** (1 / 3))
-        self.covariances[:, : self.coordinates, : self.coordinates] = spread.view(self.coordinates, self.coordinates)
+        spread = spread.view(self.coordinates, self.coordinates)
+        # Images that lie in fewer directions than there are coordinates have no variance along the others.
+        spread = spread + 0.01 * found.var(dim=0).mean() * torch.eye(self.coordinates, device=spread.device)
+        self.covariances[:, : self.coordinates, : self.coordinates] = spread
 
     def encode(self, images: Tensor) -> Tensor:
         """Principal components ``(N, q)`` of images."""
@@ -130,7 +138,9 @@ class MixtureGenerator(nn.Module):
         away = data[None] - new_means[:, None]
         new = torch.einsum("nk,kni,knj->kij", responsible, away, away) / counts[:, None, None]
         least = torch.ones(size, device=data.device)
-        least = torch.cat([least[:q] * floor * points.var(dim=0).mean(), least[q:] * _ANSWER_FLOOR])
+        # Where classes are many beside a component's images, exact answers would stand for single images.
+        crowding = max(1.0, (4 * (size - q) * self.components / len(points)) ** 2)
+        least = torch.cat([least[:q] * floor * points.var(dim=0).mean(), least[q:] * _ANSWER_FLOOR * crowding])
         self.means[:, :size] = new_means
         self.covariances[:, :size, :size] = new + torch.diag(least)
         self.log_weights.copy_((counts / counts.sum()).log())
@@ -155,6 +165,8 @@ class MixtureGenerator(nn.Module):
         images = (self.centre + coordinates @ self.basis).clamp(-1, 1)
         return images.view(len(latent), *self.image_shape)
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def _prepare(self) -> dict[str, Tensor]:
         """What a draw needs of the conditional Gaussians, computed once after a fit."""
         if self._prepared and self._prepared["gain"].device == self.means.device:
@@ -179,6 +191,11 @@ class MixtureGenerator(nn.Module):
             "answer_means": self.means[:, q:],
         }
         return self._prepared
+
+
+def _forget(mixture: nn.Module, keys: Any) -> None:
+    """What was prepared for draws is of other weights than those that were just read."""
+    mixture._prepared = {}  # type: ignore[assignment]
 
 
 def _log_density(data: Tensor, means: Tensor, covariances: Tensor) -> Tensor:

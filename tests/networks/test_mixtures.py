@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 
@@ -85,5 +88,57 @@ def test_looking_at_images_leaves_the_random_state_alone():
 def test_bad_sizes_are_named():
     with pytest.raises(InputError, match="components=0"):
         MixtureGenerator(2, SHAPE, components=0, coordinates=2)
-    with pytest.raises(InputError, match="6 images: expected more than the 6 coordinates"):
+    with pytest.raises(InputError, match="6 images of 16 numbers: expected more images"):
         MixtureGenerator(2, SHAPE, components=2, coordinates=6).look_at(two_blobs(6)[0], seed=0)
+
+
+@pytest.mark.parametrize("case", ["dark half", "every image four times", "fewer directions than coordinates"])
+def test_images_that_lie_in_few_directions_are_fitted(case):
+    images = two_blobs()[0]
+    if case == "dark half":
+        images[:, :, :3] = -1.0
+    elif case == "every image four times":
+        images = images[:10].repeat(4, 1, 1, 1)
+    else:
+        images = images[:, :, :1, :1].expand(-1, -1, 4, 4).contiguous()
+    mixture = MixtureGenerator(2, SHAPE, components=3, coordinates=6)
+    mixture.look_at(images, seed=0)
+    points = mixture.encode(images)
+    assert all(mixture.improve(points, None, 0.03).isfinite() for _ in range(20))
+    assert mixture(latents(10)).isfinite().all()
+
+
+def test_images_that_are_all_the_same_are_refused():
+    with pytest.raises(InputError, match="all images are equal"):
+        MixtureGenerator(2, SHAPE, components=2, coordinates=6).look_at(torch.zeros(20, *SHAPE), seed=0)
+    with pytest.raises(InputError, match="40 images of 16 numbers: expected more images, and no fewer numbers, than"):
+        MixtureGenerator(2, SHAPE, components=2, coordinates=20).look_at(two_blobs(40)[0], seed=0)
+
+
+def test_with_many_classes_an_answer_does_not_stand_for_one_image():
+    """A hundred classes and sixty images a component: an exact fit would draw the very image that got the answer."""
+    rng = torch.Generator().manual_seed(0)
+    images = torch.rand(300, 1, 8, 8, generator=rng) * torch.rand(300, 1, 1, 1, generator=rng)
+    answers = (images.flatten(1) @ torch.randn(64, 100, generator=rng)).tanh()
+    answers = (answers - answers.mean(0)) / answers.std(0)
+    mixture = MixtureGenerator(100, (1, 8, 8), components=5, coordinates=40)
+    mixture.look_at(images, seed=0)
+    points = mixture.encode(images)
+    for _ in range(20):
+        mixture.improve(points, answers, 0.03)
+    drawn = mixture(torch.cat([answers, torch.randn(300, 41, generator=rng)], dim=1)).flatten(1)
+    real = images.flatten(1)
+    between = torch.cdist(real, real).fill_diagonal_(float("inf")).amin(1).median()
+    assert torch.cdist(drawn, real).amin(1).median() > 0.5 * between
+
+
+def test_it_can_draw_without_and_then_with_a_gradient_and_be_copied():
+    mixture = fitted(answers=True)
+    with torch.inference_mode():
+        mixture(latents(2))
+    asked = latents(2, torch.zeros(2, 2)).requires_grad_()
+    mixture(asked).sum().backward()
+    other = copy.deepcopy(mixture)
+    other.load_state_dict(fitted(answers=False).state_dict())
+    assert torch.equal(other(latents(4)), fitted(answers=False)(latents(4)))
+    pickle.dumps(mixture)

@@ -84,11 +84,6 @@ class Conditional(InRounds, GAN):
         super().__init__(settings, **world)
         self._projection: ProjectionDiscriminator | None = None
 
-    @property
-    def normalisation(self) -> ScoreNormalisation | None:
-        """That of the answers that the generator was conditioned on."""
-        return None if self.generator is None else self.generator.normalisation
-
     def normalise(self, normalisation: ScoreNormalisation) -> None:
         assert self.generator is not None
         self.generator.normalise(normalisation)

@@ -109,6 +109,9 @@ class Emulation(ABC):
         """
         raise InputError(f"{type(self).__name__} takes no previously trained generator: leave generator= out")
 
+    def want(self, scores: Tensor) -> None:  # noqa: B027 (most have nothing to want)
+        """Draw further images for answers like these ``(N, C)``, centred: those of a bank that was taken over."""
+
     def draw(self, start: int, stop: int) -> Tensor:
         """Latents ``(stop - start, C + style_dim)`` of the rows to ask about, a pure function of the range."""
         rng = torch.Generator().manual_seed(self.seed * 1_000_003 + start)

@@ -27,7 +27,7 @@ from mekd_plugin.mekd.folding import fold, training_form
 from mekd_plugin.mekd.generated import to_range
 from mekd_plugin.networks.discriminators import Discriminator, paper_discriminator, small_discriminator
 from mekd_plugin.networks.generators import PAPER_BN_EPS, Generator, sample_latent
-from mekd_plugin.responses import Response
+from mekd_plugin.responses import Response, ScoreNormalisation
 from mekd_plugin.rows import ImageRows, Rows, RowSource
 from mekd_plugin.views import translate
 
@@ -131,6 +131,11 @@ class GAN(Emulation):
     def style_dim(self) -> int:
         """The generator's own, which a previously trained one brings with it."""
         return self.settings.style_dim if self.generator is None else self.generator.style_dim
+
+    @property
+    def normalisation(self) -> ScoreNormalisation | None:
+        """The generator's own, if it was conditioned on answers; an unconditional one has seen none."""
+        return None if self.generator is None else self.generator.normalisation
 
     def stages(self, teacher: BlackBox, images: Tensor, bank: Bank, size: int) -> Iterator[Stage]:
         """The one stage ``deprivatization``."""

@@ -20,6 +20,7 @@ from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_number, as_one_of, as_whole
 from mekd_plugin.distiller import Asking, Stage, Training
+from mekd_plugin.errors import InputError
 from mekd_plugin.mekd.emulations.emulation import Emulation
 from mekd_plugin.mekd.generated import generated_rows, to_range
 from mekd_plugin.mekd.surrogate import Surrogate, surrogate_network, teach_surrogate
@@ -135,11 +136,24 @@ class InRounds(Emulation):
             self._wanted = WantedAnswers(scores, choice=settings.choice, mixed=settings.mixed, seed=self.seed)
             yield self.condition(round_, surrogate, real, scores, span)
 
+    def want(self, scores: Tensor) -> None:
+        """Take answers like these for the wanted ones."""
+        self._wanted = WantedAnswers(scores, choice="random", mixed=0.0, seed=self.seed)
+
     def draw(self, start: int, stop: int) -> Tensor:
-        """Latents of wanted answers; of N(0, I) as long as there are none."""
+        """Latents of wanted answers; of N(0, I) as long as the generator was not conditioned.
+
+        Raises:
+            InputError: it was, in another run, and nobody said on what.
+        """
         latent = super().draw(start, stop)
-        if self._wanted is None or self.normalisation is None:
+        if self.normalisation is None:
             return latent
+        if self._wanted is None:
+            raise InputError(
+                "this generator draws for wanted answers, and without the bank of its run none are known: give bank= "
+                "beside generator="
+            )
         scores = self._wanted.draw(start, stop)
         return torch.cat([self.normalisation(scores), latent[:, self.num_classes :].to(scores)], dim=1)
 

@@ -1,8 +1,8 @@
 """An inverse in latent space: a trained generator stays as it is, and a map finds the latent for an answer.
 
 The bank holds latents and the teacher's answers to their images: ``c(z)`` learns the answers, and ``M(y, e) -> z``
-learns to be answered ``y`` by it, close to its own noise e. G(M(y, e)) is the inverse: seconds instead of minutes,
-without a further query, for any generator that has latents.
+learns to be answered ``y`` by it, close to its own noise e. G(M(y, e)) is the inverse, seconds after G is trained and
+without a further query.
 
 Sources: Nie et al., *Controllable and Compositional Generation with Latent-Space Energy-Based Models* (LACE), NeurIPS
 2021 (a classifier in a frozen generator's latent space); the map in the place of their sampler is ours.
@@ -51,9 +51,9 @@ class LatentInverseSettings(GANSettings):
         classifier_steps: of c, of 256 rows each.
         mapping_steps: of M, of 256 wanted answers each.
         width: of the hidden layers of both.
-        nearness_to_noise: weight of the mean squared distance between M(y, e) and e.
+        nearness_to_noise: weight of the squared distance between M(y, e) and e, a sum over coordinates.
         prior_weight: weight of the distance of the first two moments of M(y, e) to those of N(0, I).
-        first_share: part of the queries that go to latents drawn at random, in (0, 1]; c learns from their answers,
+        first_share: part of the queries that go to latents drawn at random, in (0, 1); c learns from their answers,
             and the rest goes to images for wanted answers.
         choice: which answers are wanted; see :class:`~mekd_plugin.mekd.wanted.WantedAnswers`.
         mixed: share of wanted answers that are mixtures of two, in [0, 1].
@@ -84,7 +84,7 @@ class LatentInverseSettings(GANSettings):
             "width": as_whole("emulation.width", self.width, at_least=1),
             "nearness_to_noise": as_number("emulation.nearness_to_noise", self.nearness_to_noise, at_least=0),
             "prior_weight": as_number("emulation.prior_weight", self.prior_weight, at_least=0),
-            "first_share": as_number("emulation.first_share", self.first_share, above=0, at_most=1),
+            "first_share": as_number("emulation.first_share", self.first_share, above=0, below=1),
             "choice": as_one_of("emulation.choice", self.choice, ("random", "balanced", "uncertain")),
             "mixed": as_number("emulation.mixed", self.mixed, at_least=0, at_most=1),
         }
@@ -154,8 +154,21 @@ class LatentInverse(GAN):
         """A hash of the weights of both."""
         return None if self.inverse is None else identity_of(self.inverse).describe()
 
+    def want(self, scores: Tensor) -> None:
+        """Take answers like these for the wanted ones."""
+        self._wanted = WantedAnswers(scores, choice="random", mixed=0.0, seed=self.seed)
+
     def draw(self, start: int, stop: int) -> Tensor:
-        """Coordinates of wanted answers, and noise."""
+        """Coordinates of wanted answers, and noise.
+
+        Raises:
+            InputError: the map is another run's, and nobody said for which answers.
+        """
+        if self.inverse is not None and self._wanted is None:
+            raise InputError(
+                "this generator draws for wanted answers, and without the bank of its run none are known: give bank= "
+                "beside generator="
+            )
         rng = torch.Generator().manual_seed(self.seed * 1_000_003 + start)
         noise = torch.randn(stop - start, self.style_dim, generator=rng)
         if self._wanted is None or self.normalisation is None:

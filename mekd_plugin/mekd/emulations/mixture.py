@@ -8,6 +8,7 @@ Sources: see ``networks/mixtures.py``. As MEKD's generator it is ours.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -141,7 +142,7 @@ class Mixture(InRounds):
         if count < 6:
             raise InputError(f"{count} images: emulation 'mixture' needs at least 6")
         components = settings.components or min(30, max(2, count // 60))
-        coordinates = settings.coordinates or min(60, count // 3)
+        coordinates = settings.coordinates or min(60, count // 3, math.prod(self.image_shape))
         return MixtureGenerator(self.num_classes, self.image_shape, components=components, coordinates=coordinates)
 
     def _fit(self, name: str, points: Tensor, answers: Tensor | None) -> Training:

@@ -157,6 +157,7 @@ def test_three_rounds_ask_in_three_parts():
         ("mixture", {"mixed": 2}, "emulation.mixed=2"),
         ("latent_inverse", {"width": 0}, "emulation.width=0"),
         ("latent_inverse", {"first_share": 0}, "emulation.first_share=0"),
+        ("latent_inverse", {"first_share": 1}, "emulation.first_share=1"),
         ("latent_inverse", {"response_weight": 0.5}, "asks nothing within a step"),
     ],
 )
@@ -172,6 +173,33 @@ def test_an_unknown_surrogate_is_named_before_anything_is_trained():
         make_emulation("mixture", "quick", {"surrogate": "wyde"}, **world)
     with pytest.raises(UnknownName, match="unknown network 'wyde'"):
         MEKD(num_classes=3, image_shape=(1, 8, 8), surrogate="wyde")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_conditioned_generator_wants_the_bank_that_says_on_what(name, tmp_path):
+    run(name, directory=tmp_path)
+    generator = str(tmp_path / "generator.safetensors")
+    with pytest.raises(InputError, match="without the bank of its run none are known: give bank= beside generator="):
+        run(name, generator=generator)
+    more = run(name, generator=generator, bank=str(tmp_path / "banks/bank"), queries=320, budget=400)
+    assert more.ledger.total == 20
+
+
+def test_the_unconditional_emulation_reads_what_a_conditioned_generator_says_of_scores(tmp_path):
+    run("conditional", directory=tmp_path)
+    kept = {"generator": str(tmp_path / "generator.safetensors"), "bank": str(tmp_path / "banks/bank")}
+    said = load_generator(kept["generator"]).normalisation
+    box = mekd.BlackBox(ToyTeacher(), "logits", CLASSES, budget=10)
+    settings = {"recipe": mekd.Recipe(steps=5, batch_size=16), "device": "cpu", "progress": False}
+    found = mekd.distill(toy_student(), box, toy_images(60, seed=1), "mekd", emulation="gan", **kept, **settings)
+    assert torch.equal(found.inverse.normalisation.scale, said.scale)
+
+
+def test_fresh_questions_and_a_surrogate_do_not_go_together():
+    with pytest.raises(InputError, match="learns from a bank, and mode=.fresh. has none"):
+        MEKD(num_classes=3, image_shape=(1, 8, 8), mode="fresh", latent_temperature=1.0, surrogate="wide")
+    with pytest.raises(InputError, match="surrogate=True: expected the name of a network"):
+        MEKD(num_classes=3, image_shape=(1, 8, 8), surrogate=True)
 
 
 def test_a_generator_of_another_emulation_is_not_adopted(tmp_path):
