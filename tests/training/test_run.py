@@ -399,3 +399,14 @@ def test_an_evaluation_without_numbers_costs_no_training(tmp_path):
     assert teacher.count == count and result.history[-1] == {"stage": "evaluation", "step": 20, "accuracy": 0.5}
     with pytest.raises(InputError, match="for 'accuracy': expected a number"):
         run(evaluate=lambda student: {"accuracy": "high"}, evaluate_steps=[3])
+
+
+def test_queries_that_others_leave_no_budget_for_are_refused_before_a_generator_is_trained(tmp_path):
+    boundary = mekd.BlackBox(ToyTeacher(), "logits", CLASSES, budget=100)
+    boundary.query(toy_images(51, seed=2), stage="elsewhere")
+    settings = {"preset": "tiny", "emulation_settings": {"steps": 10}, "queries": 100, "directory": tmp_path, **SHORT}
+    with pytest.raises(QueryBudgetExceeded, match="queries=100 needs 100 more answers for 'bank'.* has 49 left"):
+        mekd.distill(toy_student(), boundary, toy_images(40, seed=1), "mekd", **settings)
+    assert boundary.ledger.total == 51 and not [*tmp_path.glob("stages/*"), *tmp_path.glob("*.safetensors")]
+    fresh = mekd.BlackBox(ToyTeacher(), "logits", CLASSES, budget=100)
+    assert mekd.distill(toy_student(), fresh, toy_images(40, seed=1), "mekd", **settings).ledger.total == 100
