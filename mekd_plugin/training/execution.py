@@ -291,6 +291,8 @@ class Run:
                 if not stages - {EARLIER} and not journal.end and not kept:
                     own_budget = isinstance(refusal, QueryBudgetExceeded) and EARLIER not in stages
                     self._clear(self.directory, trained=own_budget)
+                    if EARLIER in stages:
+                        _forget_others(self.directory)
         finally:
             self.let_go()
 
@@ -409,6 +411,18 @@ class Run:
         count = 0 if stage.grows else round(self.validation * len(stage.bank))
         if count >= _FEWEST_HELD_OUT:
             self.held_out = stage.bank.hold_out(count)
+
+
+def _forget_others(directory: Path) -> None:
+    """Take away the counts of a run that asked nothing: what its black box asked elsewhere is not the run's."""
+    metrics = directory / "metrics.jsonl"
+    if metrics.exists():
+        lines = [json.loads(line) for line in metrics.read_bytes().splitlines()]
+        told = [{**line, "queries": 0} if "queries" in line else line for line in lines]
+        write_atomically(metrics, b"".join(json.dumps(line).encode() + b"\n" for line in told))
+    for name in ("ledger-*.jsonl", "journal-*.bin"):
+        for path in directory.glob(name):
+            path.unlink()
 
 
 def _advance(bar: Any, done: int) -> None:
