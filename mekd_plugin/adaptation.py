@@ -115,9 +115,8 @@ def adaptation(
 ) -> Adaptation:
     """As :func:`adapt`, with the student's own probabilities and what was off, and without a warning."""
     as_one_of("affinity", affinity, _KINDS)
-    as_whole("k", k, at_least=1)
-    as_number("weight", weight, at_least=0)
-    as_whole("group", group, at_least=1)
+    k, group = as_whole("k", k, at_least=1), as_whole("group", group, at_least=1)
+    weight = as_number("weight", weight, at_least=0)
     logits, features = predict_with_features(student, images)
     if logits.dim() != 2 or len(logits) != len(images) or not bool(logits.isfinite().all()):
         raise InputError(
@@ -165,7 +164,7 @@ def affinity_graph(features: Tensor, kind: Affinity = "knn", *, k: int = 5) -> T
     as_one_of("kind", kind, _KINDS)
     if features.dim() != 2 or not bool(features.isfinite().all()):
         raise InputError(f"features of shape {tuple(features.shape)}: expected finite numbers, (N, d)")
-    as_whole("k", k, at_least=1, at_most=len(features) - 1)
+    k = as_whole("k", k, at_least=1, at_most=len(features) - 1)
     directions = nn.functional.normalize(features.double(), dim=1)
     products = directions @ directions.T
     if kind == "linear":
@@ -230,8 +229,7 @@ def propagate(log_own: Tensor, graph: Tensor, *, weight: float = 5.0, steps: int
     >>> propagate(q.log(), torch.tensor([[0.0, 1.0], [1.0, 0.0]]).double()).argmax(dim=1).tolist()
     [0, 0]
     """
-    as_number("weight", weight, at_least=0)
-    as_whole("steps", steps, at_least=1)
+    weight, steps = as_number("weight", weight, at_least=0), as_whole("steps", steps, at_least=1)
     if log_own.dim() != 2 or graph.shape != (len(log_own), len(log_own)):
         raise InputError(
             f"own answers of shape {tuple(log_own.shape)} and a graph of shape {tuple(graph.shape)}: expected (N, C) "

@@ -16,7 +16,7 @@ from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_whole
 from mekd_plugin.distiller import Asking, Distiller, Stage
-from mekd_plugin.errors import InputError
+from mekd_plugin.errors import InputError, QueryBudgetExceeded
 from mekd_plugin.rows import Rows, ShuffledIndices
 from mekd_plugin.views import affine
 
@@ -48,13 +48,30 @@ def images_and_views(images: Tensor, seed: int, *, fill: float = -1.0) -> Callab
     return draw
 
 
-def number_of_queries(teacher: BlackBox, stage: str, wanted: int | None, otherwise: int) -> int:
+def number_of_queries(teacher: BlackBox, stage: str, wanted: int | None, otherwise: int, *, held: int = 0) -> int:
     """How many rows a stage asks about: what was ``wanted``, else what the budget leaves, else ``otherwise``.
+
+    Args:
+        teacher: asked.
+        stage: which asks.
+        wanted: rows in all; None for what the budget leaves.
+        otherwise: rows where there is no budget either.
+        held: rows that are answered already.
 
     Raises:
         InputError: fewer than 2.
+        QueryBudgetExceeded: the stage has asked nothing yet, and what was wanted cannot be paid for: refused here, so
+            before a generator is trained for it.
     """
-    available = teacher.ledger.available(stage)
+    ledger = teacher.ledger
+    available = ledger.available(stage)
+    if wanted is not None and available is not None and stage not in ledger.by_stage and not held:
+        if wanted - available > ledger.uncertain:
+            raise QueryBudgetExceeded(
+                f"queries={wanted} needs {wanted:,} more answers for {stage!r}, and the query budget of "
+                f"{ledger.budget:,} has {available:,} left ({ledger}); nothing was asked. Raise the budget, or lower "
+                "queries"
+            )
     count = wanted if wanted is not None else otherwise if available is None else available
     if count < 2:
         raise InputError(

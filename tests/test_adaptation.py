@@ -247,3 +247,11 @@ def test_inputs_that_cannot_be_adapted():
         affinity_graph(torch.zeros(9, 2), k=9)
     with pytest.raises(InputError, match=r"a graph of shape \(2, 2\)"):
         propagate(torch.zeros(3, 2), torch.zeros(2, 2))
+
+
+def test_numbers_that_are_spelt_are_the_numbers():
+    features = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(affinity_graph(features, k="5"), affinity_graph(features, k=5))
+    log_own, graph = features.double().log_softmax(dim=1), affinity_graph(features)
+    spelt = propagate(log_own, graph, weight="2", steps="3")
+    assert torch.equal(spelt, propagate(log_own, graph, weight=2, steps=3))

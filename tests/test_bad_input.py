@@ -102,6 +102,7 @@ CASES = {
         ({"attempts": "3"}, f"attempts='3': {WHOLE} from 1"),
         ({"wait": -1}, f"wait=-1: {NUMBER} from 0"),
         ({"wait": INF}, f"wait=inf: {NUMBER} from 0"),
+        ({"wait": 3600}, f"wait=3600: {NUMBER} from 0 to 60"),
         ({"wait": None}, f"wait=None: {NUMBER} from 0"),
         ({"on": "ConnectionError"}, "on='ConnectionError': expected an exception class, or a tuple of them"),
         ({"on": ()}, "on=(): expected an exception class, or a tuple of them"),

@@ -36,12 +36,13 @@ def affordable(teacher: BlackBox, wanted: int, stage: str, bank: str, held: int 
     if short <= 0:
         return wanted
     lost = max(ledger.uncertain, ledger.by_stage.get(stage, 0) - held - kept)
-    if short > lost or short >= wanted + held:  # a bank that holds rows can do without any more
+    if short > lost or (short >= wanted and not held):  # a bank that holds rows can do without any more
         raise QueryBudgetExceeded(
             f"bank {bank!r} needs {wanted - kept:,} more answers for {stage!r}, and the query budget of "
             f"{ledger.budget:,} has {ledger.remaining:,} left ({ledger}); nothing was asked. Raise the budget, or make "
             "the bank smaller"
         )
+    short = min(short, wanted)  # rows that were paid for stay, even if others have spent more than the budget
     warnings.warn(
         f"bank {bank!r} gets {short:,} rows fewer: that many answers were paid for and lost, and they count "
         "against the query budget",

@@ -116,7 +116,7 @@ class Bank:
             raise CheckpointError(
                 f"no bank in {folder}: expected the directory of one that was filled, banks/NAME of a run"
             )
-        bank = cls(folder.name, drawn_by=drawn_by)
+        bank = cls(folder.resolve().name, drawn_by=drawn_by)
         bank._trusted, bank._loaded = trust, True
         bank._open(folder, "")
         bank._columns.let_go()

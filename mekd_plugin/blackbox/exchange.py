@@ -70,8 +70,10 @@ class Exchange:
     ) -> Response:
         """The answers to ``images``, in questions of ``batch_size``; every process asks as many, some of them empty."""
         with self.ledger.in_turn():
-            ahead = 0 if self.journal is None else self.journal.images_ahead
-            everyone = self.ledger.peers.gather(torch.tensor([[len(images), min(ahead, len(images))]]))
+            own = range(0, len(images), self.batch_size)
+            prints = [fingerprints[start : start + self.batch_size] for start in own]
+            ahead = 0 if self.journal is None else self.journal.kept(prints, stage, self.kind, evaluation)
+            everyone = self.ledger.peers.gather(torch.tensor([[len(images), ahead]]))
             asked, kept = everyone.sum(dim=0).tolist()
             if not evaluation:  # refused as a whole, before its first part is sent
                 self.ledger.check_budget(asked - kept, stage)

@@ -15,7 +15,7 @@ import struct
 import uuid
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,6 +51,8 @@ class _Entry:
 class Forgotten(NamedTuple):
     """What was asked before the journal's first question.
 
+    Answers that were given up are among it, and with them every question up to theirs, kept or not.
+
     Attributes:
         serial: number in the ledger of the last question with images; 0 for none.
         questions: images whose answers were kept, by stage.
@@ -69,7 +71,8 @@ class Journal:
 
     Attributes:
         strict: whether another question than the one that was asked there is an error. A loop that is not ours may ask
-            otherwise after an interruption: the answers that are left are then given up, with a warning.
+            otherwise after an interruption: the answers that are left are then given up, with a warning, and what is
+            asked in their place is kept instead.
 
     Raises:
         InputError: the file cannot be written.
@@ -120,12 +123,11 @@ class Journal:
     @property
     def last_serial(self) -> int | None:
         """The ledger's number of the last question with images that was answered; None if there was none."""
-        numbered = [entry.serial for entry in self._entries if entry.serial]
-        return (numbered[-1] if numbered else self._forgotten.serial) or None
+        return max([self._forgotten.serial, *(entry.serial for entry in self._entries)]) or None
 
     @property
     def forgotten(self) -> Forgotten:
-        """What was asked before :attr:`first`."""
+        """What was asked before :attr:`first`, or given up."""
         return self._forgotten
 
     def questions_after(self, serial: int) -> Iterator[tuple[int, Question, np.ndarray]]:
@@ -168,14 +170,7 @@ class Journal:
             )
         entry = self._entries[self._position - self._first]
         tensors, about = self._read(entry)
-        error = None
-        if not torch.equal(tensors["fingerprints"], fingerprints):
-            error = self._diverged(f"{len(tensors['fingerprints'])} other images", about["stage"], stage)
-        elif about["stage"] != stage or about["kind"] != kind:
-            error = self._diverged(f"{about['kind']} responses", about["stage"], f"{stage}, {kind}")
-        elif entry.evaluation != evaluation:
-            paid = {True: "an evaluation", False: "what counts against the budget"}
-            error = self._diverged(paid[entry.evaluation], about["stage"], paid[evaluation])
+        error = self._difference(entry, tensors, about, fingerprints, stage, kind, evaluation)
         if error is not None:
             if self.strict:
                 raise error
@@ -184,10 +179,50 @@ class Journal:
                 f"for are given up, and the teacher is asked from here on ({stage!r}). They count all the same",
                 stacklevel=2,
             )
-            self._position = self.end
+            self._give_up()
             return None
         self._position += 1
         return Response(tensors["values"], kind, int(about["num_classes"]))
+
+    def kept(self, parts: Iterable[Tensor], stage: str, kind: Kind, evaluation: bool = False) -> int:
+        """How many images the next questions are about whose answers are kept, where ``parts`` are to be asked.
+
+        A strict journal answers whatever comes next, or raises an error; another one only what it was asked before.
+
+        Args:
+            parts: the fingerprints of each question.
+            stage: theirs.
+            kind: of the answers.
+            evaluation: whether they are evaluations.
+        """
+        if self.strict:
+            return min(self.images_ahead, sum(len(part) for part in parts))
+        count = 0
+        for entry, part in zip(self._entries[max(0, self._position - self._first) :], parts, strict=False):
+            if self._difference(entry, *self._read(entry), part, stage, kind, evaluation) is not None:
+                break
+            count += len(part)
+        return count
+
+    def _difference(
+        self,
+        entry: _Entry,
+        tensors: dict[str, Tensor],
+        about: dict[str, str],
+        fingerprints: Tensor,
+        stage: str,
+        kind: Kind,
+        evaluation: bool,
+    ) -> ReplayDiverged | None:
+        """How a question differs from the one that was asked in its place; None if it is the same."""
+        if not torch.equal(tensors["fingerprints"], fingerprints):
+            return self._diverged(f"{len(tensors['fingerprints'])} other images", about["stage"], stage)
+        if about["stage"] != stage or about["kind"] != kind:
+            return self._diverged(f"{about['kind']} responses", about["stage"], f"{stage}, {kind}")
+        if entry.evaluation != evaluation:
+            paid = {True: "an evaluation", False: "what counts against the budget"}
+            return self._diverged(paid[entry.evaluation], about["stage"], paid[evaluation])
+        return None
 
     def append(
         self, response: Response, fingerprints: Tensor, stage: str, serial: int, *, evaluation: bool = False
@@ -213,19 +248,26 @@ class Journal:
             return
         if position > self.end:
             raise ReplayDiverged(f"cannot forget up to position {position} of {self._path}, which ends at {self.end}")
-        dropped = self._entries[: position - self._first]
-        start = dropped[-1].offset + dropped[-1].length
+        dropped, kept = self._entries[: position - self._first], self._entries[position - self._first :]
+        self._rewrite(position, kept, self._with(dropped), dropped[-1].offset + dropped[-1].length, self._length)
+
+    def _give_up(self) -> None:
+        """Drop the answers from :attr:`position` on; the head goes on counting them."""
+        kept, dropped = self._entries[: self._position - self._first], self._entries[self._position - self._first :]
+        stop = dropped[0].offset - _RECORD.size
+        self._rewrite(self._first, kept, self._with(self._entries), self._start, stop)
+
+    def _rewrite(self, first: int, entries: list[_Entry], forgotten: Forgotten, start: int, stop: int) -> None:
+        """Put a new head before the bytes from ``start`` to ``stop``, which hold ``entries``, atomically."""
         with self._path.open("rb") as file:
             file.seek(start)
-            rest = file.read(self._length - start)
-        forgotten = self._with(dropped)
-        head = _head(self.identity, position, forgotten, self._teacher)
+            rest = file.read(stop - start)
+        head = _head(self.identity, first, forgotten, self._teacher)
         write_atomically(self._path, head + rest)
         self._file.close()
         moved = start - len(head)
-        kept = self._entries[len(dropped) :]
-        self._entries = [replace(entry, offset=entry.offset - moved) for entry in kept]
-        self._first, self._forgotten, self._start, self._length = position, forgotten, len(head), len(head) + len(rest)
+        self._entries = [replace(entry, offset=entry.offset - moved) for entry in entries]
+        self._first, self._forgotten, self._start, self._length = first, forgotten, len(head), len(head) + len(rest)
         self._file = AppendedFile(self._path, self._length)
 
     def __str__(self) -> str:
@@ -246,7 +288,7 @@ class Journal:
         """What was forgotten before, plus ``dropped``."""
         counts = {(question.stage, question.evaluation): question.images for question in self._forgotten.questions}
         for entry in dropped:
-            if entry.images:
+            if entry.images and entry.serial > self._forgotten.serial:  # else it is counted already
                 key = (self._read(entry)[1]["stage"], entry.evaluation)
                 counts[key] = counts.get(key, 0) + entry.images
         serial = max([self._forgotten.serial, *(entry.serial for entry in dropped)])

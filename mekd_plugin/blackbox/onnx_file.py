@@ -110,7 +110,7 @@ def _another_shape(given: tuple[int, ...], wanted: tuple[int, ...], declared: Se
         return (
             f"{problem}: its input is NHWC, (N, height, width, channels), and images here are NCHW. Put a Transpose in "
             "front of the model, or wrap it: model = onnx_teacher(path), then the teacher is "
-            "lambda images: model(images.permute(0, 2, 3, 1))"
+            "lambda images: model(images.permute(0, 2, 3, 1)), and give identity=, which tells the file from others"
         )
     if wanted[0] != given[0]:
         return f"{problem}: convert them to {wanted[0]} channels" + (

@@ -27,8 +27,8 @@ class Retry:
 
     Attributes:
         attempts: in all, from 1.
-        wait: seconds before the second attempt; each further one waits twice as long, a minute at most. Nothing random
-            is in it, so a run's random numbers are what they are without it.
+        wait: seconds before the second attempt, 0 to 60; each further one waits twice as long, a minute at most.
+            Nothing random is in it, so a run's random numbers are what they are without it.
         on: exceptions that another attempt may cure: of the teacher's own client too, such as ``httpx.HTTPError``.
 
     Raises:
@@ -41,7 +41,7 @@ class Retry:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attempts", as_whole("attempts", self.attempts, at_least=1, strict=True))
-        object.__setattr__(self, "wait", as_number("wait", self.wait, at_least=0, at_most=_LONGEST_TURN, strict=True))
+        object.__setattr__(self, "wait", as_number("wait", self.wait, at_least=0, at_most=_LONGEST_WAIT, strict=True))
         kinds = self.on if isinstance(self.on, tuple) else (self.on,)
         if not kinds or not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
             raise InputError(f"on={self.on!r}: expected an exception class, or a tuple of them")

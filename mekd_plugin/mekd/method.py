@@ -211,7 +211,7 @@ class MEKD(Distiller):
             self.emulation.want(bank.response.scores(hard_scale=self.hard_scale))
         if self.mode == "bank":
             wanted = len(bank) if self.queries is None and len(bank) else self.queries
-            size = number_of_queries(teacher, "bank", wanted, otherwise=_DEFAULT_BANK)
+            size = number_of_queries(teacher, "bank", wanted, otherwise=_DEFAULT_BANK, held=len(bank))
         if self.generator is None:
             yield from self.emulation.stages(teacher, images, bank, size)
             self._freeze()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 from torch import Tensor, nn
 
+from mekd_plugin.errors import InputError
 from mekd_plugin.prediction import predict
 from mekd_plugin.responses import Response
 
-__all__ = ["accuracy", "agreement"]
+__all__ = ["accuracy", "agreement", "as_scalars"]
 
 
 def accuracy(module: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -18,6 +23,24 @@ def accuracy(module: nn.Module, images: Tensor, labels: Tensor) -> float:
 def agreement(module: nn.Module, images: Tensor, response: Response) -> float:
     """Share, in [0, 1], of ``images`` on which ``module`` and the teacher's answers name the same class."""
     return _share_equal(predict(module, images), response.labels)
+
+
+def as_scalars(told: Any) -> dict[str, int | float]:
+    """What ``evaluate`` returned, as numbers that JSON holds; tensors and arrays of one number are that number.
+
+    Raises:
+        InputError: it is no mapping of names to such numbers.
+    """
+    if not isinstance(told, Mapping):
+        raise InputError(f"evaluate returned {told!r}: expected names and numbers, {{'accuracy': 0.9}}")
+    scalars: dict[str, int | float] = {}
+    for name, value in told.items():
+        if isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0:
+            value = value.item()
+        if not isinstance(name, str) or not isinstance(value, int | float):
+            raise InputError(f"evaluate returned {value!r} for {name!r}: expected a number, such as float(value)")
+        scalars[name] = value
+    return scalars
 
 
 def _share_equal(logits: Tensor, labels: Tensor) -> float:

@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from mekd_plugin.rows import Rows
 from mekd_plugin.sealing import CHECKSUM, check_seal, seal
 from mekd_plugin.training.checkpoint import load_state, load_weights_into, save_state, save_weights
 from mekd_plugin.training.directory import DirectoryLock, spent_by_then, threads_of_run
-from mekd_plugin.training.evaluation import agreement
+from mekd_plugin.training.evaluation import agreement, as_scalars
 from mekd_plugin.training.loop import Loop, stage_seed
 from mekd_plugin.training.metrics import Metrics
 from mekd_plugin.training.processes import Processes
@@ -44,6 +44,8 @@ Evaluate = Callable[[nn.Module], dict[str, float]]
 _FEWEST_HELD_OUT = 20
 _REMAINS = ("ledger-*.jsonl", "journal-*.bin", "checkpoint.safetensors", "initial.safetensors", "stages/*", "banks/*")
 """What a run leaves behind; a directory that has such a file but no ``run.json`` is refused to a new run."""
+_NETWORKS = ("generator.safetensors", "discriminator.safetensors")
+"""What stages before the first question leave beside their own files."""
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -96,6 +98,7 @@ class Run:
     probes: bool = False
     held_out: Rows | None = None
     measure: Callable[[int, nn.Module], None] | None = None
+    refused: InputError | None = None
     lock: DirectoryLock | None = None
     opened: bool = False
     begun: bool = False
@@ -177,9 +180,12 @@ class Run:
             def measure(step: int, student: nn.Module) -> None:
                 with mode_kept(student), self.processes.own_randomness():
                     told = evaluate(student)
-                if not isinstance(told, Mapping):
-                    raise InputError(f"evaluate returned {told!r}: expected names and numbers, {{'accuracy': 0.9}}")
-                self.loop.metrics.write({"stage": "evaluation", "step": step, **told})
+                try:
+                    self.loop.metrics.write({"stage": "evaluation", "step": step, **as_scalars(told)})
+                except InputError as error:
+                    if step < self.recipe.steps:
+                        raise
+                    self.refused = error  # the student is trained: it is kept before anybody hears of it
 
             self.loop.observers.append(lambda step, student: measure(step, student) if step in wanted else None)
             self.measure = measure
@@ -207,7 +213,7 @@ class Run:
             self.seconds["processor"] += time.process_time() - busy
         self.student.eval()
         evaluated = {entry["step"] for entry in self.loop.metrics.history if entry["stage"] == "evaluation"}
-        if self.measure is not None and self.loop.student_steps not in evaluated:
+        if self.measure is not None and self.loop.student_steps not in evaluated and self.refused is None:
             self.measure(self.loop.student_steps, self.student)
         held_out = None
         if self.held_out is not None:
@@ -218,6 +224,10 @@ class Run:
         for warning in report.get("warnings", []):
             warnings.warn(warning, stacklevel=3)
         self.close()
+        if self.refused is not None:
+            where = "the student handed in" if self.directory is None else f"{self.directory}: go on with resume=True"
+            self.refused.add_note(f"the student is trained to its end, and kept in {where}")
+            raise self.refused
         return Distillation(
             student=self.student,
             history=self.loop.metrics.history,
@@ -269,23 +279,29 @@ class Run:
     def withdraw(self, refusal: MekdError) -> None:
         """Let go of the directory; a run that was refused before its first question leaves nothing that blocks another.
 
-        What was trained is kept unless the budget is the reason, which no run with another one could go on with.
+        What was trained is kept unless the run's own budget is the reason, which no run with another one could go on
+        with; one that others have spent from may be whole again in a fresh black box.
         """
-        asked = set(self.teacher.ledger.by_stage) - {EARLIER}
+        stages = set(self.teacher.ledger.by_stage)
         journal = self.teacher.journal
-        if self.begun and self.directory is not None and self.processes.main and journal is not None:
-            self.teacher.release()
-            kept = any(self.directory.glob("banks/*/bank.json"))
-            if not asked and not journal.end and not kept:
-                self._clear(self.directory, trained=isinstance(refusal, QueryBudgetExceeded))
-        self.let_go()
+        try:
+            if self.begun and self.directory is not None and self.processes.main and journal is not None:
+                self.teacher.release()
+                kept = any(self.directory.glob("banks/*/bank.json"))
+                if not stages - {EARLIER} and not journal.end and not kept:
+                    own_budget = isinstance(refusal, QueryBudgetExceeded) and EARLIER not in stages
+                    self._clear(self.directory, trained=own_budget)
+                    if EARLIER in stages:
+                        _forget_others(self.directory)
+        finally:
+            self.let_go()
 
     def _clear(self, directory: Path, *, trained: bool) -> None:
         """Take away the files of a run that asked nothing; with what was ``trained``, or where nothing was."""
         if not trained and any(next(directory.glob(name), None) for name in ("checkpoint.safetensors", "stages/*")):
             return
         # run.json last: killed half-way, the directory still says whose files these are.
-        for name in (*_REMAINS, "metrics.jsonl", "run.json"):
+        for name in (*_REMAINS, *_NETWORKS, "metrics.jsonl", "run.json"):
             for path in directory.glob(name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -395,6 +411,18 @@ class Run:
         count = 0 if stage.grows else round(self.validation * len(stage.bank))
         if count >= _FEWEST_HELD_OUT:
             self.held_out = stage.bank.hold_out(count)
+
+
+def _forget_others(directory: Path) -> None:
+    """Take away the counts of a run that asked nothing: what its black box asked elsewhere is not the run's."""
+    metrics = directory / "metrics.jsonl"
+    if metrics.exists():
+        lines = [json.loads(line) for line in metrics.read_bytes().splitlines()]
+        told = [{**line, "queries": 0} if "queries" in line else line for line in lines]
+        write_atomically(metrics, b"".join(json.dumps(line).encode() + b"\n" for line in told))
+    for name in ("ledger-*.jsonl", "journal-*.bin"):
+        for path in directory.glob(name):
+            path.unlink()
 
 
 def _advance(bar: Any, done: int) -> None:

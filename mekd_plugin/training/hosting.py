@@ -153,6 +153,8 @@ class Hosted:
     def dataset(self) -> BankDataset:
         """The bank's rows one by one, for a host with its own sampler, batches and augmentation.
 
+        Weights are not in it: a bank that shows some rows more often does so in :meth:`loader` alone.
+
         Raises:
             InputError: the method asks anew at every step, so it has no bank.
         """

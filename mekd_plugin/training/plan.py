@@ -19,6 +19,7 @@ from mekd_plugin.checks import as_number
 from mekd_plugin.distiller import Asking, Distiller, Training
 from mekd_plugin.errors import InputError
 from mekd_plugin.modes import rehearsing
+from mekd_plugin.rows import Rows, RowSource, Shard
 from mekd_plugin.training.execution import Run
 from mekd_plugin.training.loop import Loop
 from mekd_plugin.training.metrics import Metrics
@@ -176,10 +177,14 @@ def _rehearse_training(
     size = stage.batch_size or loop.recipe.batch_size
     extrapolated = steps > 0 and size > max(_SMALL_BATCHES) and size * image_size > _LARGE_BATCH
 
+    rows = _Counted(stage.rows)
+
     def take(count: int, size: int) -> tuple[float, float]:
         """Images asked about per step, and seconds per step."""
+        nonlocal rows
+        rows = _Counted(stage.rows)
         begun, began = impostor.ledger.total, time.perf_counter()
-        loop.run(replace(stage, steps=count, batch_size=size), student, impostor)
+        loop.run(replace(stage, rows=rows, steps=count, batch_size=size), student, impostor)
         return (impostor.ledger.total - begun) / count, (time.perf_counter() - began) / count
 
     asked = seconds = 0.0
@@ -187,8 +192,9 @@ def _rehearse_training(
         few, more = _SMALL_BATCHES
         asked, seconds = take(1, few)
         asked_more, seconds = take(1, more)
-        asked += (size - few) / (more - few) * (asked_more - asked)
-        seconds *= size / more
+        extrapolated = rows.seen == more  # a source may give all that it has, whatever it is asked for
+        asked = asked + (size - few) / (more - few) * (asked_more - asked) if extrapolated else asked_more
+        seconds *= size / more if extrapolated else 1
     elif 0 < steps <= _REHEARSED_STEPS:
         asked, seconds = take(steps, size)
     elif steps:
@@ -199,6 +205,19 @@ def _rehearse_training(
             asked = (first + _REHEARSED_STEPS * asked) / (1 + _REHEARSED_STEPS)
     loop.finish(stage)
     return _Rehearsal(round(asked * steps), seconds * steps, impostor.ledger.total - before, extrapolated)
+
+
+class _Counted:
+    """A source's rows, and how many of them came last."""
+
+    def __init__(self, source: RowSource) -> None:
+        self._source = source
+        self.seen = 0
+
+    def batch(self, step: int, size: int, shard: Shard) -> Rows:
+        rows = self._source.batch(step, size, shard)
+        self.seen = len(rows)
+        return rows
 
 
 def _impostor(run: Run) -> BlackBox:

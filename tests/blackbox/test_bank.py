@@ -241,6 +241,37 @@ def test_a_bank_that_grows_can_do_without_its_last_rows(new_probe, killed, draw,
         assert len(told) <= 1 and all("gets 40 rows fewer" in str(warning.message) for warning in told)
 
 
+def test_rows_that_were_paid_for_stay_though_more_than_the_budget_was_spent(new_probe, killed, draw, tmp_path):
+    first = new_probe()
+    first.die_in_batch = 2
+    box = BlackBox(first, "logits", budget=100)
+    box.keep(tmp_path / "run")
+    bank = Bank()
+    bank.keep(tmp_path / "bank")
+    bank.fill(box, draw, 20, stage="ask")
+    with pytest.raises(killed):
+        bank.fill(box, draw, 100, stage="ask")
+    box.release()
+    again = BlackBox(new_probe(), "logits", budget=100)
+    again.query(draw(0, 10).images, stage="elsewhere")
+    again.keep(tmp_path / "run")
+    assert again.ledger.remaining == -10
+    bank = Bank()
+    bank.keep(tmp_path / "bank")
+    bank.fill(again, draw, 20, stage="ask")
+    with pytest.warns(UserWarning, match="gets 20 rows fewer"):
+        bank.fill(again, draw, 40, stage="ask")
+    assert len(bank) == 20 and len(Bank.load(tmp_path / "bank")) == 20
+
+
+def test_a_bank_is_named_after_its_directory_wherever_one_stands(probe, draw, tmp_path, monkeypatch):
+    bank = Bank()
+    bank.keep(tmp_path / "mine")
+    filled(bank, probe, draw, 4)
+    monkeypatch.chdir(tmp_path / "mine")
+    assert Bank.load(".").name == "mine"
+
+
 def test_a_whole_bank_moves_the_replay_behind_its_questions(new_probe, draw, some_images, tmp_path):
     for life in range(2):
         probe = new_probe()

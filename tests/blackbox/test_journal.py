@@ -204,3 +204,28 @@ def test_an_evaluations_answers_serve_no_query(tmp_path):
     with pytest.raises(ReplayDiverged, match="about an evaluation, now 'what counts against the budget'"):
         journal.replay(prints(1, 1), "test", "logits")
     assert len(journal.replay(prints(1, 1), "test", "logits", evaluation=True)) == 2
+
+
+def test_what_is_given_up_makes_room_and_goes_on_counting(path):
+    journal = Journal(path)
+    journal.strict = False
+    assert replayed(journal, 0) is not None
+    with pytest.warns(UserWarning, match="4 answers that were paid for are given up"):
+        assert replayed(journal, 5) is None
+    assert (journal.end, journal.images_ahead, journal.last_serial) == (1, 0, 3)
+    journal.append(answers(5), prints(5, 5), "stage 5", serial=4)
+    again = Journal(path)
+    assert torch.equal(replayed(again, 0).values, answers(0).values)
+    assert torch.equal(replayed(again, 5).values, answers(5).values)
+    again.forget(2)
+    counts = {question.stage: question.images for question in Journal(path).forgotten.questions}
+    assert counts == {f"stage {number}": 2 for number in (0, 1, 2, 5)} and again.last_serial == 4
+
+
+def test_only_the_same_questions_count_as_kept_where_others_may_come(path):
+    journal = Journal(path)
+    other = [prints(0, 0), prints(7, 7), prints(2, 2)]
+    assert journal.kept(other, "stage 0", "logits") == 6
+    journal.strict = False
+    assert journal.kept(other, "stage 0", "logits") == 2
+    assert journal.kept(other[1:], "stage 0", "logits") == 0

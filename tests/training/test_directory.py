@@ -214,6 +214,50 @@ def test_a_refusal_takes_nothing_away_that_was_paid_for_or_trained(tmp_path):
         assert any(directory.glob("banks/some/bank.json")) == (first == "ask")
 
 
+class TrainsFirst(mekd.Distiller):
+    """Trains a generator, then asks about 60 images."""
+
+    needs = mekd.Needs(responses="either", leaves_edge="real images")
+    trained = 0
+
+    def stages(self, teacher, images, student):
+        network = toy_student()
+
+        def step(rows, update, query):
+            TrainsFirst.trained += 1
+            update({"generator": network(rows.images).mean()})
+            return {}
+
+        player = mekd.Player(network, lambda weights: torch.optim.SGD(weights, lr=0.1))
+        yield mekd.Training("before", ImageRows(images, seed=0), step, {"generator": player}, steps=3)
+        bank = mekd.Bank("some")
+        yield mekd.Asking("some", bank, lambda start, stop: mekd.Rows(images[start:stop]), 60)
+        yield self.align("student", bank.order(0), student)
+
+    def losses(self, student, rows):
+        return {"loss": student(rows.images).square().mean()}
+
+
+def test_a_budget_of_the_runs_own_takes_away_what_was_trained(tmp_path):
+    with pytest.raises(QueryBudgetExceeded, match="needs 60 more answers"):
+        run_in(tmp_path / "run", ToyTeacher(), TrainsFirst, budget=59)
+    assert not [*(tmp_path / "run").rglob("*.safetensors"), *(tmp_path / "run").glob("run.json")]
+
+
+def test_a_budget_that_others_spent_leaves_what_was_trained_to_a_fresh_black_box(tmp_path):
+    box = mekd.BlackBox(ToyTeacher(), "logits", CLASSES, budget=60)
+    box.query(toy_images(20, seed=2), stage="elsewhere")
+    recipe = Recipe(steps=10, batch_size=16)
+    settings = {"recipe": recipe, "directory": tmp_path / "run", "resume": True, "progress": False, "device": "cpu"}
+    TrainsFirst.trained = 0
+    with pytest.raises(QueryBudgetExceeded, match="needs 60 more answers"):
+        mekd.distill(toy_student(), box, toy_images(60, seed=1), TrainsFirst, **settings)
+    assert (tmp_path / "run" / "generator.safetensors").exists() and TrainsFirst.trained == 3
+    fresh = mekd.BlackBox(ToyTeacher(), "logits", CLASSES, budget=60)
+    result = mekd.distill(toy_student(), fresh, toy_images(60, seed=1), TrainsFirst, **settings)
+    assert result.ledger.by_stage == {"some": 60} and TrainsFirst.trained == 3
+
+
 def test_another_runs_directory_is_left_alone_by_a_refusal(tmp_path):
     run_in(tmp_path / "run", ToyTeacher())
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -251,6 +252,27 @@ def test_a_host_that_asks_otherwise_when_it_goes_on_pays_for_it_and_is_told(tmp_
     with pytest.warns(UserWarning, match="20 answers that were paid for are given up"):
         ask_and_learn(hosted, student, sgd(student), [toy_images(10, seed=30)])
     assert teacher.count == hosted.ledger.total == 80 and hosted.ledger.uncertain == 0
+
+
+def test_what_a_host_asked_otherwise_is_kept_for_its_next_life(tmp_path):
+    teacher = ToyTeacher()
+    told = []
+    for life, seed in enumerate((20, 30, 30, 30)):
+        student, hosted = asking_host(tmp_path / "run", teacher, "kd", queries=50)
+        before = teacher.count
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            ask_and_learn(hosted, student, sgd(student), [toy_images(10, seed=seed)])
+        told.append(sum("are given up" in str(warning.message) for warning in caught))
+        assert teacher.count - before == (10, 10, 0, 0)[life]
+        assert hosted.ledger.total == teacher.count and hosted.ledger.uncertain == 0
+        hosted.close()
+    assert told == [0, 1, 0, 0]
+    (tmp_path / "run" / "ledger-0.jsonl").unlink()  # the journal knows what was given up
+    with pytest.warns(UserWarning, match="was cut, emptied or lost"):
+        student, hosted = asking_host(tmp_path / "run", teacher, "kd", queries=50)
+    assert hosted.ledger.total == teacher.count == 70 and hosted.ledger.by_stage["host's images"] == 20
+    hosted.close()
 
 
 def test_rows_asked_anew_are_replayed_from_the_hosts_checkpoint(tmp_path):

@@ -36,12 +36,12 @@ class Watched(Distiller):
         yield Training("student", ImageRows(images, seed=0), step, trains_student=True)
 
 
-def foreseen(size):
+def foreseen(size, method=Watched):
     Watched.drawn, Watched.batches = [], []
     student = nn.Sequential(nn.AvgPool2d(size // 8), nn.Flatten(), nn.Linear(3 * 8 * 8, 4))
     teacher = mekd.BlackBox(lambda images: torch.zeros(len(images), 4), "logits", 4)
     recipe = mekd.Recipe(steps=1000, batch_size=64)
-    return mekd.plan(student, teacher, 2 * torch.rand(8, 3, size, size) - 1, Watched, recipe=recipe, device="cpu")
+    return mekd.plan(student, teacher, 2 * torch.rand(8, 3, size, size) - 1, method, recipe=recipe, device="cpu")
 
 
 def test_of_large_images_ten_rows_are_rehearsed_and_all_are_foretold():
@@ -49,6 +49,36 @@ def test_of_large_images_ten_rows_are_rehearsed_and_all_are_foretold():
     assert sum(Watched.drawn) == 4 and Watched.batches == [2, 4]
     assert plan.queries == {"bank": 600, "student": 65_000}
     assert plan.extrapolated and str(plan).endswith(" s, extrapolated from a small batch")
+
+
+class Whole:
+    """All rows at every step, whatever the size of a batch."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def batch(self, step, size, shard):
+        return Rows(self.images)
+
+
+class SeesAll(Distiller):
+    """Looks at all it has in each of its steps, and asks about it."""
+
+    needs = Needs(responses="either", leaves_edge="real images", queries="every step")
+
+    def stages(self, teacher, images, student):
+        def step(rows, update, query):
+            query(rows.images)
+            loss = student(rows.images).square().mean()
+            update({"student": loss})
+            return {"loss": loss.detach()}
+
+        yield Training("student", Whole(images), step, trains_student=True)
+
+
+def test_a_step_that_sees_all_rows_is_not_extrapolated_from_its_batch():
+    plan = foreseen(128, SeesAll)
+    assert not plan.extrapolated and plan.queries == {"student": 8_000}
 
 
 def test_small_images_are_rehearsed_in_batches_of_their_size():

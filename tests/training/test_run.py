@@ -3,6 +3,7 @@
 import json
 import signal
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -379,3 +380,33 @@ def test_answers_of_another_teacher_are_not_taken_over(tmp_path):
         retrained.kernels.mul_(2)
     with pytest.raises(CheckpointError, match="holds another run"):
         mekd.distill(toy_student(), mekd.BlackBox(retrained, "logits", CLASSES), images, resume=True, **settings)
+
+
+def test_numbers_of_torch_and_numpy_are_numbers_of_an_evaluation():
+    told = {"a": torch.tensor(0.5), "b": np.float32(0.25), "c": np.array(2), "d": 1}
+    result = run(evaluate=lambda student: told)
+    (entry,) = [entry for entry in result.history if entry["stage"] == "evaluation"]
+    assert entry == {"stage": "evaluation", "step": 20, "a": 0.5, "b": 0.25, "c": 2, "d": 1}
+
+
+def test_an_evaluation_without_numbers_costs_no_training(tmp_path):
+    teacher = ToyTeacher()
+    with pytest.raises(InputError, match="for 'accuracy': expected a number") as caught:
+        run(teacher, directory=tmp_path, evaluate=lambda student: {"accuracy": torch.zeros(3)})
+    assert "trained to its end" in caught.value.__notes__[-1]
+    count = teacher.count
+    result = run(teacher, directory=tmp_path, resume=True, evaluate=lambda student: {"accuracy": 0.5})
+    assert teacher.count == count and result.history[-1] == {"stage": "evaluation", "step": 20, "accuracy": 0.5}
+    with pytest.raises(InputError, match="for 'accuracy': expected a number"):
+        run(evaluate=lambda student: {"accuracy": "high"}, evaluate_steps=[3])
+
+
+def test_queries_that_others_leave_no_budget_for_are_refused_before_a_generator_is_trained(tmp_path):
+    boundary = mekd.BlackBox(ToyTeacher(), "logits", CLASSES, budget=100)
+    boundary.query(toy_images(51, seed=2), stage="elsewhere")
+    settings = {"preset": "tiny", "emulation_settings": {"steps": 10}, "queries": 100, "directory": tmp_path, **SHORT}
+    with pytest.raises(QueryBudgetExceeded, match="queries=100 needs 100 more answers for 'bank'.* has 49 left"):
+        mekd.distill(toy_student(), boundary, toy_images(40, seed=1), "mekd", **settings)
+    assert boundary.ledger.total == 51 and not [*tmp_path.glob("stages/*"), *tmp_path.glob("*.safetensors")]
+    fresh = mekd.BlackBox(ToyTeacher(), "logits", CLASSES, budget=100)
+    assert mekd.distill(toy_student(), fresh, toy_images(40, seed=1), "mekd", **settings).ledger.total == 100
