@@ -18,9 +18,11 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from mekd_plugin.bench.grid import kind_of_teacher
+from mekd_plugin.bench.grid import RunSpec, kind_of_teacher
 from mekd_plugin.blackbox.onnx_file import onnx_teacher
 from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.data.datasets import ImageData
+from mekd_plugin.data.splits import EdgeSplit
 from mekd_plugin.errors import CheckpointError, InputError, UnknownName
 from mekd_plugin.files import writable_directory
 from mekd_plugin.networks import build, load_weights
@@ -34,9 +36,11 @@ from mekd_plugin.version import __version__
 __all__ = [
     "EvaluationAnswers",
     "LabelledImages",
+    "PreparedTeacher",
     "cache_directory",
     "evaluation_answers",
     "load_teacher",
+    "prepare_teacher",
     "trained_teacher",
 ]
 
@@ -175,6 +179,49 @@ def trained_teacher(
         save_weights(trained, path, config=config)
     # Read again: training leaves another memory format, which rounds differently, and a later run only has the file.
     return load_weights(untrained(), path).eval(), path
+
+
+class PreparedTeacher(NamedTuple):
+    """A run's teacher, which nobody has asked yet.
+
+    Attributes:
+        teacher: trained or read.
+        name: tells it from others among the kept answers.
+        identity: what a run's black box calls it; None for a module, which is known by its weights. What looks at the
+            images on their way would otherwise be taken for the teacher.
+    """
+
+    teacher: nn.Module | Callable[..., Any]
+    name: str
+    identity: str | None
+
+
+def prepare_teacher(
+    spec: RunSpec, data: ImageData, split: EdgeSplit, *, device: str = "cpu", progress: bool = False
+) -> PreparedTeacher:
+    """The teacher of a run, trained or read; it is asked nothing.
+
+    Args:
+        spec: the run's settings.
+        data: its data set.
+        split: which images the teacher is trained on, and which the edge holds.
+        device: where a module works.
+        progress: whether to draw a progress bar.
+    """
+    teacher: nn.Module | Callable[..., Any]
+    if spec.teacher_steps is not None:
+        rows = split.teacher_indices
+        labelled = LabelledImages(data.train_images[rows], data.train_labels[rows], data.num_classes)
+        teacher, path = trained_teacher(
+            spec.teacher, labelled, steps=spec.teacher_steps, device=device, progress=progress
+        )
+        name = path.name
+    else:
+        teacher = load_teacher(spec.teacher, num_classes=data.num_classes, image_shape=data.image_shape)
+        name = f"{spec.teacher} {spec.teacher_digest}"
+    if isinstance(teacher, nn.Module):
+        return PreparedTeacher(teacher.to(device), name, None)
+    return PreparedTeacher(teacher, name, f"{spec.teacher} {spec.teacher_digest or ''}".strip())
 
 
 class EvaluationAnswers(NamedTuple):

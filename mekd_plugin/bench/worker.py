@@ -31,10 +31,9 @@ from mekd_plugin.bench.sent import SentImages, SentSample
 from mekd_plugin.bench.store import Store
 from mekd_plugin.bench.teachers import (
     EvaluationAnswers,
-    LabelledImages,
+    PreparedTeacher,
     evaluation_answers,
-    load_teacher,
-    trained_teacher,
+    prepare_teacher,
 )
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
@@ -56,10 +55,10 @@ __all__ = [
     "digest_of",
     "do",
     "edge_of",
+    "evaluated",
     "load_data",
     "perform",
     "pool_of",
-    "prepare_teacher",
     "recipe_of",
     "record_of",
 ]
@@ -154,40 +153,28 @@ def recipe_of(spec: RunSpec) -> Recipe:
     return Recipe.preset(spec.preset, **{**spec.recipe, **steps})
 
 
-def prepare_teacher(
-    spec: RunSpec, place: Place, data: ImageData, split: EdgeSplit, *, progress: bool = False
-) -> tuple[nn.Module | Callable[..., Any], EvaluationAnswers]:
-    """The teacher, trained or read, and the classes that it answers about the test images."""
-    teacher: nn.Module | Callable[..., Any]
-    if spec.teacher_steps is not None:
-        rows = split.teacher_indices
-        labelled = LabelledImages(data.train_images[rows], data.train_labels[rows], data.num_classes)
-        teacher, path = trained_teacher(
-            spec.teacher, labelled, steps=spec.teacher_steps, device=place.device, progress=progress
-        )
-        name = path.name
-    else:
-        teacher = load_teacher(spec.teacher, num_classes=data.num_classes, image_shape=data.image_shape)
-        name = f"{spec.teacher} {spec.teacher_digest}"
-    if isinstance(teacher, nn.Module):
-        teacher.to(place.device)
-    answers = evaluation_answers(
-        teacher,
+def evaluated(
+    spec: RunSpec, place: Place, prepared: PreparedTeacher, data: ImageData, *, whole: bool = False
+) -> EvaluationAnswers:
+    """What a run's teacher answers about the test images, asked once for all runs."""
+    return evaluation_answers(
+        prepared.teacher,
         data.test_images,
-        name=name,
+        name=prepared.name,
         responses=spec.responses,
         classes=data.num_classes,
         folder=Path(place.out) / "teachers",
-        whole=place.audit > 0,
+        whole=whole,
     )
-    return teacher, answers
 
 
 def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = None) -> RunRecord:
     """Do one run, or go on with it, and return its record."""
     data = load_data(spec, place)
     split = edge_of(spec, data)
-    teacher, told = prepare_teacher(spec, place, data, split)
+    prepared = prepare_teacher(spec, data, split, device=place.device)
+    teacher, known_as = prepared.teacher, prepared.identity
+    told = evaluated(spec, place, prepared, data, whole=place.audit > 0)
     answers = told.labels
     store = Store(Path(place.out), resume=True)
     directory = store.directory(spec.key)
@@ -197,8 +184,6 @@ def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = 
     watcher = SentImages(directory / "sent.npz", data.num_classes, sample=sample)
     boundary = WhiteBox if spec.white_box else BlackBox
     asked: Any = teacher if spec.white_box else watcher.wrap(teacher)
-    # What looks at the images on their way would otherwise be taken for the teacher.
-    known_as = None if isinstance(teacher, nn.Module) else f"{spec.teacher} {spec.teacher_digest or ''}".strip()
     settings: dict[str, Any] = {"budget": spec.query_budget, "identity": known_as}
     black_box = boundary(asked, spec.responses, data.num_classes, **settings)
 
@@ -359,7 +344,8 @@ def do(job: Job, place: Place, methods: Mapping[str, Method] | None = None) -> s
     try:
         if job.task == "teacher":
             data = load_data(job.spec, place)
-            prepare_teacher(job.spec, place, data, edge_of(job.spec, data))
+            prepared = prepare_teacher(job.spec, data, edge_of(job.spec, data), device=place.device)
+            evaluated(job.spec, place, prepared, data)
             return None
         store = Store(Path(place.out), resume=True)
         with store.claim(job.spec.key):

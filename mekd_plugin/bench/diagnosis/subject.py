@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from mekd_plugin.bench.audit import draw_images, latents_of
 from mekd_plugin.bench.grid import RunSpec
-from mekd_plugin.bench.worker import Place, edge_of, load_data, prepare_teacher, recipe_of
+from mekd_plugin.bench.teachers import prepare_teacher
+from mekd_plugin.bench.worker import Place, edge_of, load_data, recipe_of
 from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.blackbox.teacher import BlackBox
@@ -154,15 +155,19 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
     student_file = directory / "student.safetensors"
     if not student_file.is_file():
         raise CheckpointError(f"{directory} holds a run that is not finished: go on with it first, with --resume")
-    place = Place(str(directory.parents[1] if directory.parent.name == "runs" else directory), data_root=data_root)
-    data = load_data(spec, place)
+    data = load_data(spec, Place(str(directory), data_root=data_root))
     split = edge_of(spec, data)
     threads = torch.get_num_threads()
     torch.set_num_threads(spec.threads)  # with another number of threads a teacher trained here comes out different
     try:
-        teacher, _ = prepare_teacher(spec, place, data, split)
+        prepared = prepare_teacher(spec, data, split)
     finally:
         torch.set_num_threads(threads)
+    # A benchmark names its teachers, and `mekd distill` leaves that to the black box.
+    known_as = prepared.identity if directory.resolve().parent.name == "runs" else None
+
+    def boundary(limit: int | None) -> BlackBox:
+        return BlackBox(prepared.teacher, spec.responses, data.num_classes, budget=limit, identity=known_as)
 
     def network(path: Path) -> nn.Module:
         return load_weights(build(spec.student, data.num_classes, data.image_shape), path).eval()
@@ -171,7 +176,7 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
     copy = TemporaryDirectory()
     guest = host(
         student,
-        BlackBox(teacher, spec.responses, data.num_classes, budget=spec.query_budget),
+        boundary(spec.query_budget),
         split.images,
         spec.method,
         preset=spec.preset,
@@ -192,7 +197,7 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
         name=f"{spec.method} on {spec.dataset}, seed {spec.seed}",
         method=guest.method,
         student=student,
-        teacher=BlackBox(teacher, spec.responses, data.num_classes, budget=budget),
+        teacher=boundary(budget),
         edge=split.images,
         held_out=data.test_images,
         rows=source.rows() if isinstance(source, Bank) else None,

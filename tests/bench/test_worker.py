@@ -1,0 +1,63 @@
+"""What a run keeps and pays for when its teacher fails, and what a look at it later leaves alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from mekd_plugin.bench.diagnosis.subject import open_run
+from mekd_plugin.bench.executors.executor import Job
+from mekd_plugin.bench.grid import BenchConfig, expand
+from mekd_plugin.bench.store import Store
+from mekd_plugin.bench.worker import Place, do
+
+TEACHER = """
+import torch
+
+weights = torch.randn(256, 10, generator=torch.Generator().manual_seed(0))
+asked, broken = [], []
+
+def ask(images):
+    if broken and broken[0](images, asked):
+        raise ConnectionError("the service is away")
+    asked.append(len(images))
+    return images.flatten(1) @ weights
+"""
+
+SMALL = {"teacher": "counted_service:ask", "student": "lenet5_half", "methods": "mekd", "steps": 3, "seeds": "0",
+         "real_images": 40, "query_budget": 60, "device": "cpu",
+         "hyperparameters": {"mekd": {"emulation.steps": 3}}}  # fmt: skip
+
+
+@pytest.fixture
+def service(tmp_path, monkeypatch):
+    """A teacher that is a function of this process: its ``asked``, and the conditions under which it is ``broken``."""
+    (tmp_path / "counted_service.py").write_text(TEACHER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(__import__("sys").modules, "counted_service", raising=False)
+    import counted_service
+
+    return counted_service
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def job(**changes):
+    (spec,) = expand(BenchConfig.from_mapping({**SMALL, **changes}), device="cpu")
+    return Job("run", spec)
+
+
+def test_a_diagnosis_of_a_named_teacher_asks_nothing_beside_its_ledger(service, out):
+    run = job()
+    assert do(run, Place(str(out))) is None
+    asked, shared = sum(service.asked), sorted(path.name for path in (out / "teachers").iterdir())
+    shutil.rmtree(out / "teachers")
+    subject = open_run(out / "runs" / run.spec.key, points=30)
+    assert sum(service.asked) == asked and shared and not (out / "teachers").exists()
+    assert len(subject.real_answers) == 30 and sum(service.asked) == asked + 30 == asked + subject.ledger.total
