@@ -133,7 +133,7 @@ FLAGS = [
     (["--set", "kd.tempereture=3"], "unknown hyperparameter of KD 'tempereture'"),
     (
         ["--set", "mekd.imge_weight=3"],
-        "hyperparameters of mekd, of which no run is: unknown hyperparameter of MEKD 'imge",
+        "hyperparameters of mekd, which no run of this grid uses: unknown hyperparameter of MEKD 'imge",
     ),
     (["--set", "mekd.emulation.stpes=3"], "unknown setting of emulation GAN 'stpes'"),
     (["--set", "mekd.gan_steps=3"], "on the command line: --set METHOD.emulation.steps=3"),

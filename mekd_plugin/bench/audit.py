@@ -1,8 +1,8 @@
 """Is a run's generator the teacher's inverse? A few questions more about G(y, e), outside the budget.
 
-The wanted answers y are ones that the teacher gave in the run itself. G draws an image for each of them with noise e of
-its own, and the teacher says what it sees there. All that is used is the run's :class:`~mekd_plugin.distiller.Inverse`,
-so every way of making one is judged alike.
+The wanted answers y are the teacher's to real images that no method had: those that a student is tested on. G draws an
+image for each of them with noise e of its own, and the teacher says what it sees there. All that is used is the run's
+:class:`~mekd_plugin.distiller.Inverse`, so every way of making one is judged alike.
 """
 
 from __future__ import annotations

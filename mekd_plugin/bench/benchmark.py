@@ -188,7 +188,7 @@ class Benchmark:
             return known
         ruled_out = self.check()
         for spec in pending:
-            if spec.key in ruled_out:
+            if spec.key in ruled_out and not store.finished(spec.key):
                 blank = blank_record(spec, self.methods, status="not applicable", error=ruled_out[spec.key])
                 store.write(blank)
         pending = [spec for spec in pending if spec.key not in ruled_out]
@@ -202,7 +202,9 @@ class Benchmark:
                     ready.append(Job("run", spec))
                 else:
                     reason = f"the teacher could not be prepared: {reason}"
-                    told[spec.key] = store.write_failure(blank_record(spec, self.methods, error=reason))
+                    if not store.finished(spec.key):  # one that waits for an audit keeps its record
+                        reason = store.write_failure(blank_record(spec, self.methods, error=reason))
+                    told[spec.key] = reason
                     observe("end", Job("run", spec), told[spec.key])
             told |= {job.spec.key: reason for job, reason in execute(executor, ready, observe).items()}
         finally:

@@ -63,7 +63,7 @@ def bench(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, consol
         console.print(f"{left_out} runs in {out} belong to other settings and are left out.", highlight=False)
     console.print(f"\nReport: {escape(str(out / 'report.html'))}", highlight=False, soft_wrap=True)
     if unaudited := [run for run in results.runs if run.status == "finished" and wants_audit(run, config.audit)]:
-        console.print(f"{len(unaudited)} audits failed, as said above; --resume asks again.", highlight=False)
+        console.print(f"audits that failed, as said above: {len(unaudited)}; --resume asks again.", highlight=False)
     return 1 if unaudited or any(failures(results)) else 0
 
 
@@ -204,8 +204,8 @@ def _print_plan(
         console.print(f"Besides, {name} answers {count:,} test images once, to measure agreement.", soft_wrap=True)
     if config.audit:
         console.print(
-            f"Besides, of each run with a generator {config.audit:,} images are asked about when it is finished "
-            "(--audit), outside the budget.",
+            f"Besides, {config.audit:,} images are asked about for each finished run that has a generator (--audit), "
+            "outside the budget.",
             highlight=False,
             soft_wrap=True,
         )

@@ -113,7 +113,7 @@ class BenchConfig:
                 raise InputError(f"{name} is empty: expected at least one value")
             if len(set(values)) != len(values):
                 raise InputError(f"{name}={','.join(map(str, values))}: expected each value once")
-        for name in ("download", "disjoint", "white_box"):
+        for name in ("download", "disjoint", "white_box", "adapt"):
             as_flag(name, getattr(self, name))
         for name in ("teacher_steps", "steps", "threads", "jobs", "image_size"):
             if getattr(self, name) is not None:

@@ -71,7 +71,7 @@ def _check_unused(overrides: Mapping[str, Mapping[str, Any]], used: set[str]) ->
             try:
                 registry.create(name, num_classes=10, image_shape=(1, 32, 32), **settings)
             except MekdError as error:
-                raise type(error)(f"hyperparameters of {name}, of which no run is: {error}") from error
+                raise type(error)(f"hyperparameters of {name}, which no run of this grid uses: {error}") from error
 
 
 def _reason(spec: RunSpec, place: Place, method: str | Method) -> str | None:

@@ -34,14 +34,15 @@ FAIR_PLAY = (
     "set, and is there to be compared with publications that do the same.",
     "Agreement is the share of test images on which student and teacher name the same class. Test images are answered "
     "for the evaluation only; no method sees those answers, and they are not in its queries.",
-    "Class match (`--audit`) is the share of generated images G(y) that the teacher puts into the class of the answer "
-    "y that they were drawn for; the answers are the run's own. It is asked for the evaluation only, like test images.",
     "Methods that send only synthetic images keep the real ones at home. Those that send real images, or mixtures of "
     "them, do not: the gap between the two groups is the price of privacy.",
 )
 
 
 _RULES = {
+    "class_match": "Class match (`--audit`) is the share of images G(y) that the teacher puts into the class of the "
+    "answer y that they were drawn for; the answers are its own to test images. The questions count for the evaluation "
+    "only; the interval of a single run is Wilson's over them.",
     "adapted_accuracy": "Adapted is the accuracy of the same student's answers after they were adapted to the test "
     "images that came in together, without labels and without asking anybody.",
     "membership_auc": "Membership AUC: somebody who sees what was sent guesses which of two images the edge holds, by "
@@ -238,12 +239,6 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         "-" if row["seconds"] is None else f"{row['seconds']:,.0f}",
         f"{row['finished']}" if row["finished"] == total else f"{row['finished']} of {total}",
     ]
-
-
-def _outcome(row: Mapping[str, Any]) -> str:
-    if row["finished"]:
-        return format_interval(row["student_accuracy"])
-    return "failed" if row["failed"] else "not applicable"
 
 
 def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:

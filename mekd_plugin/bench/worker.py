@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -225,6 +225,8 @@ def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = 
         # A ledger and a journal of its own: a killed audit goes on, and no budget knows of it.
         auditor = BlackBox(teacher, spec.responses, data.num_classes, identity=known_as)
         auditor.keep(directory / "audit")
+        if auditor.journal is not None:
+            auditor.journal.strict = False  # an audit of another size, after one that failed, asks otherwise
         try:
             audited = audit(
                 result.inverse,
@@ -368,6 +370,8 @@ def _run(
     What it took to train stands in the known one already, and an audit that failed undoes nothing.
     """
     try:
+        if known is not None and not (store.directory(spec.key) / "run.json").exists():
+            return "the run's files are gone, and an audit needs them: nothing was asked, and its record stays"
         record = perform(spec, place, methods)
         if known is not None:
             if record.error is not None:

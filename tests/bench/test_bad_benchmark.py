@@ -72,7 +72,10 @@ CASES = [
     ({"hyperparameters": {"kd": {"temperature": NAN}}}, "hyperparameters.kd.temperature=nan: expected a finite number"),
     ({"hyperparameters": {"kd": {"queries": datetime.date(2026, 9, 9)}}}, "(date): expected a number, a text"),
     ({"hyperparameters": {"kd": {"tempereture": 4}}}, "unknown hyperparameter of KD 'tempereture'"),
-    ({"hyperparameters": {"mekd": {"imge_weight": 4}}}, "hyperparameters of mekd, of which no run is: unknown"),
+    (
+        {"hyperparameters": {"mekd": {"imge_weight": 4}}},
+        "hyperparameters of mekd, which no run of this grid uses: unknown",
+    ),
     ({"hyperparameters": {"ml": {}, "logit_mimicry": {}}}, "ml and logit_mimicry are one method"),
     ({"hyperparameters": {"recipe": {"steps": 4}}}, "steps=5 and recipe.steps: both are the student's steps"),
     ({"hyperparameters": {"recipe": {"lr": 4}}}, "a recipe has no setting ['lr']"),

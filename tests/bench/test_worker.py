@@ -6,12 +6,10 @@ import json
 import shutil
 
 import pytest
-import torch
 
 from mekd_plugin.bench.diagnosis.subject import open_run
 from mekd_plugin.bench.executors.executor import Job
 from mekd_plugin.bench.grid import BenchConfig, expand
-from mekd_plugin.bench.store import Store
 from mekd_plugin.bench.worker import Place, do
 
 TEACHER = """
@@ -61,3 +59,25 @@ def test_a_diagnosis_of_a_named_teacher_asks_nothing_beside_its_ledger(service, 
     subject = open_run(out / "runs" / run.spec.key, points=30)
     assert sum(service.asked) == asked and shared and not (out / "teachers").exists()
     assert len(subject.real_answers) == 30 and sum(service.asked) == asked + 30 == asked + subject.ledger.total
+
+
+def test_an_audit_of_a_run_whose_files_are_gone_asks_nothing(service, out):
+    run = job()
+    assert do(run, Place(str(out))) is None
+    asked, record = sum(service.asked), (out / "runs" / run.spec.key / "record.json").read_bytes()
+    for path in (out / "runs" / run.spec.key).iterdir():
+        if path.name != "record.json":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert "the run's files are gone" in do(run, Place(str(out), audit=20))
+    assert sum(service.asked) == asked and (out / "runs" / run.spec.key / "record.json").read_bytes() == record
+
+
+def test_an_audit_that_was_cut_short_goes_on_with_another_number_of_questions(service, out):
+    run = job()
+    assert do(run, Place(str(out))) is None
+    service.broken.append(lambda images, asked: len(images) < 256 and len(asked) > 3)
+    assert "service is away" in do(run, Place(str(out), audit=400))
+    service.broken.clear()
+    assert do(run, Place(str(out), audit=100)) is None
+    record = json.loads((out / "runs" / run.spec.key / "record.json").read_text())
+    assert record["status"] == "finished" and record["generator"]["audited"] == 100
