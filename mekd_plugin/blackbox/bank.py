@@ -44,6 +44,7 @@ class Bank:
         self._columns = Columns(as_whole("memory_limit", memory_limit, at_least=0, of="bytes"))
         self._count = 0
         self._held_out = 0
+        self._asked: int | None = None
         self._seed = 0
         self._weights: Tensor | None = None
         self._indices: ShuffledIndices | None = None
@@ -52,6 +53,11 @@ class Bank:
     def __len__(self) -> int:
         """Rows to learn from: those held out are not among them."""
         return self._count - self._held_out
+
+    @property
+    def asked(self) -> int:
+        """Rows that the teacher answered, which come first; the others were answered by a surrogate."""
+        return len(self) if self._asked is None else self._asked
 
     @property
     def images(self) -> Tensor:
@@ -300,7 +306,7 @@ class Bank:
         joined._columns.to(place)
         joined._columns.write(0, count, columns, ("logits", scores.shape[1]))
         joined._columns.finish(count, Fill(count))
-        joined._count = count
+        joined._count, joined._asked = count, self.asked
         return joined
 
     def order(self, seed: int, weights: Tensor | None = None) -> Self:

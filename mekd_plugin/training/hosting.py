@@ -138,13 +138,13 @@ class Hosted:
 
         Args:
             batch_size: rows per batch.
-            steps: batches per epoch; None shows each row of a bank once.
+            steps: batches per epoch; None takes as many as the rows that the teacher answered fill.
 
         Raises:
             InputError: ``steps`` is missing where rows are asked anew at every step, or the bank holds no whole batch.
         """
         if steps is None:
-            count = len(self._bank("give steps=, the batches of an epoch"))
+            count = self._bank("give steps=, the batches of an epoch").asked
             steps = count // (batch_size * self.processes.shard.world)
             if steps == 0:
                 raise InputError(f"batch_size={batch_size}: expected at most the {count} rows of the bank")

@@ -108,7 +108,7 @@ def test_a_joined_bank_holds_both_and_leaves_the_first_as_it_is():
     home = rows_at_home(Surrogate(toy_student()).eval(), toy_images(10, seed=0), 2, seed=0, fill=-1.0)
     scores = bank.response.scores()
     joined = bank.joined(scores, home)
-    assert len(joined) == 70 and len(bank) == 50
+    assert len(joined) == 70 and len(bank) == 50 == bank.asked == joined.asked
     assert torch.equal(joined.images[50:], home.images) and torch.equal(joined.response.values[:50], scores)
     with pytest.raises(InputError, match=r"rows of \(1, 8, 8\) with 3 scores cannot join 50 rows"):
         bank.joined(scores[:10], home)

@@ -200,7 +200,7 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
         teacher=boundary(budget),
         edge=split.images,
         held_out=data.test_images,
-        rows=source.rows() if isinstance(source, Bank) else None,
+        rows=source.rows()[: source.asked] if isinstance(source, Bank) else None,
         snapshots={step: network(path) for step, path in _snapshots(directory)},
         others={
             name: {step: network(path) for step, path in _snapshots(folder)} for name, folder in siblings(directory)
