@@ -23,6 +23,7 @@ LEVELS = {
     "mekd_plugin.adaptation": 0,
     "mekd_plugin.functional": 0,
     "mekd_plugin.views": 0,
+    "mekd_plugin.selection": 0,
     "mekd_plugin.records": 0,
     "mekd_plugin.flags": 0,
     "mekd_plugin.plotting": 0,
