@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mekd_plugin.errors import InputError
 
-__all__ = ["by_confidence", "by_entropy", "by_margin", "confidence", "entropy", "k_center", "margin"]
+__all__ = ["by_confidence", "by_entropy", "by_margin", "clusters", "confidence", "entropy", "k_center", "margin"]
 
 _PART = 4096  # rows whose distances to all centres are in memory at a time
 
@@ -143,11 +143,45 @@ def k_center(features: Tensor, count: int, centres: Tensor | None = None) -> Ten
     return chosen
 
 
+def clusters(features: Tensor, count: int, *, iterations: int = 10) -> Tensor:
+    """k-means from a greedy k-centre start: which of ``count`` clusters each row falls into.
+
+    Args:
+        features: ``(N, d)`` floating point.
+        count: how many clusters, 1 to N.
+        iterations: of Lloyd's algorithm, 0 or more.
+
+    Returns:
+        ``(N,)`` int64 in [0, count).
+
+    Raises:
+        InputError: as :func:`k_center`; or a count of 0.
+
+    >>> clusters(torch.tensor([[0.0], [0.1], [5.0], [5.1]]), 2).tolist()
+    [0, 0, 1, 1]
+    """
+    if count < 1:
+        raise InputError(f"count={count}: expected at least one cluster")
+    centres = features[k_center(features, count)]
+    nearest = _nearest(features, centres)
+    for _ in range(iterations):
+        sums = torch.zeros_like(centres).index_add_(0, nearest, features)
+        sizes = nearest.bincount(minlength=count).unsqueeze(1)
+        centres = torch.where(sizes > 0, sums / sizes.clamp_min(1), centres)
+        nearest = _nearest(features, centres)
+    return nearest
+
+
 def _distance(features: Tensor, centres: Tensor) -> Tensor:
     """The squared distance of each row to its nearest centre, ``(N,)``."""
     exact = "donot_use_mm_for_euclid_dist"
     parts = [torch.cdist(part, centres, compute_mode=exact).amin(dim=1) for part in features.split(_PART)]
     return torch.cat(parts).square()
+
+
+def _nearest(features: Tensor, centres: Tensor) -> Tensor:
+    """The number of each row's nearest centre, ``(N,)``."""
+    return torch.cat([torch.cdist(part, centres).argmin(dim=1) for part in features.split(_PART)])
 
 
 def _highest(values: Tensor, count: int) -> Tensor:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mekd_plugin.errors import InputError
-from mekd_plugin.selection import by_confidence, by_entropy, by_margin, confidence, entropy, k_center, margin
+from mekd_plugin.selection import by_confidence, by_entropy, by_margin, clusters, confidence, entropy, k_center, margin
 
 
 def probabilities(seed, count=12, classes=4):
@@ -96,3 +96,23 @@ def test_k_center_covers_a_cluster_that_chance_would_miss():
 def test_what_cannot_be_chosen_from_is_refused(call, words):
     with pytest.raises(InputError, match=words):
         call()
+
+
+def test_clusters_are_those_of_lloyds_algorithm():
+    rng = torch.Generator().manual_seed(0)
+    features = torch.randn(30, 2, generator=rng, dtype=torch.float64)
+    centres = [features[index].tolist() for index in k_center(features, 4)]
+    for _ in range(10):
+        nearest = [min(range(4), key=lambda c: math.dist(row, centres[c])) for row in features.tolist()]
+        for c in range(4):
+            members = [row for row, own in zip(features.tolist(), nearest, strict=True) if own == c]
+            centres[c] = (
+                [sum(column) / len(members) for column in zip(*members, strict=True)] if members else centres[c]
+            )
+    expected = [min(range(4), key=lambda c: math.dist(row, centres[c])) for row in features.tolist()]
+    assert clusters(features, 4).tolist() == expected
+
+
+def test_no_cluster_is_no_choice():
+    with pytest.raises(InputError, match="count=0: expected at least one cluster"):
+        clusters(torch.zeros(3, 2), 0)
