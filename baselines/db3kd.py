@@ -149,7 +149,7 @@ class DB3KD(Distiller):
         "paper": {"steps": 20, "turns": 10, "directions": 200, "temperature": 20.0},
         "tiny": {},
     }
-    reference: ClassVar = "Wang, *Zero-Shot Knowledge Distillation from a Decision-Based Black-Box Model*, ICML 2021"
+    reference: ClassVar = "Wang, *Zero-Shot KD from a Decision-Based Black-Box Model*, ICML 2021"
 
     def __init__(
         self,

@@ -124,7 +124,7 @@ class Noise(Distiller):
         "paper": {"temperature": 5.0, "smoothing": 0.0},
         "tiny": {"kind": "procedural"},
     }
-    reference: ClassVar = "sanity row: `kd` on noise, or on the shapes of Baradad et al., NeurIPS 2021"
+    reference: ClassVar = "sanity row: `kd` on noise; procedural images as in Baradad et al., NeurIPS 2021"
 
     def __init__(
         self,
