@@ -207,6 +207,8 @@ class Distiller:
     """Hyperparameters of a base class that this one refuses; no list names them."""
     renamed: ClassVar[Mapping[str, str]] = {}
     """Hyperparameters of earlier versions, and what to write instead; using one is an error that says so."""
+    reference: ClassVar[str] = ""
+    """Where the method is from, as ``Authors, *Title*, Venue Year``; `mekd list --needs` and README show it."""
 
     def __init__(self, *, num_classes: int, image_shape: tuple[int, int, int], seed: int = 0) -> None:
         self.num_classes = as_whole("num_classes", num_classes, at_least=2)
@@ -231,6 +233,33 @@ class Distiller:
                 f"{name} needs {self.needs.responses} responses, and this teacher answers {teacher.responses!r}; "
                 "`mekd list --needs` shows which methods take what"
             )
+
+    def check_budget(self, budget: int | None, images: int) -> None:
+        """Refuse a query budget with which this method cannot work.
+
+        Args:
+            budget: of the teacher; None for no limit.
+            images: how many the method draws from.
+
+        Raises:
+            NeedsNotMet: it is below :meth:`fewest_queries`, which the message says.
+        """
+        fewest = self.fewest_queries(images)
+        if budget is not None and budget < fewest:
+            raise NeedsNotMet(
+                f"{type(self).__name__} needs at least {fewest:,} queries, and the query budget is {budget:,}: raise "
+                "it, or choose settings that ask less"
+            )
+
+    def fewest_queries(self, images: int) -> int:
+        """The smallest query budget with which the method, as it is set, can work; 0 where any will do.
+
+        A run with a smaller one is refused before anything is asked, and a benchmark shows it as not applicable.
+
+        Args:
+            images: how many the method draws from; 0 where ``needs.pool`` is ``"none"``.
+        """
+        return 0
 
     def stages(self, teacher: BlackBox, images: Tensor, student: nn.Module) -> Iterator[Stage]:
         """The stages in order, lazily: each is asked for when the one before it is finished.

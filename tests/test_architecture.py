@@ -23,6 +23,7 @@ LEVELS = {
     "mekd_plugin.adaptation": 0,
     "mekd_plugin.functional": 0,
     "mekd_plugin.views": 0,
+    "mekd_plugin.selection": 0,
     "mekd_plugin.records": 0,
     "mekd_plugin.flags": 0,
     "mekd_plugin.plotting": 0,
@@ -32,6 +33,7 @@ LEVELS = {
     "mekd_plugin.transport": 1,
     "mekd_plugin.distiller": 2,
     "mekd_plugin.registry": 2.5,
+    "mekd_plugin.listing": 2.7,
     "mekd_plugin.transfer": 2.5,
     "mekd_plugin.mekd": 3,
     "baselines": 3.5,  # one of them is MEKD's own bank under another loss
