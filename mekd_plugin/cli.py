@@ -135,7 +135,8 @@ def distill(
         "soft"
     ),
     answers: Annotated[
-        str, typer.Option(help="What is done to soft answers: full, rounded:DECIMALS, top1, topk:CLASSES, noisy:DEVIATION.")
+        str,
+        typer.Option(help="What is done to soft answers: full, rounded:DECIMALS, top1, topk:CLASSES, noisy:DEVIATION."),
     ] = "full",
     query_budget: Annotated[int, typer.Option(help="Images that may be sent; 0: no limit.")] = 5000,
     seed: Annotated[int, typer.Option(help="The seed of everything random.")] = 0,

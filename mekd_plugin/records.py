@@ -103,9 +103,9 @@ class RunRecord(_Json):
         best_test_accuracy: the highest over the points of ``curve``: chosen *on the test set*, as many publications
             do; compare it only with theirs.
         agreement: share of the test images on which student and teacher name the same class.
-        calibration_error: of the student on the test set, the expected one over 15 bins, a fraction in [0, 1]; see
-            :func:`mekd_plugin.bench.calibration.expected_calibration_error`. None in records of earlier versions.
-        held_out_agreement: the same as ``agreement`` on held-out answered images, which needs no labels; None without validation.
+        calibration_error: of the student on the test set, the expected one over 15 bins of its confidence (Guo et al.,
+            *On Calibration of Modern Neural Networks*, ICML 2017), in [0, 1]; None in records of earlier versions.
+        held_out_agreement: ``agreement`` on held-out answered images, which needs no labels; None without validation.
         queries: what it asked.
         budget: limit on the queries; None where there was none.
         real_images: unlabelled images that the edge holds.

@@ -13,9 +13,10 @@ __all__ = ["expected_calibration_error"]
 def expected_calibration_error(logits: Tensor, labels: Tensor, *, bins: int = 15) -> float:
     """The mean distance between confidence and accuracy, over bins of equal width of the confidence.
 
-    ``sum_b n_b / N |accuracy_b - confidence_b|``, where the confidence of an image is its highest probability, and bin b
-    of B holds the confidences in ((b - 1) / B, b / B]. Source: Naeini et al., *Obtaining Well Calibrated Probabilities
-    Using Bayesian Binning*, AAAI 2015; with 15 bins, Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017.
+    ``sum_b n_b / N |accuracy_b - confidence_b|``, where the confidence of an image is its highest probability, and bin
+    b of B holds the confidences in ((b - 1) / B, b / B]. Source: Naeini et al., *Obtaining Well Calibrated
+    Probabilities Using Bayesian Binning*, AAAI 2015; with 15 bins, Guo et al., *On Calibration of Modern Neural
+    Networks*, ICML 2017.
 
     Args:
         logits: ``(N, C)``, floating point, N at least 1.

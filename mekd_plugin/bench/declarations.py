@@ -63,9 +63,7 @@ class Declarations:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         seen = {(row["a"], row["b"], row["metric"]) for row in compare(records, new) if row["pairs"]}
         self._known += [Declaration(one, now, (one.a, one.b, one.metric) not in seen) for one in new]
-        content = [
-            {**vars(one.comparison), "at": one.at, "beforehand": one.beforehand} for one in self._known
-        ]
+        content = [{**vars(one.comparison), "at": one.at, "beforehand": one.beforehand} for one in self._known]
         write_atomically(self._path, (json.dumps(content, indent=1) + "\n").encode())
 
     def compared(self, comparisons: Sequence[Comparison], records: Sequence[RunRecord]) -> list[dict[str, Any]]:

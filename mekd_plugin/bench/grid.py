@@ -199,9 +199,9 @@ class RunSpec:
     """Everything that decides one run's numbers; two equal ones are the same run.
 
     Attributes are those of :class:`BenchConfig`, one value each; ``method`` is canonical, ``label`` what tables call
-    the run (the method, or a variant of it), ``responses`` and ``answers`` their canonical names, ``device`` a kind of device (``"cpu"``,
-    ``"cuda"``), ``teacher_steps`` None for a teacher not trained here, and ``teacher_digest`` a hash of the content of
-    a teacher's file, None where the teacher is not a file.
+    the run (the method, or a variant of it), ``responses`` and ``answers`` their canonical names, ``device`` a kind of
+    device (``"cpu"``, ``"cuda"``), ``teacher_steps`` None for a teacher not trained here, and ``teacher_digest`` a hash
+    of the content of a teacher's file, None where the teacher is not a file.
     """
 
     dataset: str

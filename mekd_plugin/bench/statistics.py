@@ -179,7 +179,8 @@ def possible_tests(pairs: int, comparisons: int = 1) -> str:
     if pairs >= needed:
         return f"With {seeds}{of} a paired t-test can be significant, and so can a sign test or a signed-rank test."
     least = f"{2.0 ** (1 - pairs):.4g}" + ("" if comparisons < 2 else f", {comparisons} times that after Holm")
-    return f"{paired}: a sign test or a signed-rank test cannot be, since its least p is {least} (it takes {needed} seeds)."
+    unable = f"a sign test or a signed-rank test cannot be, since its least p is {least} (it takes {needed} seeds)"
+    return f"{paired}: {unable}."
 
 
 def panel_name(row: Mapping[str, Any]) -> str:

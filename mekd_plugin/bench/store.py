@@ -97,7 +97,7 @@ class Store:
 
 
 def spent_in(directory: Path) -> Queries:
-    """What a run has asked by now, by the ledgers in its directory; nothing where there are none, or they are damaged."""
+    """What a run has asked by now, by the ledgers in its directory; 0 where there are none, or they are damaged."""
     spending = Spending()
     try:
         for path in sorted(directory.glob("ledger-*.jsonl")):

@@ -46,7 +46,7 @@ class Degradation:
     ==============  ==================================================================================================
 
     What probabilities lack of a sum of 1 after that is spread evenly over the classes answered as 0, as with the
-    ``rounding=`` and ``top_k=`` of a :class:`~mekd_plugin.blackbox.teacher.BlackBox`. Hard responses have nothing to
+    ``rounding=`` and ``top_k=`` of a :class:`~mekd_plugin.BlackBox`. Hard responses have nothing to
     round, to leave out, or to add noise to.
 
     Attributes:
@@ -72,7 +72,9 @@ class Degradation:
         if name not in get_args(Rule) or (name == "full") != (not amount):
             raise InputError(f"answers={text!r}: expected {_FORM}")
         if name == "rounded":
-            return cls("rounded", as_whole(f"answers={text}", amount, at_least=0, at_most=_MOST_DECIMALS, of="decimals"))
+            return cls(
+                "rounded", as_whole(f"answers={text}", amount, at_least=0, at_most=_MOST_DECIMALS, of="decimals")
+            )
         if name == "topk":
             return cls("topk", as_whole(f"answers={text}", amount, at_least=1, of="classes"))
         if name == "noisy":

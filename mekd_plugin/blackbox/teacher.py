@@ -75,7 +75,7 @@ class BlackBox:
         top_k: how many of the largest probabilities a service returns, with 0 for all other classes.
         answers: what is done to answers before anybody sees them, as an API does that defends itself: ``"full"``,
             ``"rounded:2"``, ``"top1"``, ``"topk:3"`` or ``"noisy:0.1"``; see
-            :class:`~mekd_plugin.blackbox.degradation.Degradation`. Only what is left is kept, and a teacher that
+            :class:`~mekd_plugin.blackbox.Degradation`. Only what is left is kept, and a teacher that
             answers otherwise is another one to a run and to a bank.
         answers_seed: of the noise of ``"noisy:..."``.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.degradation import Degradation

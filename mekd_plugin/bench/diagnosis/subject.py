@@ -222,7 +222,17 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
 def siblings(directory: Path) -> Iterator[tuple[str, Path]]:
     """Finished runs of other methods beside a run, on the same images, teacher, student and seed: method and place."""
     spec, _ = RunSpec.of_run(directory)
-    shared = ("dataset", "image_size", "teacher", "student", "responses", "query_budget", "real_images", "seed", "answers")
+    shared = (
+        "dataset",
+        "image_size",
+        "teacher",
+        "student",
+        "responses",
+        "query_budget",
+        "real_images",
+        "seed",
+        "answers",
+    )
     for folder in sorted(directory.parent.iterdir()):
         if (
             folder == directory
