@@ -145,7 +145,8 @@ def _noise(fingerprints: Tensor, classes: int, seed: int) -> Tensor:
     columns = np.arange(1, classes + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     bits = _mixed(images[:, None] + columns) >> np.uint64(11)
     uniform = (bits.astype(np.float64) + 0.5) * 2.0**-53  # never 0 or 1
-    return torch.special.ndtri(torch.from_numpy(uniform))
+    normal: Tensor = torch.special.ndtri(torch.from_numpy(uniform))
+    return normal
 
 
 def _mixed(numbers: np.ndarray) -> np.ndarray:
