@@ -117,11 +117,12 @@ def draw_pictures(
     *,
     per_1000: float | None,
     theme: Theme,
+    names: Sequence[str] | None = None,
 ) -> dict[str, Picture]:
-    """The same as PNG and as SVG."""
+    """The same as PNG and as SVG; only some of them where ``names`` are given."""
     with figure_style(theme):
         drawings = _drawings(records, every_budget, directory, per_1000, theme)
-        return {name: picture(draw()) for name, draw in drawings.items()}
+        return {name: picture(draw()) for name, draw in drawings.items() if names is None or name in names}
 
 
 def _drawings(

@@ -30,6 +30,7 @@ __all__ = [
     "format_interval",
     "interval_note",
     "markdown",
+    "panel_in_markdown",
     "panels",
     "terminal",
 ]
@@ -160,15 +161,18 @@ def _panel(rows: list[dict[str, Any]], compared: list[ComparisonRow]) -> Panel:
 
 def markdown(parts: Sequence[Panel]) -> str:
     """Tables in Markdown, with the rules of the comparison below."""
-    lines = []
-    for part in parts:
-        lines += [f"## {part.title}", "", "| " + " | ".join(column.title for column in part.columns) + " |"]
-        lines.append("|" + "|".join("---:" if column.numeric else "---" for column in part.columns) + "|")
-        lines += ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in part.cells]
-        lines += ["", *(f"- {note}" for note in part.notes), *([""] if part.notes else [])]
-        lines += comparisons_in_markdown(part.compared)
+    lines = [line for part in parts for line in panel_in_markdown(part)]
     lines += [interval_note(parts), "", "Fair play:", "", *(f"- {rule}" for rule in fair_play(parts))]
     return "\n".join(lines) + "\n"
+
+
+def panel_in_markdown(part: Panel, heading: str = "##") -> list[str]:
+    """Lines of one table, with its heading, its notes and its comparisons."""
+    lines = [f"{heading} {part.title}", "", "| " + " | ".join(column.title for column in part.columns) + " |"]
+    lines.append("|" + "|".join("---:" if column.numeric else "---" for column in part.columns) + "|")
+    lines += ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in part.cells]
+    lines += ["", *(f"- {note}" for note in part.notes), *([""] if part.notes else [])]
+    return lines + comparisons_in_markdown(part.compared)
 
 
 def terminal(part: Panel, console: Console) -> RichTable:

@@ -102,24 +102,20 @@ def test_what_a_rule_takes_out_is_a_row_with_the_reason(tmp_path) -> None:
 
 def test_a_grid_over_what_is_done_to_answers(tmp_path) -> None:
     kd = distillers().get("kd")
-    settings = {**SMALL, "methods": [], "responses": "soft,hard", "answers": "full,top1", "steps": 10}
+    settings = {**SMALL, "methods": [], "answers": "full,top1", "steps": 10}
 
     def run(*comparisons):
         config = BenchConfig.from_mapping({**settings, "comparisons": list(comparisons)}, own=True)
         benchmark = Benchmark(config, tmp_path, {"here": kd, "there": kd})  # in this process, which is quick
         return benchmark.execute(resume=True, observe=nobody)
 
-    told = {(run.label, run.responses, run.answers): (run.status, run.error or "") for run in run("here:there").runs}
-    assert {status for (_, kind, answers), (status, _) in told.items() if (kind, answers) != ("hard", "top1")} == {
-        "finished"
-    }
-    status, reason = told["here", "hard", "top1"]
-    assert status == "not applicable" and "answers=top1 of hard responses" in reason
+    told = {(run.label, run.answers): run.status for run in run("here:there").runs}
+    assert told == {(label, answers): "finished" for label in ("here", "there") for answers in ("full", "top1")}
     table = (tmp_path / "table.md").read_text()
-    assert table.count("\n## ") + table.startswith("## ") == 4 and "soft (top1) responses" in table
+    assert table.count("\n## ") + table.startswith("## ") == 2 and "soft (top1) responses" in table
     content = json.loads((tmp_path / "results.json").read_text())
-    assert [row["declared"] for row in content["comparisons"]] == ["beforehand"] * 4
-    assert len((tmp_path / "table.csv").read_text().splitlines()) == 1 + 8
+    assert [row["declared"] for row in content["comparisons"]] == ["beforehand"] * 2
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 1 + 4
     late = run("here:there", "here:there:agreement")
     assert {row["metric"]: row["declared"] for row in late.comparisons} == {
         "student_accuracy": "beforehand",
