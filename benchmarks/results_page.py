@@ -15,6 +15,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,10 +156,9 @@ def command(table: Table, configs: Path = CONFIGS) -> str:
         raise InputError(f"{table.directory}: methods that were objects have no command; compare registered ones")
     known: dict[str, dict[str, Any]] = {"": BenchConfig().to_json()}
     for path in sorted(configs.rglob("*.yaml")):
-        try:
-            known[str(path.relative_to(configs))] = BenchConfig.from_mapping(read_yaml(path)).to_json()
-        except MekdError:
-            continue  # a configuration of something else
+        settings = _settings(path, path.stat().st_mtime_ns)
+        if settings is not None:
+            known[str(path.relative_to(configs))] = settings
     found = []
     for name, settings in known.items():
         changed = {key: wanted[key] for key in settings if key in wanted and wanted[key] != settings[key]}
@@ -178,6 +178,15 @@ def command(table: Table, configs: Path = CONFIGS) -> str:
     return shlex.join(
         [*words, "--out", table.directory.name if table.directory.is_absolute() else str(table.directory)]
     )
+
+
+@cache
+def _settings(path: Path, changed: int) -> dict[str, Any] | None:
+    """Those of a file, as of its last change; None where it is a configuration of something else."""
+    try:
+        return BenchConfig.from_mapping(read_yaml(path)).to_json()
+    except MekdError:
+        return None
 
 
 def _flags(changed: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str] | None:

@@ -4,8 +4,8 @@
     python benchmarks/tuning.py configs/tuning/kd.yaml --out tuning --records results/tuning --page docs/TUNING.md
 
 Every file of ``configs/tuning`` is a grid of ``mekd bench`` with the variants of a method. Its runs are done, or gone
-on with, under ``--out``; then each student is judged by its agreement with the teacher on one set of training images that
-is common to all and that no run's edge holds. The teacher is asked about those once, outside every budget (an
+on with, under ``--out``; then each student is judged by its agreement with the teacher on one set of training images
+that is common to all and that no run's edge holds. The teacher is asked about those once, outside every budget (an
 evaluation). Test images choose nothing. The judgements are kept under ``--records``, one file a configuration, and the
 page is made of all that are there.
 """
