@@ -34,6 +34,7 @@ LEVELS = {
     "mekd_plugin.distiller": 2,
     "mekd_plugin.registry": 2.5,
     "mekd_plugin.transfer": 2.5,
+    "mekd_plugin.rounds": 2.75,
     "mekd_plugin.mekd": 3,
     "baselines": 3.5,  # one of them is MEKD's own bank under another loss
     "mekd_plugin.training": 4,
