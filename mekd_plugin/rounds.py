@@ -43,7 +43,7 @@ class Round:
         number: from 1.
         until: rows of the bank when it is over.
         last: whether no further one follows.
-        fraction: part of the recipe's steps that the student takes in it.
+        fraction: part of the recipe's steps that the student takes in it; 0 where it does not train.
     """
 
     number: int
@@ -114,7 +114,7 @@ def fewest_in_rounds(shares: Sequence[float]) -> int:
     """The smallest number of rows that leaves at least two to every round; ``shares`` as for :func:`rounds_of`.
 
     >>> fewest_in_rounds([0.45, 0.45, 0.1])
-    15
+    16
     """
     shares = as_shares("shares", shares)
     # Bounds are rounded, so a round may have up to one row less or more than its share.
