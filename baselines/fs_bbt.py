@@ -99,7 +99,7 @@ class CVAE(nn.Module):
         """Images ``(N, channels, height, width)`` in [0, 1] of codes ``(N, K)`` and classes ``(N,)``."""
         condition = F.one_hot(labels, self.num_classes).to(code)
         pixels: Tensor = self.decoder(torch.cat([code, condition], dim=1)).sigmoid()
-        return pixels.unflatten(1, self.image_shape)
+        return pixels.view(-1, *self.image_shape)
 
 
 class FSBBT(Distiller):

@@ -83,7 +83,8 @@ def soft_supervised_contrast(predictions: Tensor, projections: Tensor, probabili
     weights = sure.outer(sure) * (answers @ answers.T)
     weights = weights * (1 - torch.eye(len(weights), device=weights.device, dtype=weights.dtype))
     alike = F.normalize(predictions, dim=1) @ F.normalize(projections.detach(), dim=1).T
-    return -(weights * alike).sum() / (weights > 0).sum().clamp_min(1)
+    contrast: Tensor = -(weights * alike).sum() / (weights > 0).sum().clamp_min(1)
+    return contrast
 
 
 def rare_ones_first(counts: Tensor, left: int) -> bool:
@@ -98,12 +99,9 @@ def by_rarity(features: Tensor, known: Tensor, labels: Tensor, num_classes: int,
     Args:
         features: ``(N, d)``, of the images to choose from.
         known: ``(M, d)``, of those that were asked about.
-        labels: the classes of their answers, ``(M,)``.
+        labels: the classes of their answers, ``(M,)``; one that was never answered is nobody's aim.
         num_classes: C.
-        count: how many, 0 to N.
-
-    Returns:
-        ``(count,)`` int64, no row twice. A class that never was answered is left out: nothing is known of its images.
+        count: how many, 0 to N; no row twice.
     """
     counts = labels.bincount(minlength=num_classes).float()
     free = torch.arange(len(features), device=features.device)
@@ -184,10 +182,8 @@ class SwiftThief(Distiller):
         return fewest_in_rounds([1.0] * self.rounds)
 
     def stages(self, teacher: BlackBox, images: Tensor, student: nn.Module) -> Iterator[Stage]:
-        size, fill = (
-            number_of_queries(teacher, "transfer_set", self.queries, otherwise=len(images)),
-            teacher.value_range[0],
-        )
+        size = number_of_queries(teacher, "transfer_set", self.queries, otherwise=len(images))
+        fill = teacher.value_range[0]
         pool = candidates(images, round(size * self.candidates) + 1, self.seed, fill=fill)
         head = self._new_head(predict_with_features(student, images[:1])[1].shape[1])
         bank, chosen = Bank("transfer_set"), torch.empty(0, dtype=torch.int64, device=pool.device)
@@ -248,15 +244,12 @@ class SwiftThief(Distiller):
         d = self.head_width
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed * 1_000_003)
-            projector = [
-                nn.Linear(width, d),
-                nn.BatchNorm1d(d),
-                nn.ReLU(),
-                nn.Linear(d, d),
-                nn.BatchNorm1d(d, affine=False),
-            ]
-            predictor = [nn.Linear(d, d // 4), nn.BatchNorm1d(d // 4), nn.ReLU(), nn.Linear(d // 4, d)]
-            return nn.ModuleDict({"projector": nn.Sequential(*projector), "predictor": nn.Sequential(*predictor)})
+            projector = nn.Sequential(_two_layers(width, d, d), nn.BatchNorm1d(d, affine=False))
+            return nn.ModuleDict({"projector": projector, "predictor": _two_layers(d, d // 4, d)})
+
+
+def _two_layers(width: int, hidden: int, out: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, out))
 
 
 def _others(pool: Tensor, chosen: Tensor) -> Tensor:
