@@ -1,1 +1,1 @@
-"""A Flower app. Read ``task.py`` (data, networks, training), ``client_app.py``, ``server_app.py``, ``strategies.py``."""
+"""A Flower app: read ``task.py`` first (data, networks, training), then ``client_app.py`` and ``server_app.py``."""
