@@ -14,7 +14,14 @@ from mekd_plugin.rows import Rows
 from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
 
 WORLD = {"num_classes": CLASSES, "image_shape": (1, 8, 8)}
-SETTINGS = {"preset": "tiny", "emulation_settings": {"steps": 30}, "budget": 300, "seed": 3}
+SETTINGS = {
+    "preset": "tiny",
+    "emulation": "gan",
+    "surrogate": None,
+    "emulation_settings": {"steps": 30},
+    "budget": 300,
+    "seed": 3,
+}
 
 
 def distilled(method, directory, *, responses="logits", **settings):

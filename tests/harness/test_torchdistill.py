@@ -30,7 +30,7 @@ from mekd_plugin.training.checkpoint import save_weights
 from mekd_plugin.training.recipe import Recipe
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "torchdistill"
-TINY = {"preset": "tiny", "emulation_settings": {"steps": 20}}
+TINY = {"preset": "tiny", "emulation": "gan", "surrogate": None, "emulation_settings": {"steps": 20}}
 SETTINGS = {"mekd": TINY, "logit_mimicry": {}, "distribution_alignment": {}, "kd": {}}
 FITTING = [name for name in available() if how_it_runs(SUITE, distillers().get(name).needs)[0]]
 STEPS, BATCH = 20, 32
