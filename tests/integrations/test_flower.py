@@ -242,7 +242,8 @@ def test_mekd_on_a_federation_in_two_rounds_sends_generated_images_alone(tmp_pat
     grid = InProcess([client(tmp_path, name, model=toy_student(i)) for i, name in enumerate("abc")])
     federation = Federation(grid, CLASSES)
     images, student = toy_images(40, seed=3), toy_student()
-    settings = {"emulation": "mixture", "emulation_settings": {"surrogate_steps": 20, "steps": 5}}
+    settings = {"emulation": "mixture", "surrogate": None}
+    settings["emulation_settings"] = {"surrogate_steps": 20, "steps": 5}
     result = mekd.distill(
         student, federation.black_box(budget=60), images, "mekd", recipe=FAST, progress=False, device="cpu", **settings
     )

@@ -24,6 +24,7 @@ from mekd_plugin.integrations.flower import CountedGrid, Federation
 
 app = ServerApp()
 torch.set_num_threads(1)
+_FAST_MEKD = {"preset": "fast", "emulation": "mixture"}
 Config = Mapping[str, Any]
 Record = dict[str, Any]
 
@@ -39,7 +40,8 @@ def main(grid: Grid, context: Context) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     while len(list(grid.get_node_ids())) < config["clients"]:
         time.sleep(0.5)
-    record: Record = {"config": dict(config), "clients": train_teachers(grid, config), "methods": {}}
+    settings = {name: value for name, value in config.items() if name != "out"}
+    record: Record = {"config": settings, "clients": train_teachers(grid, config), "methods": {}}
     print(f"teachers of the clients: {', '.join(format(row['accuracy'], '.3f') for row in record['clients'])}")
     for method in methods:
         counted, began = CountedGrid(grid), time.process_time()
@@ -96,7 +98,7 @@ def distilled(grid: CountedGrid, config: Config, method: str, images: Tensor, **
 
 def mekd_of_server(grid: CountedGrid, config: Config) -> Record:
     """MEKD: the server fits the generator to its own unlabelled images, and asks about images that it draws."""
-    return distilled(grid, config, "mekd", task.public_images(config), emulation="mixture")
+    return distilled(grid, config, "mekd", task.public_images(config), **_FAST_MEKD)
 
 
 def mekd_from_clients(grid: CountedGrid, config: Config) -> Record:
@@ -105,7 +107,7 @@ def mekd_from_clients(grid: CountedGrid, config: Config) -> Record:
     """
     replies = _ask_all(grid, "query.generated", config)
     levels = [torch.from_numpy(reply.content.array_records["images"].to_numpy_ndarrays()[0]) for reply in replies]
-    record = distilled(grid, config, "mekd", torch.cat(levels).float() / 127.5 - 1, emulation="mixture")
+    record = distilled(grid, config, "mekd", torch.cat(levels).float() / 127.5 - 1, **_FAST_MEKD)
     return {**record, "rounds": record["rounds"] + 1}
 
 
