@@ -136,7 +136,7 @@ FLAGS = [
         "hyperparameters of mekd, which no run of this grid uses: unknown hyperparameter of MEKD 'imge",
     ),
     (["--set", "mekd.emulation.stpes=3"], "unknown setting of emulation Mixture 'stpes'"),
-    (["--set", "mekd.emulation.style_dim=3"], "it is one of emulation 'gan'"),
+    (["--set", "mekd.emulation.style_dim=3"], "it is one of emulation 'conditional' and 'gan'"),
     (["--set", "mekd.gan_steps=3"], "on the command line: --set METHOD.emulation.steps=3"),
     (["--set", "nope.x=3"], "unknown method 'nope'"),
     (["--set", "recipe.lr=3"], "a recipe has no setting ['lr']"),
