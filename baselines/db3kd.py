@@ -136,11 +136,14 @@ class DB3KD(Distiller):
 
     Args:
         searched: how many images are searched from, the edge's first, then views of them; None takes all of the edge's,
-        and views as far as the budget goes. steps: of each bisection: a query each, for every other class. turns: how
-        often each line is turned towards a nearer point of the boundary; 0 keeps to the boundary distance. directions:
-        random directions of each turn, a query each. sharpness: mean gap of the scores. temperature: t, positive.
-        label_weight: w, of the teacher's own class beside the soft label. **world: see
-        :class:`~mekd_plugin.distiller.Distiller`.
+            and views as far as the budget goes.
+        steps: of each bisection: a query each, for every other class.
+        turns: how often each line is turned towards a nearer point of the boundary; 0 keeps to the boundary distance.
+        directions: random directions of each turn, a query each.
+        sharpness: mean gap of the scores.
+        temperature: t, positive.
+        label_weight: w, of the teacher's own class beside the soft label.
+        **world: see :class:`~mekd_plugin.distiller.Distiller`.
     """
 
     needs = Needs(responses="either", leaves_edge="real images")
