@@ -11,8 +11,8 @@ Departures:
 - the own score is above another class's by an amount in proportion to the distance, as it is for a teacher that is
   linear around the image. The public code gives each class its distance as score, the far ones the higher, and the own
   class their sum, which the temperature of 20 all but levels;
-- a class that the teacher named for no image counts as far as the farthest one found for that image;
-- the class of an image is what the teacher answers about it, a query like any other: the edge has no labels;
+- the class of an image is what the teacher answers about it, a query like any other: the edge has no labels; a class
+  that it named for no image counts as far as the farthest one found;
 - views of images stand beside them where the budget buys more searches than there are images.
 """
 
