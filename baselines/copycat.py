@@ -45,10 +45,7 @@ class Copycat(TransferSetDistiller):
 
     needs = Needs(responses="either", leaves_edge="nothing of the edge", pool="other domain")
     presets: ClassVar = {"quick": {}, "paper": {"smoothing": 0.0, "balance": False}, "tiny": {}}
-    reference: ClassVar = (
-        "Correia-Silva, Berriel, Badue, de Souza, Oliveira-Santos, *Copycat CNN: Stealing Knowledge by Persuading "
-        "Confession with Random Non-Labeled Data*, IJCNN 2018"
-    )
+    reference: ClassVar = "Correia-Silva et al., *Copycat CNN*, IJCNN 2018"
 
     def __init__(
         self, *, smoothing: float = 0.05, balance: bool = True, queries: int | None = None, **world: Any

@@ -99,7 +99,7 @@ class DKD(TransferSetDistiller):
 
     needs = Needs(responses="soft", leaves_edge="real images")
     presets: ClassVar = {"quick": {}, "paper": {}, "tiny": {}}
-    reference: ClassVar = "Zhao, Cui, Song, Qiu, Liang, *Decoupled Knowledge Distillation*, CVPR 2022"
+    reference: ClassVar = "Zhao et al., *Decoupled Knowledge Distillation*, CVPR 2022"
 
     def __init__(
         self,

@@ -117,9 +117,7 @@ class Knockoff(TransferSetDistiller):
         "paper": {"temperature": 1.0, "smoothing": 0.0, "domain": "other"},
         "tiny": {},
     }
-    reference: ClassVar = (
-        "Orekondy, Schiele, Fritz, *Knockoff Nets: Stealing Functionality of Black-Box Models*, CVPR 2019"
-    )
+    reference: ClassVar = "Orekondy et al., *Knockoff Nets*, CVPR 2019; policies: Pal et al., *ActiveThief*, AAAI 2020"
 
     def __init__(
         self,

@@ -46,6 +46,9 @@ class MEKDBank(MEKD):
         InputError: an argument of MEKD that only its image term reads; and the errors of MEKD.
     """
 
+    reference: ClassVar = (
+        "`kd` on the bank of `mekd` (Ma et al., CVPR 2024): the same generator and questions, no image term"
+    )
     presets: ClassVar = {
         name: {key: value for key, value in settings.items() if key not in _OF_THE_IMAGE_TERM}
         | ({"smoothing": 0.0} if name == "paper" else {})

@@ -90,8 +90,8 @@ def procedural_images(count: int, shape: tuple[int, int, int], rng: torch.Genera
         across = (y - centre_y) * angle.cos() - (x - centre_x) * angle.sin()
         long, short = 0.05 + 0.35 * draw(count, 1, 1), 0.03 + 0.22 * draw(count, 1, 1)
         ellipse = ((along / long).square() + (across / short).square()).sqrt().sub(1) * torch.minimum(long, short)
-        beyond = (along.abs() - long).clamp_min(0)  # a stroke is as thick as a third of what an ellipse is broad
-        stroke = (beyond.square() + across.square()).sqrt() - short / 3
+        beyond = (along.abs() - long).clamp_min(0)  # a stroke is half as thick as an ellipse is broad
+        stroke = (beyond.square() + across.square()).sqrt() - short / 2
         distance = torch.where(draw(count, 1, 1) < 0.5, ellipse, stroke)
         cover = (0.5 - distance / pixel).clamp(0, 1) * (index < shapes)
         colour = draw(count, channels, 1, 1)
@@ -124,7 +124,7 @@ class Noise(Distiller):
         "paper": {"temperature": 5.0, "smoothing": 0.0},
         "tiny": {"kind": "procedural"},
     }
-    reference: ClassVar = "sanity row: `kd` on noise, or on the shapes of Baradad et al., NeurIPS 2021"
+    reference: ClassVar = "sanity row: `kd` on noise; procedural images as in Baradad et al., NeurIPS 2021"
 
     def __init__(
         self,

@@ -33,6 +33,7 @@ LEVELS = {
     "mekd_plugin.transport": 1,
     "mekd_plugin.distiller": 2,
     "mekd_plugin.registry": 2.5,
+    "mekd_plugin.listing": 2.7,
     "mekd_plugin.transfer": 2.5,
     "mekd_plugin.rounds": 2.75,
     "mekd_plugin.mekd": 3,

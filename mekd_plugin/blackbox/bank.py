@@ -145,8 +145,8 @@ class Bank:
             draw: ``draw(start, stop)`` -> rows to ask about, a pure function of the range.
             size: rows of the full bank; where it has more, only the first ones show.
             stage: name of the queries in the ledger.
-            label: asks in its own way, ``label(teacher, rows) -> response``, with as many queries a row as it needs;
-                None sends each image once.
+            label: asks in its own way, ``label(teacher, rows) -> response``, with as many queries a row as it needs,
+                and may make scores out of classes; None sends each image once.
             progress: is told ``(rows so far, rows wanted)`` after every chunk.
 
         Raises:
@@ -167,7 +167,7 @@ class Bank:
         if label is not None and teacher.ledger.peers.world > 1:
             raise NeedsNotMet(f"bank {self.name!r} is asked in the method's own way, which takes a single process")
         self._indices = None
-        self._check_origin(teacher)
+        self._check_origin(teacher, other_kind=label is not None)
         if self._loaded:
             self._check_shape(draw(0, 1).images)
         if self._take_over(teacher, size):
@@ -376,12 +376,12 @@ class Bank:
         drawn_by = self._drawn_by if self._drawn_by is not None else self._columns.origin.drawn_by
         return Origin(self._columns.origin.run, teacher.identity, teacher.value_range, drawn_by)
 
-    def _check_origin(self, teacher: BlackBox) -> None:
-        """Refuse a teacher that did not give the answers that are here."""
+    def _check_origin(self, teacher: BlackBox, *, other_kind: bool) -> None:
+        """Refuse a teacher that did not give the answers that are here, which may be of another kind than its own."""
         if self._columns.answers is None or not self._columns.rows:
             return
         kind, classes = self._columns.answers
-        if kind != teacher.responses:
+        if kind != teacher.responses and not other_kind:
             raise InputError(
                 f"bank {self.name!r} holds {kind!r} responses and the teacher answers {teacher.responses!r}: "
                 "fill another bank"
