@@ -11,8 +11,8 @@ Departures:
 - the own score is above another class's by an amount in proportion to the distance, as it is for a teacher that is
   linear around the image. The public code gives each class its distance as score, the far ones the higher, and the own
   class their sum, which the temperature of 20 all but levels;
-- a class that the teacher named for no image counts as far as the farthest one found for that image;
-- the class of an image is what the teacher answers about it, a query like any other: the edge has no labels;
+- the class of an image is what the teacher answers about it, a query like any other: the edge has no labels; a class
+  that it named for no image counts as far as the farthest one found;
 - views of images stand beside them where the budget buys more searches than there are images.
 """
 
@@ -136,11 +136,14 @@ class DB3KD(Distiller):
 
     Args:
         searched: how many images are searched from, the edge's first, then views of them; None takes all of the edge's,
-        and views as far as the budget goes. steps: of each bisection: a query each, for every other class. turns: how
-        often each line is turned towards a nearer point of the boundary; 0 keeps to the boundary distance. directions:
-        random directions of each turn, a query each. sharpness: mean gap of the scores. temperature: t, positive.
-        label_weight: w, of the teacher's own class beside the soft label. **world: see
-        :class:`~mekd_plugin.distiller.Distiller`.
+            and views as far as the budget goes.
+        steps: of each bisection: a query each, for every other class.
+        turns: how often each line is turned towards a nearer point of the boundary; 0 keeps to the boundary distance.
+        directions: random directions of each turn, a query each.
+        sharpness: mean gap of the scores.
+        temperature: t, positive.
+        label_weight: w, of the teacher's own class beside the soft label.
+        **world: see :class:`~mekd_plugin.distiller.Distiller`.
     """
 
     needs = Needs(responses="either", leaves_edge="real images")

@@ -58,7 +58,7 @@ def decoupled_divergence(student_logits: Tensor, teacher_scores: Tensor, tempera
         InputError: differing shapes, or other tensors than ``(N, C)``.
 
     >>> same = decoupled_divergence(torch.ones(1, 3), torch.ones(1, 3), temperature=4.0)
-    >>> (same.target.item(), same.others.item())
+    >>> (float(same.target), float(same.others))
     (0.0, 0.0)
     """
     if student_logits.shape != teacher_scores.shape or student_logits.dim() != 2 or student_logits.shape[1] < 2:

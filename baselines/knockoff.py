@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -36,10 +37,10 @@ from mekd_plugin.functional import cross_entropy_labels, kd_divergence
 from mekd_plugin.prediction import predict
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows
-from mekd_plugin.selection import by_entropy, clusters, k_center, margin
+from mekd_plugin.selection import by_entropy, clusters, k_center, margin, preferences
 from mekd_plugin.transfer import TransferSetDistiller, images_and_views, number_of_queries
 
-__all__ = ["Knockoff", "diversity", "preferences"]
+__all__ = ["Knockoff", "diversity"]
 
 _REWARDS = ("certainty", "diversity", "loss")
 _SEES = 8  # pixels a side of what the clusters look at
@@ -49,45 +50,12 @@ _AT_A_TIME = 1024
 def diversity(probabilities: Tensor) -> Tensor:
     r"""How far each answer rises above the mean of those before it, :math:`\sum_c \max(0, y_{tc} - \bar y_{<t,c})`.
 
-    Args:
-        probabilities: ``(N, C)`` in the order of the answers.
-
-    Returns:
-        ``(N,)`` in [0, 1]; 0 for the first.
+    Of probabilities ``(N, C)`` in the order of the answers, ``(N,)`` in [0, 1]; 0 for the first.
     """
     before = torch.arange(len(probabilities), device=probabilities.device).clamp_min(1).unsqueeze(1)
     mean = (probabilities.cumsum(dim=0) - probabilities) / before
     mean[:1] = probabilities[:1]
     return (probabilities - mean).clamp_min(0).sum(dim=1)
-
-
-def preferences(actions: Tensor, rewards: Tensor, count: int) -> Tensor:
-    r"""What a gradient bandit prefers after its answers, one after the other.
-
-    With :math:`\pi = softmax(H)`, a the action of an answer, r its reward, :math:`\bar r` the mean of those before it,
-    and one over the number of times that a was taken as the rate :math:`\alpha`:
-
-    .. math:: H_a \mathrel{+}= \alpha (r - \bar r)(1 - \pi_a), \qquad H_b \mathrel{-}= \alpha (r - \bar r) \pi_b
-        \quad (b \ne a)
-
-    Args:
-        actions: ``(N,)`` int64 in [0, count).
-        rewards: ``(N,)``, of the same answers.
-        count: number of actions.
-
-    Returns:
-        ``(count,)`` float64, H from zeros; its softmax is the policy.
-    """
-    preferred = torch.zeros(count, dtype=torch.float64)
-    taken, total = [0] * count, 0.0
-    for index, (action, reward) in enumerate(zip(actions.tolist(), rewards.tolist(), strict=True)):
-        taken[action] += 1
-        surprise = (reward - total / index) / taken[action] if index else 0.0
-        change = -surprise * preferred.softmax(dim=0)
-        change[action] += surprise
-        preferred += change
-        total += reward
-    return preferred
 
 
 class Knockoff(TransferSetDistiller):
@@ -190,12 +158,7 @@ class Knockoff(TransferSetDistiller):
             else:
                 found = torch.arange(more)  # candidates come in shuffled order
             chosen = torch.cat([chosen, rest[found]])
-            place = chosen.to(candidates.device)
-
-            def draw(start: int, stop: int, place: Tensor = place) -> Rows:
-                return Rows(candidates[place[start:stop]])
-
-            answered = len(bank)
+            draw, answered = partial(_drawn, candidates, chosen.to(candidates.device)), len(bank)
             yield Asking("transfer_set", bank, draw, until, grows=not last)
             if "loss" in self.rewards and groups is not None and not last:
                 losses = torch.cat([losses, _losses(student, bank.rows()[answered:])])
@@ -246,6 +209,10 @@ class Knockoff(TransferSetDistiller):
         if self.policy == "entropy":
             return by_entropy(answers[rest], count)
         return k_center(answers[rest], count, centres=answers[chosen])
+
+
+def _drawn(candidates: Tensor, chosen: Tensor, start: int, stop: int) -> Rows:
+    return Rows(candidates[chosen[start:stop]])
 
 
 def _losses(student: nn.Module, rows: Rows) -> Tensor:

@@ -55,7 +55,7 @@ def sinkhorn_loss(x: Tensor, y: Tensor, *, reg: float, iterations: int = 20) -> 
         InputError: shapes that do not fit, or a ``reg`` that is not positive.
 
     >>> points = torch.tensor([[0.0], [1.0]])
-    >>> round(sinkhorn_loss(points + 2, points, reg=1.0).item(), 2)  # a translation is measured in full
+    >>> round(float(sinkhorn_loss(points + 2, points, reg=1.0)), 2)  # a translation is measured in full
     4.0
     """
     if x.dim() != 2 or y.dim() != 2 or x.shape[1] != y.shape[1] or not len(x) or not len(y):

@@ -12,7 +12,17 @@ from torch import Tensor
 
 from mekd_plugin.errors import InputError
 
-__all__ = ["by_confidence", "by_entropy", "by_margin", "clusters", "confidence", "entropy", "k_center", "margin"]
+__all__ = [
+    "by_confidence",
+    "by_entropy",
+    "by_margin",
+    "clusters",
+    "confidence",
+    "entropy",
+    "k_center",
+    "margin",
+    "preferences",
+]
 
 _PART = 4096  # rows whose distances to all centres are in memory at a time
 
@@ -170,6 +180,37 @@ def clusters(features: Tensor, count: int, *, iterations: int = 10) -> Tensor:
         centres = torch.where(sizes > 0, sums / sizes.clamp_min(1), centres)
         nearest = _nearest(features, centres)
     return nearest
+
+
+def preferences(actions: Tensor, rewards: Tensor, count: int) -> Tensor:
+    r"""What a gradient bandit prefers after its answers, one after the other.
+
+    With :math:`\pi = softmax(H)`, a the action of an answer, r its reward, :math:`\bar r` the mean of those before it,
+    and one over the number of times that a was taken as the rate :math:`\alpha`:
+
+    .. math:: H_a \mathrel{+}= \alpha (r - \bar r)(1 - \pi_a), \qquad H_b \mathrel{-}= \alpha (r - \bar r) \pi_b
+        \quad (b \ne a)
+
+    Args:
+        actions: ``(N,)`` int64 in [0, count).
+        rewards: ``(N,)``, of the same answers.
+        count: number of actions.
+
+    Returns:
+        ``(count,)`` float64: H, which begins with zeros; its softmax is the policy.
+
+    Source: Sutton, Barto, *Reinforcement Learning: An Introduction*, second edition, 2018, section 2.8.
+    """
+    preferred = torch.zeros(count, dtype=torch.float64)
+    taken, total = [0] * count, 0.0
+    for index, (action, reward) in enumerate(zip(actions.tolist(), rewards.tolist(), strict=True)):
+        taken[action] += 1
+        surprise = (reward - total / index) / taken[action] if index else 0.0
+        change = -surprise * preferred.softmax(dim=0)
+        change[action] += surprise
+        preferred += change
+        total += reward
+    return preferred
 
 
 def _distance(features: Tensor, centres: Tensor) -> Tensor:

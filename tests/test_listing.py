@@ -31,7 +31,14 @@ def test_every_method_says_where_it_is_from(row):
 
 
 def test_those_that_send_the_least_come_first():
-    blank = {"aliases": [], "pool": "edge", "queries": "once", "responses": "soft", "gradients": False, "reference": "R"}
+    blank = {
+        "aliases": [],
+        "pool": "edge",
+        "queries": "once",
+        "responses": "soft",
+        "gradients": False,
+        "reference": "R",
+    }
     sent = {"a": "real images", "c": "nothing of the edge", "b": "nothing of the edge"}
     lines = as_markdown([{"name": name, "leaves_edge": what, **blank} for name, what in sent.items()]).splitlines()
     assert [re.match(r"\| `(\w+)`", line).group(1) for line in lines[2:]] == ["b", "c", "a"]

@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mekd_plugin.errors import InputError
-from mekd_plugin.selection import by_confidence, by_entropy, by_margin, clusters, confidence, entropy, k_center, margin
+from mekd_plugin.selection import (
+    by_confidence,
+    by_entropy,
+    by_margin,
+    clusters,
+    confidence,
+    entropy,
+    k_center,
+    margin,
+    preferences,
+)
 
 
 def probabilities(seed, count=12, classes=4):
@@ -116,3 +126,26 @@ def test_clusters_are_those_of_lloyds_algorithm():
 def test_no_cluster_is_no_choice():
     with pytest.raises(InputError, match="count=0: expected at least one cluster"):
         clusters(torch.zeros(3, 2), 0)
+
+
+def naive_preferences(actions, rewards, count):
+    preferred, taken, seen = [0.0] * count, [0] * count, []
+    for action, reward in zip(actions, rewards, strict=True):
+        taken[action] += 1
+        weights = [math.exp(value) for value in preferred]
+        policy = [weight / sum(weights) for weight in weights]
+        average = sum(seen) / len(seen) if seen else reward
+        rate = 1 / taken[action]
+        for other in range(count):
+            change = 1 - policy[other] if other == action else -policy[other]
+            preferred[other] += rate * (reward - average) * change
+        seen.append(reward)
+    return preferred
+
+
+def test_the_bandit_prefers_what_its_equation_says():
+    rng = torch.Generator().manual_seed(0)
+    actions = torch.randint(0, 4, (30,), generator=rng)
+    rewards = torch.rand(30, generator=rng, dtype=torch.float64)
+    expected = naive_preferences(actions.tolist(), rewards.tolist(), 4)
+    assert preferences(actions, rewards, 4).tolist() == pytest.approx(expected, rel=1e-9)

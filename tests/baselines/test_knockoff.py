@@ -1,10 +1,8 @@
-"""Knockoff Nets: rewards and bandit against naive loops, and that its later questions follow from earlier answers."""
-
-import math
+"""Knockoff Nets: its rewards against naive loops, and that its later questions follow from earlier answers."""
 
 import pytest
 import torch
-from mekd_plugin.baselines.knockoff import Knockoff, diversity, preferences
+from mekd_plugin.baselines.knockoff import Knockoff, diversity
 
 from mekd_plugin import distill
 from mekd_plugin.blackbox.teacher import BlackBox
@@ -26,29 +24,6 @@ def test_diversity_is_how_far_an_answer_rises_above_those_before():
         expected.append(sum(max(0.0, y - m) for y, m in zip(row, mean, strict=True)))
         seen.append(row)
     assert diversity(answers).tolist() == pytest.approx(expected, abs=1e-6)
-
-
-def naive_preferences(actions, rewards, count):
-    preferred, taken, seen = [0.0] * count, [0] * count, []
-    for action, reward in zip(actions, rewards, strict=True):
-        taken[action] += 1
-        weights = [math.exp(value) for value in preferred]
-        policy = [weight / sum(weights) for weight in weights]
-        average = sum(seen) / len(seen) if seen else reward
-        rate = 1 / taken[action]
-        for other in range(count):
-            change = 1 - policy[other] if other == action else -policy[other]
-            preferred[other] += rate * (reward - average) * change
-        seen.append(reward)
-    return preferred
-
-
-def test_the_bandit_prefers_what_its_equation_says():
-    rng = torch.Generator().manual_seed(0)
-    actions = torch.randint(0, 4, (30,), generator=rng)
-    rewards = torch.rand(30, generator=rng, dtype=torch.float64)
-    expected = naive_preferences(actions.tolist(), rewards.tolist(), 4)
-    assert preferences(actions, rewards, 4).tolist() == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_losses_are_those_of_kd():

@@ -10,7 +10,7 @@ import pytest
 from mekd_plugin.bench.diagnosis.subject import open_run
 from mekd_plugin.bench.executors.executor import Job
 from mekd_plugin.bench.grid import BenchConfig, expand
-from mekd_plugin.bench.worker import Place, do
+from mekd_plugin.bench.worker import Place, blank_record, do
 
 TEACHER = """
 import torch
@@ -81,3 +81,14 @@ def test_an_audit_that_was_cut_short_goes_on_with_another_number_of_questions(se
     assert do(run, Place(str(out), audit=100)) is None
     record = json.loads((out / "runs" / run.spec.key / "record.json").read_text())
     assert record["status"] == "finished" and record["generator"]["audited"] == 100
+
+
+@pytest.mark.parametrize(
+    ("settings", "pool", "leaves_edge"),
+    [({}, "edge", "real images"), ({"domain": "other"}, "other domain", "nothing of the edge")],
+)
+def test_a_record_says_what_the_run_needs_as_it_is_set(settings, pool, leaves_edge):
+    variants = {"mine": {"method": "knockoff", "set": settings}}
+    (spec,) = expand(BenchConfig.from_mapping({"methods": [], "variants": variants, "seeds": [0]}), device="cpu")
+    record = blank_record(spec)
+    assert (record.pool, record.leaves_edge) == (pool, leaves_edge)

@@ -314,6 +314,22 @@ def test_a_method_can_ask_in_its_own_way(probe, draw):
     torch.testing.assert_close(bank.response.values, expected)
 
 
+def test_scores_that_a_method_makes_of_classes_are_taken_over_from_disk(probe, draw, tmp_path):
+    def scored(teacher, rows):
+        labels = teacher.query(rows.images).labels
+        return Response(torch.nn.functional.one_hot(labels, 3).float(), "logits", 3)
+
+    for life in range(2):
+        bank, box = Bank(), BlackBox(probe, "hard", 3)
+        bank.keep(tmp_path / "bank")
+        bank.fill(box, draw, 20, stage="search", label=scored)
+        assert bank.response.soft and box.ledger.total == (0 if life else 20)
+    again = Bank()
+    again.keep(tmp_path / "bank")
+    with pytest.raises(InputError, match="holds 'logits' responses and the teacher answers 'hard'"):
+        again.fill(BlackBox(probe, "hard", 3), draw, 20, stage="search")
+
+
 def test_held_out_rows_are_the_last_ones_and_never_in_a_batch(probe, draw):
     bank = filled(Bank(), probe, draw, size=50)
     held = bank.hold_out(10)
