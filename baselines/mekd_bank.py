@@ -29,7 +29,14 @@ from mekd_plugin.rows import Rows
 
 __all__ = ["MEKDBank"]
 
-_OF_THE_IMAGE_TERM = ("mode", "image_weight", "divergence_weight", "hard_temperature", "norm")
+_OF_THE_IMAGE_TERM = (
+    "mode",
+    "image_weight",
+    "divergence_weight",
+    "hard_temperature",
+    "latent_temperature",
+    "norm",
+)
 
 
 class MEKDBank(MEKD):
@@ -54,6 +61,8 @@ class MEKDBank(MEKD):
         | ({"smoothing": 0.0} if name == "paper" else {})
         for name, settings in MEKD.presets.items()
     }
+
+    inapplicable: ClassVar = _OF_THE_IMAGE_TERM
 
     def __init__(self, *, temperature: float = 4.0, smoothing: float = 0.05, **bank: Any) -> None:
         if unread := sorted(set(_OF_THE_IMAGE_TERM) & bank.keys()):

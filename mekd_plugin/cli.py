@@ -107,7 +107,7 @@ def bench(
 
 
 _DISTILL_SKIPS = (
-    *("dataset", "teacher", "student", "methods", "responses", "query_budget", "seeds"),
+    *("dataset", "teacher", "student", "methods", "responses", "answers", "query_budget", "seeds"),
     *("hyperparameters", "variants", "comparisons", "audit", "jobs", "disjoint", "teacher_steps"),
 )
 
@@ -127,6 +127,10 @@ def distill(
     responses: Annotated[str, typer.Option(help="What the teacher answers: soft (logits), probabilities, or hard.")] = (
         "soft"
     ),
+    answers: Annotated[
+        str,
+        typer.Option(help="What is done to soft answers: full, rounded:DECIMALS, top1, topk:CLASSES, noisy:DEVIATION."),
+    ] = "full",
     query_budget: Annotated[int, typer.Option(help="Images that may be sent; 0: no limit.")] = 5000,
     seed: Annotated[int, typer.Option(help="The seed of everything random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what --out holds.")] = False,
@@ -146,6 +150,7 @@ def distill(
             "student": student,
             "methods": method,
             "responses": responses,
+            "answers": [answers],
             "query_budget": query_budget,
             "seeds": seed,
             "hyperparameters": overrides,

@@ -200,8 +200,11 @@ class Distiller:
     needs: Needs
     """What the class needs by default; an instance whose settings need something else has its own."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {}, "paper": {}}
-    """Hyperparameters by preset: ``quick`` is sized for a CPU and a small budget, ``paper`` follows the source, and an
-    optional ``tiny`` is for tests on 8x8 images."""
+    """Hyperparameters by preset: ``quick`` is sized for a CPU and a small budget, ``paper`` follows the source;
+    ``fast`` and ``thorough``, where they are left out, are ``quick`` with another training recipe; an optional
+    ``tiny`` is for tests on 8x8 images."""
+    inapplicable: ClassVar[tuple[str, ...]] = ()
+    """Hyperparameters of a base class that this one refuses; no list names them."""
     renamed: ClassVar[Mapping[str, str]] = {}
     """Hyperparameters of earlier versions, and what to write instead; using one is an error that says so."""
     reference: ClassVar[str] = ""
