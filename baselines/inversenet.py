@@ -1,6 +1,6 @@
 """InverseNet: real images chosen twice, then images that a decoder draws for the teacher's answers (Gong et al. 2021).
 
-Source: Gong, Chen, Yang, Mei, Wang, *InverseNet: Augmenting Model Extraction Attacks with Training Data Inversion*,
+Source: Gong et al., *InverseNet: Augmenting Model Extraction Attacks with Training Data Inversion*,
 IJCAI 2021, in three rounds of questions, which take 45, 45 and 10 % of the budget: a core set of the images; those of
 which the student trained on it is most confident, measured by the distance to its decision boundary; and images that an
 inverse of the teacher, a decoder from truncated answers to images, draws for confident answers. The shares, the
@@ -129,8 +129,7 @@ class InverseNet(Distiller):
         "tiny": {"decoder_steps": 40, "decoder_width": 4},
     }
     reference: ClassVar = (
-        "Gong, Chen, Yang, Mei, Wang, *InverseNet: Augmenting Model Extraction Attacks with Training Data Inversion*, "
-        "IJCAI 2021"
+        "Gong et al., *InverseNet: Augmenting Model Extraction Attacks with Training Data Inversion*, IJCAI 2021"
     )
 
     def __init__(

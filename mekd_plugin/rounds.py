@@ -117,10 +117,10 @@ def fewest_in_rounds(shares: Sequence[float]) -> int:
     16
     """
     shares = as_shares("shares", shares)
-    # Bounds are rounded, so a round may have up to one row less or more than its share.
-    size = max(1, math.floor((_FEWEST - 1) / min(shares)))
-    while any(min(_sizes(_bounds(larger, shares))) < _FEWEST for larger in range(size, size + len(shares) + 1)):
-        size += 1
+    # Bounds are rounded, so a round may have a row less than its share: with one to spare, all is well.
+    size = math.ceil((_FEWEST + 1) / min(shares))
+    while min(_sizes(_bounds(size - 1, shares))) >= _FEWEST:
+        size -= 1
     return size
 
 
