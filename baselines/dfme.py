@@ -95,7 +95,7 @@ class DFME(Distiller):
         "quick": {},
         "paper": {"batch_size": 256, "generator_rate": 1e-4, "student_rate": 0.1, "latent_dim": 256}
         | {"generator_width": 64},
-        "tiny": {"batch_size": 8, "latent_dim": 16, "generator_rate": 1e-2},
+        "tiny": {"batch_size": 8, "latent_dim": 16, "generator_rate": 3e-2},
     }
     reference: ClassVar = "Truong, Maini, Walls, Papernot, *Data-Free Model Extraction*, CVPR 2021"
 
