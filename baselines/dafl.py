@@ -3,9 +3,9 @@
 **White-box**: the generator's gradient comes through the teacher, and its features are looked at. A black box refuses
 it; it stands in a table as a reference only, marked, with ``--white-box``.
 
-Source: Chen, Wang, Xu, Yang, Liu, Shi, Xu, Xu, Tian, *Data-Free Learning of Student Networks*, ICCV 2019, whose loss of
-the generator is ``L_oh + alpha L_a + beta L_ie``: the cross-entropy of the teacher's answers with their own arg max, the
-strength of its features, and the entropy of the mean answer.
+Source: Chen, Wang, Xu, Yang, Liu, Shi, Xu, Xu, Tian, *Data-Free Learning of Student Networks*, ICCV 2019. The generator
+minimises ``L_oh + alpha L_a + beta L_ie``: the cross-entropy of the teacher's answers with their own arg max, the
+strength of its features, and how unevenly its answers fall into classes.
 
 Departures:
 - generator and student take turns: the generator's loss does not know the student, so it is trained first, and the
@@ -95,7 +95,7 @@ class DAFL(Distiller):
         "quick": {},
         "paper": {"batch_size": 512, "generator_rate": 0.2, "latent_dim": 100, "generator_width": 64}
         | {"temperature": 1.0},
-        "tiny": {"batch_size": 16, "latent_dim": 16},
+        "tiny": {"batch_size": 16, "latent_dim": 16, "activation_weight": 1.0},
     }
     reference: ClassVar = "Chen et al., *Data-Free Learning of Student Networks*, ICCV 2019"
 
@@ -120,7 +120,9 @@ class DAFL(Distiller):
         self.evenness_weight = as_number("evenness_weight", evenness_weight, at_least=0)
         self.generator_rate = as_number("generator_rate", generator_rate, above=0)
         self.latent_dim = as_whole("latent_dim", latent_dim, at_least=1)
-        self.generator_width = None if generator_width is None else as_whole("generator_width", generator_width, at_least=1)
+        self.generator_width = (
+            None if generator_width is None else as_whole("generator_width", generator_width, at_least=1)
+        )
         self.memory = as_whole("memory", memory, at_least=2)
         self.temperature = as_number("temperature", temperature, above=0)
         with torch.device("meta"):  # images that it cannot draw are refused here
@@ -144,9 +146,7 @@ class DAFL(Distiller):
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
         return {"loss": kd_divergence(student(rows.images), rows.answers().scores(), self.temperature)}
 
-    def _train_generator(
-        self, teacher: WhiteBox, generator: NoiseGenerator, replay: Replay, steps: int
-    ) -> Training:
+    def _train_generator(self, teacher: WhiteBox, generator: NoiseGenerator, replay: Replay, steps: int) -> Training:
         span = teacher.value_range
 
         def step(batch: Rows, update: Update, query: Query) -> dict[str, Tensor]:

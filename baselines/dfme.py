@@ -13,8 +13,8 @@ Departures:
 - the student's scores are centred, as the teacher's are;
 - the l1 distance of an image is averaged over the classes once; the public code divides its gradient by their number a
   second time, to which Adam is nearly blind;
-- the play ends where the budget does: its iterations are the budget divided by ``batch_size (m + 1 + student_updates)``.
-  A budget of fewer than ten is refused, since the generator would not have learnt anything;
+- the play ends where the budget does: an iteration costs ``batch_size (m + 1 + student_updates)`` questions. A budget
+  of fewer than ten iterations is refused, since the generator would not have learnt anything;
 - preset ``quick``: batches of 16 in place of 256, for budgets of thousands in place of 20 million, and higher rates.
 """
 
@@ -36,7 +36,7 @@ from mekd_plugin.distiller import Distiller, Needs, Player, Query, Stage, Studen
 from mekd_plugin.errors import InputError
 from mekd_plugin.mekd.generated import to_range
 from mekd_plugin.modes import evaluating
-from mekd_plugin.networks.generators import NoiseGenerator
+from mekd_plugin.networks.generators import NoiseGenerator, sample_latent
 from mekd_plugin.replay import Replay, covered
 from mekd_plugin.responses import centre_scores
 from mekd_plugin.rows import NoiseRows, Rows
@@ -95,7 +95,7 @@ class DFME(Distiller):
         "quick": {},
         "paper": {"batch_size": 256, "generator_rate": 1e-4, "student_rate": 0.1, "latent_dim": 256}
         | {"generator_width": 64},
-        "tiny": {"batch_size": 8, "latent_dim": 16},
+        "tiny": {"batch_size": 8, "latent_dim": 16, "generator_rate": 3e-2},
     }
     reference: ClassVar = "Truong, Maini, Walls, Papernot, *Data-Free Model Extraction*, CVPR 2021"
 
@@ -123,7 +123,9 @@ class DFME(Distiller):
         self.generator_rate = as_number("generator_rate", generator_rate, above=0)
         self.student_rate = as_number("student_rate", student_rate, above=0)
         self.latent_dim = as_whole("latent_dim", latent_dim, at_least=1)
-        self.generator_width = None if generator_width is None else as_whole("generator_width", generator_width, at_least=1)
+        self.generator_width = (
+            None if generator_width is None else as_whole("generator_width", generator_width, at_least=1)
+        )
         self.memory = as_whole("memory", memory, at_least=2)
         with torch.device("meta"):  # images that it cannot draw are refused here
             self._new_generator()
@@ -143,9 +145,7 @@ class DFME(Distiller):
         size = number_of_queries(teacher, "play", self.queries, otherwise=WITHOUT_BUDGET)
         iterations = max(1, size // self.questions)
         seen = iterations * self.batch_size * (1 + self.student_updates)
-        replay = Replay(
-            min(self.memory, seen), self.image_shape, teacher.responses, self.num_classes, seed=self.seed
-        )
+        replay = Replay(min(self.memory, seen), self.image_shape, teacher.responses, self.num_classes, seed=self.seed)
         yield self._play(teacher, self._new_generator(), _copied(student), replay, iterations)
         yield self.align("student", replay, student)
 
@@ -156,16 +156,16 @@ class DFME(Distiller):
         self, teacher: BlackBox, generator: NoiseGenerator, clone: nn.Module, replay: Replay, iterations: int
     ) -> Training:
         """Algorithm 1: the generator's update, then the copy's."""
-        span, size, many, updates = teacher.value_range, self.batch_size, self.directions, self.student_updates
+        span, many, updates = teacher.value_range, self.directions, self.student_updates
 
         def shown(raw: Tensor) -> Tensor:
             return to_range(raw.tanh(), (-1.0, 1.0), span)
 
         def step(batch: Rows, update: Update, query: Query) -> dict[str, Tensor]:
-            latents = batch.images
-            if not covered(teacher, self.questions):
+            latents, size = batch.images, len(batch)
+            if not covered(teacher, size * (1 + many + updates)):
                 return {"loss": latents.new_zeros(())}
-            raw = generator.before_tanh(latents[:size])
+            raw = generator.before_tanh(latents)
             with torch.no_grad():
                 directions = F.normalize(torch.randn(many, *raw.shape, device=raw.device).flatten(2), dim=2)
                 directions = directions.view(many, *raw.shape)
@@ -177,7 +177,7 @@ class DFME(Distiller):
                 replay.keep(points[:size], response[:size])
             update({"generator": -(slope * raw).sum()})
             with torch.no_grad():
-                fresh = shown(generator.before_tanh(latents[size:]))
+                fresh = shown(generator.before_tanh(sample_latent(generator, size * updates)))
                 answers = query(fresh)
                 replay.keep(fresh, answers)
             loss = distances[0].mean()
@@ -193,7 +193,7 @@ class DFME(Distiller):
             "replay": Player(replay, None),
         }
         rows = NoiseRows(self.latent_dim, seed=self.seed)
-        return Training("play", rows, step, players, steps=iterations, batch_size=size * (1 + updates))
+        return Training("play", rows, step, players, steps=iterations, batch_size=self.batch_size)
 
     def _new_generator(self) -> NoiseGenerator:
         return NoiseGenerator(

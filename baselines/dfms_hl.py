@@ -1,4 +1,4 @@
-"""DFMS-HL: hard labels of a GAN's images, which are drawn to fall into all of the student's classes (Sanyal et al. 2022).
+"""DFMS-HL: hard labels of a GAN's images, made to fall into all of the student's classes (Sanyal et al. 2022).
 
 Source: Sanyal, Addepalli, Babu, *Towards Data-Free Model Stealing in a Hard Label Setting*, CVPR 2022, and its public
 code. A GAN learns to draw what its pool holds, images of another domain in the paper. The student learns the teacher's
@@ -112,7 +112,9 @@ class DFMSHL(SyntheticRounds):
         def step(batch: Rows, update: Update, query: Query) -> dict[str, Tensor]:
             made = generator(sample_latent(generator, len(batch)))
             shown = translate(made, self.shift)
-            telling = discriminator_loss(discriminator(translate(batch.images, self.shift)), discriminator(shown.detach()))
+            telling = discriminator_loss(
+                discriminator(translate(batch.images, self.shift)), discriminator(shown.detach())
+            )
             update({"discriminator": telling})
             loss = generator_loss(discriminator(shown))
             scalars = {"discriminator": telling.detach(), "fooling": loss.detach()}

@@ -92,10 +92,10 @@ class Ideal(SyntheticRounds):
         smoothing: float = 0.05,
         **rounds: Any,
     ) -> None:
+        self.ask_views = as_flag("ask_views", ask_views)  # on which the fewest queries hang
         super().__init__(**rounds)
         self.balance_weight = as_number("balance_weight", balance_weight, at_least=0)
         self.balance: str = as_one_of("balance", balance, ("batch", "each image"))
-        self.ask_views = as_flag("ask_views", ask_views)
         self.temperature = as_number("temperature", temperature, above=0)
         self.smoothing = as_number("smoothing", smoothing, at_least=0, below=1)
         if self.ask_views:

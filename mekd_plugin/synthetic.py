@@ -1,4 +1,4 @@
-"""Methods without a question of their own to ask: in rounds, a generator makes images that the student's state calls for.
+"""Methods without an image to ask about: in rounds, a generator makes those that the student's state calls for.
 
 Each round trains a generator by the student as it stands, which costs no query; asks about its images, each once; and
 trains the student on all answers so far. How a generator is trained, and which of its images are asked about, is the
@@ -56,7 +56,8 @@ def mean_class_entropy(probabilities: Tensor) -> Tensor:
     >>> round(mean_class_entropy(torch.eye(4)).item(), 4)  # log 4
     1.3863
     """
-    return torch.special.entr(probabilities.mean(dim=0)).sum()
+    entropy: Tensor = torch.special.entr(probabilities.mean(dim=0)).sum()
+    return entropy
 
 
 class FixedRows:
@@ -134,7 +135,9 @@ class SyntheticRounds(Distiller):
         self.batch_size = as_whole("batch_size", batch_size, at_least=2)
         self.learning_rate = as_number("learning_rate", learning_rate, above=0)
         self.latent_dim = as_whole("latent_dim", latent_dim, at_least=1)
-        self.generator_width = None if generator_width is None else as_whole("generator_width", generator_width, at_least=1)
+        self.generator_width = (
+            None if generator_width is None else as_whole("generator_width", generator_width, at_least=1)
+        )
         self.shift = as_whole("shift", shift, at_least=0)
         self.generator: Generator | None = None
         with torch.device("meta"):  # images that it cannot draw are refused here

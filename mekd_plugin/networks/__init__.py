@@ -11,7 +11,7 @@ from __future__ import annotations
 from mekd_plugin.networks.by_name import build, network_names
 from mekd_plugin.networks.discriminators import Discriminator, paper_discriminator, small_discriminator
 from mekd_plugin.networks.generator_files import load_generator
-from mekd_plugin.networks.generators import Generator, sample_latent
+from mekd_plugin.networks.generators import Generator, NoiseGenerator, sample_latent
 from mekd_plugin.networks.latent_maps import MappedGenerator
 from mekd_plugin.networks.lenet import LeNet, lenet5, lenet5_half
 from mekd_plugin.networks.mixtures import MixtureGenerator
@@ -28,6 +28,7 @@ __all__ = [
     "MappedGenerator",
     "MixtureGenerator",
     "MobileNetV2",
+    "NoiseGenerator",
     "ResNet",
     "build",
     "lenet5",

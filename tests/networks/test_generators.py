@@ -6,7 +6,7 @@ from torch import nn
 
 from mekd_plugin.errors import InputError
 from mekd_plugin.networks.discriminators import paper_discriminator
-from mekd_plugin.networks.generators import PAPER_BN_EPS, Generator, sample_latent
+from mekd_plugin.networks.generators import PAPER_BN_EPS, Generator, NoiseGenerator, sample_latent
 
 IMAGE_SHAPES = [(1, 8, 8), (1, 16, 16), (3, 32, 32), (1, 28, 28), (3, 64, 64), (3, 12, 20)]
 
@@ -68,3 +68,20 @@ def test_an_image_size_that_cannot_be_upsampled_to_is_named(image_shape):
 def test_bad_sizes_are_named(wrong):
     with pytest.raises(InputError, match="expected at least 2 classes, a style_dim of 0 or more"):
         Generator(**{"num_classes": 10, "image_shape": (1, 8, 8), **wrong})
+
+
+def test_images_from_noise_have_contrast_before_any_step():
+    torch.manual_seed(0)
+    generator = NoiseGenerator(24, num_classes=4, image_shape=(3, 8, 8), width=16)
+    latents = torch.randn(32, 24)
+    images = generator(latents)
+    assert (
+        images.shape == (32, 3, 8, 8) and images.std() > 0.4 > Generator(4, (3, 8, 8), width=16)(latents[:, :4]).std()
+    )
+    generator.eval()
+    assert torch.allclose(generator(latents), generator.before_tanh(latents).tanh())
+
+
+def test_noise_needs_a_coordinate_for_each_class():
+    with pytest.raises(InputError, match="latent_dim=3: expected at least as many coordinates as there are classes, 4"):
+        NoiseGenerator(3, num_classes=4, image_shape=(3, 8, 8))
