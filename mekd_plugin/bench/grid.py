@@ -84,7 +84,9 @@ class BenchConfig:
     real_images: int | None = setting(None, "How many images the edge holds, instead of a share.")
     disjoint: bool = setting(False, "Take the edge's images out of the teacher's training data.")
     query_budget: tuple[int, ...] = setting((5000,), "Images that a run may send, in all stages together; 0: no limit.")
-    preset: str = setting("quick", "quick (sized for a CPU) or paper: methods' hyperparameters and training recipe.")
+    preset: str = setting(
+        "quick", "quick (sized for a CPU), fast, thorough or paper: methods' hyperparameters and training recipe."
+    )
     steps: int | None = setting(None, "Student steps; default: the preset's.")
     validation: float = setting(0.02, "Share of the answers that is held out to validate the student without labels.")
     variants: Mapping[str, Mapping[str, Any]] = field(

@@ -78,7 +78,7 @@ def _check_unused(overrides: Mapping[str, Mapping[str, Any]], used: set[str]) ->
 def _reason(spec: RunSpec, place: Place, method: str | Method) -> str | None:
     """Why a run is not applicable; None where it is."""
     data = load_data(spec, place)
-    edge_of(spec, data)
+    edge = edge_of(spec, data).images
     recipe_of(spec)
     pool = pool_of(spec, place)
     build(spec.student, data.num_classes, data.image_shape, seed=spec.seed)
@@ -113,4 +113,9 @@ def _reason(spec: RunSpec, place: Place, method: str | Method) -> str | None:
         return f"{spec.label} asks about images of another domain: name them, --pool-dataset"
     if spec.query_budget is not None and spec.query_budget < 2:
         return f"a budget of {spec.query_budget} buys nothing: a method asks about at least 2 images"
+    drawn_from = {"edge": edge, "other domain": pool, "none": None}[distiller.needs.pool]
+    try:
+        distiller.check_budget(spec.query_budget, 0 if drawn_from is None else len(drawn_from))
+    except NeedsNotMet as error:
+        return str(error)
     return None

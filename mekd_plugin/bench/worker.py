@@ -40,7 +40,8 @@ from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
 from mekd_plugin.data.datasets import ImageData, load
 from mekd_plugin.data.splits import EdgeSplit, edge_images
-from mekd_plugin.distiller import Distiller
+from mekd_plugin.distiller import Distiller, Needs
+from mekd_plugin.errors import MekdError
 from mekd_plugin.networks import build
 from mekd_plugin.prediction import predict
 from mekd_plugin.records import Queries, RunRecord, Seconds
@@ -104,8 +105,7 @@ def digest_of(method: Method) -> str:
 
 def blank_record(spec: RunSpec, methods: Mapping[str, Method] | None = None, **changes: Any) -> RunRecord:
     """A record with the run's settings, and nothing measured yet."""
-    method = (methods or {}).get(spec.method)
-    needs = registry.distillers().get(spec.method).needs if method is None else method.needs
+    needs = _needs(spec, (methods or {}).get(spec.method, spec.method))
     return RunRecord(
         method=spec.method,
         label=spec.label,
@@ -124,6 +124,15 @@ def blank_record(spec: RunSpec, methods: Mapping[str, Method] | None = None, **c
         white_box=needs.gradients,
         **{"status": "failed", **changes},
     )
+
+
+def _needs(spec: RunSpec, method: str | Method) -> Needs:
+    """What the run's method needs with its settings, or, where it cannot be made with them, by default."""
+    world: dict[str, Any] = {} if isinstance(method, Distiller) else {"num_classes": 10, "image_shape": (1, 32, 32)}
+    try:
+        return registry.create(method, preset=spec.preset, **world, **spec.hyperparameters).needs
+    except MekdError:
+        return registry.distillers().get(method).needs if isinstance(method, str) else method.needs
 
 
 def load_data(spec: RunSpec, place: Place) -> ImageData:

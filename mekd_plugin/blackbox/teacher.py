@@ -186,6 +186,11 @@ class BlackBox:
         return self._value_range
 
     @property
+    def batch_size(self) -> int:
+        """Images sent at a time."""
+        return self._exchange.batch_size
+
+    @property
     def declarations(self) -> str:
         """What was declared about precision, such as ``"rounding=2 top_k=5"``; empty if nothing was."""
         precision = self._exchange.precision

@@ -141,7 +141,11 @@ def test_a_grid_over_what_is_done_to_answers(tmp_path) -> None:
         ({"hyperparameters": {"kd": {"tempereture": 3}}}, InputError, "tempereture.*did you mean 'temperature'"),
         ({"variants": {"a": {"method": "kd", "set": {"temperature": 0}}}}, InputError, "temperature=0"),
         ({"real_images": 5000}, InputError, "5000"),
-        ({"image_size": 18, "methods": "mekd"}, InputError, "multiples of 4"),
+        (
+            {"image_size": 18, "methods": "mekd", "hyperparameters": {"mekd": {"emulation": "gan"}}},
+            InputError,
+            "multiples of 4",
+        ),
         ({"methods": "ml", "responses": "hard"}, NeedsNotMet, "no run of this grid can be done: LogitMimicry needs"),
     ],
 )

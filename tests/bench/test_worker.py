@@ -27,7 +27,7 @@ def ask(images):
 
 SMALL = {"teacher": "counted_service:ask", "student": "lenet5_half", "methods": "mekd", "steps": 3, "seeds": "0",
          "real_images": 40, "query_budget": 60, "device": "cpu",
-         "hyperparameters": {"mekd": {"emulation.steps": 3}}}  # fmt: skip
+         "hyperparameters": {"mekd": {"surrogate_steps": 3, "emulation.surrogate_steps": 3}}}  # fmt: skip
 
 
 @pytest.fixture

@@ -36,7 +36,9 @@ query_budget: 200
 seeds: [0, 1, 2]
 device: cpu
 audit: 100
-hyperparameters: {mekd: {emulation.steps: 5}, mekd_bank: {emulation.steps: 5}}
+hyperparameters:
+  mekd: {surrogate_steps: 5, emulation.surrogate_steps: 5}
+  mekd_bank: {surrogate_steps: 5, emulation.surrogate_steps: 5}
 """
 
 
