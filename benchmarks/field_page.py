@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except MekdError as error:
         parser.error(str(error))
-    write_atomically(given.out, text.encode())
+    write_atomically(writable_directory(given.out.parent) / given.out.name, text.encode())
 
 
 if __name__ == "__main__":

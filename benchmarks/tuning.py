@@ -223,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.page is None:
         print(text, end="")
     else:
-        write_atomically(given.page, text.encode())
+        write_atomically(writable_directory(given.page.parent) / given.page.name, text.encode())
 
 
 if __name__ == "__main__":

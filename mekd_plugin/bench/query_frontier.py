@@ -52,7 +52,7 @@ def spending(records: Sequence[RunRecord]) -> list[Spending]:
                 points.append((sum(asked) / len(asked), interval_of(values, group)))
         if points:
             points.sort(key=lambda point: point[0])
-            private = runs[0].leaves_edge not in ("real images", "mixtures of real images", "")
+            private = runs[0].leaves_edge in ("synthetic images", "nothing of the edge")
             found.append(Spending(method, [point[0] for point in points], [point[1] for point in points], private))
     return found
 

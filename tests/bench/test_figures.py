@@ -71,7 +71,7 @@ def test_the_frontier_is_what_no_cheaper_point_reaches(record) -> None:
 def test_whose_real_images_stay_at_home(record) -> None:
     told = {
         "real images": False,
-        "mixtures of real images": False,
+        "mixtures": False,
         "synthetic images": True,
         "nothing of the edge": True,
     }
