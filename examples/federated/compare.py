@@ -82,8 +82,10 @@ def superlink(folder: Path) -> Iterator[dict[str, str]]:
             process.wait()
 
 
-def run_app(environment: dict[str, str], out: Path, app: Path = HERE, **config: Any) -> dict[str, Any]:
+def run_app(environment: dict[str, str], out: Path, **config: Any) -> dict[str, Any]:
     """One run of the app in simulation, on one core; its record.
+
+    Ray gives itself 30 seconds to start, which is little on a busy machine, so it may try three times.
 
     Raises:
         RuntimeError: it left no record; its log is in the message.
@@ -93,11 +95,14 @@ def run_app(environment: dict[str, str], out: Path, app: Path = HERE, **config: 
     )
     clients = config.get("clients", 5)
     command = [
-        "flwr", "run", str(app), "--stream", "--run-config", given,
+        "flwr", "run", str(HERE), "--stream", "--run-config", given,
         "--federation-config", f"num-supernodes={clients} client-resources-num-cpus=1 init-args-num-cpus=1",
     ]  # fmt: skip
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     record = out / "results.json"
+    for _ in range(3):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if record.is_file() or "timed out during startup" not in done.stdout:
+            break
     if not record.is_file():
         raise RuntimeError(f"the app left no {record.name}:\n{done.stdout}\n{done.stderr}")
     found: dict[str, Any] = json.loads(record.read_text())
@@ -164,6 +169,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE.parents[1] / "results" / "federated" / "digits")
     given = parser.parse_args()
     runs = given.out.resolve() / "runs"
+    failed = 0
     with tempfile.TemporaryDirectory() as home, superlink(Path(home)) as environment:
         for seed in given.seeds:
             for alpha in given.alphas:
@@ -172,7 +178,12 @@ def main() -> None:
                     continue
                 began = time.monotonic()
                 out = Path(home) / kept.stem
-                record = run_app(environment, out, alpha=alpha, seed=seed, methods=",".join(METHODS))
+                try:
+                    record = run_app(environment, out, alpha=alpha, seed=seed, methods=",".join(METHODS))
+                except RuntimeError as error:
+                    failed += 1
+                    print(f"{kept.stem} failed, and the others go on: {error}", flush=True)
+                    continue
                 runs.mkdir(parents=True, exist_ok=True)
                 kept.write_text(json.dumps(record, indent=1))
                 print(f"{kept.stem}: {time.monotonic() - began:.0f} s, {figures(record)}", flush=True)
@@ -180,6 +191,8 @@ def main() -> None:
     page = table(records)
     (given.out / "table.md").write_text(_HEAD + page + _FOOT)
     print(page)
+    if failed:
+        sys.exit(f"{failed} runs failed: the same command runs them again")
 
 
 _HEAD = """# A federation on the digits

@@ -141,8 +141,8 @@ class Bank:
         """Ask until the bank has ``size`` rows; the rows it has already cost nothing.
 
         Args:
-            teacher: asked in chunks of 256 rows, or of as many times 256 as its ``batch_size`` holds; in a run of several
-                processes each asks its share of every chunk.
+            teacher: asked in chunks of 256 rows, or of as many times 256 as its ``batch_size`` holds; in a run of
+                several processes each asks its share of every chunk.
             draw: ``draw(start, stop)`` -> rows to ask about, a pure function of the range.
             size: rows of the full bank; where it has more, only the first ones show.
             stage: name of the queries in the ledger.

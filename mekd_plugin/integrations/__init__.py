@@ -1,4 +1,5 @@
-"""Hosted methods in training frameworks that are not benchmark suites: ``lightning.py`` and ``transformers.py``.
+"""Frameworks that are not benchmark suites.
 
-Each file imports its framework, so import the one that you use.
+Hosted methods in a training framework: ``lightning.py`` and ``transformers.py``; each file imports its framework, so
+import the one that you use. ``flower/``: the clients of a federation as one teacher.
 """

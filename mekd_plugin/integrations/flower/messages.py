@@ -59,8 +59,8 @@ def images_in(content: RecordDict, value_range: tuple[float, float]) -> Tensor:
     """
     try:
         levels = content.array_records["images"]["levels"].numpy()
-        asked = content.config_records["range"]
-        low, high = float(asked["low"]), float(asked["high"])  # type: ignore[arg-type]
+        asked: Any = content.config_records["range"]
+        low, high = float(asked["low"]), float(asked["high"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError("the message holds no question: expected one of a mekd_plugin Federation") from error
     if (low, high) != value_range:
