@@ -169,7 +169,8 @@ class Registry:
             MekdError: as :meth:`get`.
         """
         common = _accepted(_load(_BASE, "the base class")) or {}
-        return sorted((_accepted(self.get(name)) or {}).keys() - common.keys())
+        method = self.get(name)
+        return sorted((_accepted(method) or {}).keys() - common.keys() - set(method.inapplicable))
 
     def _single(self, name: str) -> Entry:
         claims = [*self._owners.get(name, []), *self._aliases.get(name, [])]
@@ -267,7 +268,7 @@ def method_name(method: str | type[Distiller] | Distiller) -> str:
 def settings_of(distiller: Distiller) -> dict[str, Any]:
     """The hyperparameters of an instance as it holds them, without those of every method (``num_classes``, ...)."""
     common = _accepted(_load(_BASE, "the base class")) or {}
-    names = (_accepted(type(distiller)) or {}).keys() - common.keys()
+    names = (_accepted(type(distiller)) or {}).keys() - common.keys() - set(type(distiller).inapplicable)
     return {name: getattr(distiller, name) for name in sorted(names) if hasattr(distiller, name)}
 
 

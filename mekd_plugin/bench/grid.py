@@ -75,6 +75,11 @@ class BenchConfig:
         ("mekd", "kd", "logit_mimicry", "distribution_alignment"), "Names or aliases; `mekd list` shows them."
     )
     responses: tuple[str, ...] = setting(("soft",), "What the teacher answers: soft (logits), probabilities, or hard.")
+    answers: tuple[str, ...] = setting(
+        ("full",),
+        "What is done to soft answers before anybody sees them: full, rounded:DECIMALS, top1, topk:CLASSES, "
+        "noisy:DEVIATION.",
+    )
     real_fraction: float | None = setting(None, "Share of the training images that the edge holds; default 0.1.")
     real_images: int | None = setting(None, "How many images the edge holds, instead of a share.")
     disjoint: bool = setting(False, "Take the edge's images out of the teacher's training data.")
@@ -109,7 +114,8 @@ class BenchConfig:
     own: InitVar[bool] = False
 
     def __post_init__(self, own: bool) -> None:
-        for name in ("dataset", "teacher", "student", "methods", "responses", "query_budget", "seeds"):
+        object.__setattr__(self, "answers", tuple(_answers(text) for text in self.answers))
+        for name in ("dataset", "teacher", "student", "methods", "responses", "answers", "query_budget", "seeds"):
             values = getattr(self, name)
             if not values and (name != "methods" or not (self.variants or own)):
                 raise InputError(f"{name} is empty: expected at least one value")
@@ -195,9 +201,9 @@ class RunSpec:
     """Everything that decides one run's numbers; two equal ones are the same run.
 
     Attributes are those of :class:`BenchConfig`, one value each; ``method`` is canonical, ``label`` what tables call
-    the run (the method, or a variant of it), ``responses`` a kind, ``device`` a kind of device (``"cpu"``,
-    ``"cuda"``), ``teacher_steps`` None for a teacher not trained here, and ``teacher_digest`` a hash of the content of
-    a teacher's file, None where the teacher is not a file.
+    the run (the method, or a variant of it), ``responses`` and ``answers`` their canonical names, ``device`` a kind of
+    device (``"cpu"``, ``"cuda"``), ``teacher_steps`` None for a teacher not trained here, and ``teacher_digest`` a hash
+    of the content of a teacher's file, None where the teacher is not a file.
     """
 
     dataset: str
@@ -224,6 +230,7 @@ class RunSpec:
     pool_dataset: str | None = None
     white_box: bool = False
     adapt: bool = False
+    answers: str = "full"
     method_digest: str | None = None
     version: str = __version__
     torch: str = field(default_factory=lambda: version("torch"))
@@ -253,8 +260,9 @@ class RunSpec:
     def key(self) -> str:
         """Name of the run's directory: readable, and a hash of every setting."""
         settings = asdict(self)
-        if not self.adapt:
-            del settings["adapt"]  # so that runs without it keep the directories that they have
+        for name, usual in (("adapt", False), ("answers", "full")):
+            if settings[name] == usual:
+                del settings[name]  # so that runs without it keep the directories that they have
         canonical = json.dumps(settings, sort_keys=True)
         readable = re.sub(r"[^a-zA-Z0-9_]+", "-", f"{self.label}-{self.dataset}-seed{self.seed}")[:60]
         return f"{readable}-{hashlib.sha256(canonical.encode()).hexdigest()[:10]}"
@@ -326,6 +334,7 @@ def expand(config: BenchConfig, *, device: str, columns: Sequence[Cell] | None =
         config.dataset,
         config.teacher,
         config.responses,
+        config.answers,
         config.student,
         config.query_budget,
         cells(config) if columns is None else columns,
@@ -357,9 +366,10 @@ def expand(config: BenchConfig, *, device: str, columns: Sequence[Cell] | None =
             pool_dataset=config.pool_dataset,
             white_box=config.white_box,
             adapt=config.adapt,
+            answers=answers,
             method_digest=cell.digest,
         )
-        for dataset, teacher, responses, student, budget, cell, seed in axes
+        for dataset, teacher, responses, answers, student, budget, cell, seed in axes
     ]
 
 
@@ -434,6 +444,13 @@ def _kind(responses: str) -> str:
 
     kind = resolve_kind(responses)
     return "soft" if kind == "logits" else kind
+
+
+def _answers(text: Any) -> str:
+    """The one name of what is done to answers."""
+    from mekd_plugin.blackbox.degradation import Degradation  # as above
+
+    return str(Degradation.parse(text))
 
 
 def _convert(name: str, annotation: str, value: Any) -> Any:

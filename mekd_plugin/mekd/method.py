@@ -91,6 +91,7 @@ class MEKD(Distiller):
     """
 
     needs = Needs(responses="either", leaves_edge="synthetic images", asks_late=True)
+    reference: ClassVar = "Ma et al., *Aligning Logits Generatively for Principled Black-Box KD*, CVPR 2024"
     presets: ClassVar = {
         "quick": {},
         "fast": {"emulation_preset": "fast", "surrogate_steps": 1000},

@@ -120,6 +120,7 @@ class Problem:
             )
             distiller.check(boundary)
             images = _from_pool(distiller, edge, pool, boundary, shape)
+            distiller.check_budget(boundary.ledger.budget, len(images))
             settings = self.hyperparameters
             if isinstance(self.method, Distiller):
                 settings = registry.settings_of(self.method)

@@ -339,7 +339,7 @@ def change(config, path, value):
         ("teacher.auxiliary_model_wrapper.kwargs.temprature", 3, "temperature"),
         ("teacher.auxiliary_model_wrapper.kwargs.budget", 10, "batch_size=32: expected at most the 10 rows"),
         ("teacher.auxiliary_model_wrapper.kwargs.responses", "words", "words"),
-        ("teacher.auxiliary_model_wrapper.kwargs.preset", "fast", "preset of mekd"),
+        ("teacher.auxiliary_model_wrapper.kwargs.preset", "slow", "preset of mekd"),
         ("train_data_loader.kwargs.batch_size", None, "batch_size"),
         ("train_data_loader", LEFT_OUT, "train_data_loader is missing"),
     ],

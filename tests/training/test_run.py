@@ -80,6 +80,7 @@ def test_the_papers_mode_asks_at_every_step():
         "preset": "tiny",
         "mode": "fresh",
         "latent_temperature": 5.0,
+        "emulation": "gan",
         "emulation_settings": {"steps": 10, "response_weight": 0.5, "batch_size": 8},
     }
     result = run(method="mekd", budget=None, **settings)
@@ -180,6 +181,7 @@ def test_held_out_answers_cost_nothing_more():
 
 def test_a_generator_is_trained_once_for_all_students(tmp_path):
     options = {"method": "mekd", "preset": "tiny", "cache": tmp_path / "cache", "emulation.steps": 30}
+    options |= {"emulation": "gan", "surrogate": None}
     first = run(**options, directory=tmp_path / "a")
     kept = list((tmp_path / "cache").iterdir())
     second = run(**options, directory=tmp_path / "b", student=toy_student(seed=7))
@@ -297,7 +299,7 @@ def test_a_plan_of_the_papers_mode_counts_every_step():
         ({"device": "cuda:99"}, InputError, "device='cuda:99' cannot be used here"),
         ({"method": "mekd", "mode": "stale"}, InputError, "mode='stale'"),
         ({"method": "mekd", "mode": "fresh"}, InputError, "give latent_temperature"),
-        ({"method": "mekd", "emulation.discriminator": "big"}, InputError, "discriminator='big'"),
+        ({"method": "mekd", "emulation": "gan", "emulation.discriminator": "big"}, InputError, "discriminator='big'"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_asked(options, error, message):
@@ -310,7 +312,7 @@ def test_what_cannot_be_is_refused_before_anything_is_asked(options, error, mess
 def test_images_that_a_generator_cannot_draw_are_refused():
     student = nn.Sequential(nn.Flatten(), nn.Linear(36, CLASSES))
     with pytest.raises(InputError, match=r"image_shape \(1, 6, 6\).*multiples of 4"):
-        run(images=torch.zeros(4, 1, 6, 6), student=student, method="mekd")
+        run(images=torch.zeros(4, 1, 6, 6), student=student, method="mekd", emulation="gan")
 
 
 def test_a_teacher_is_described_once():
