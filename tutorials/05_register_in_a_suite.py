@@ -49,7 +49,7 @@ from mekd_plugin.harness.meter import Counted
 from mekd_plugin.training.checkpoint import save_weights
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
-TEACHER_STEPS, GENERATOR_STEPS, EPOCHS = (1000, 3000, 20) if device == "cuda" else (600, 800, 6)
+TEACHER_STEPS, EPOCHS = (1000, 20) if device == "cuda" else (600, 6)
 torch.set_num_threads(1)  # with one thread a CPU gives the same numbers at every run; take more for speed
 work = Path(tempfile.mkdtemp())
 
@@ -96,25 +96,26 @@ print(f"the teacher reads {100 * test_accuracy(network):.1f} % of the test digit
 # | the method's | the loop's |
 # |---|---|
 # | what to ask the teacher, and to pay for it | the student |
-# | stages before the student's (MEKD's generator) | optimiser, schedule, precision, clipping |
+# | stages before the student's (MEKD's generator and surrogate) | optimiser, schedule, precision, clipping |
 # | which rows to learn from | epochs, logs, evaluation, checkpoints |
 # | the loss on a batch of rows | the backward pass and the step |
 #
-# `mekd.host` does the left column. It trains the generator and asks the questions, which is where the waiting is, and
-# hands back an object with three things: a `loader` of batches, the `rows` behind a batch, and `losses` on them. The
-# generator has not asked anything, so it may be shared: with `cache` it is trained once for this whole page.
+# `mekd.host` does the left column. It makes the generator, asks the questions and teaches the surrogate, which is where
+# the waiting is, and hands back an object with three things: a `loader` of batches, the `rows` behind a batch, and
+# `losses` on them. (`SETTINGS` keep the surrogates' training short, for this page.)
 
 # %%
-SETTINGS = {"emulation_settings": {"steps": GENERATOR_STEPS, "generator_width": 24}}
-CACHE = work / "cache"
+SETTINGS = {"emulation_settings": {"surrogate_steps": 150}, "surrogate_steps": 300}
 
 student = new_student()
 teacher = mekd.BlackBox(network, responses="logits", num_classes=10, budget=BUDGET)
-hosted = mekd.host(student, teacher, images, method="mekd", cache=CACHE, device=device, progress=False, **SETTINGS)
+hosted = mekd.host(student, teacher, images, method="mekd", device=device, progress=False, **SETTINGS)
 batch, labels, numbers = next(iter(hosted.loader(BATCH)))
 
-print("a batch :", tuple(batch.shape), "generated images")
-print("labels  :", tuple(labels.shape), "the teacher's answers to them, as classes")
+print("a batch :", tuple(batch.shape), "generated images, and views of real ones that stay at home")
+print(
+    "labels  :", tuple(labels.shape), "the answers as classes: the teacher's, and the surrogate's about those at home"
+)
 print("numbers :", tuple(numbers.shape), "where these rows stand in the bank of answers")
 print("ledger  :", hosted.ledger)
 
@@ -197,8 +198,8 @@ print(*lines[stops[0] : stops[1]], "  ...", *lines[stops[2] : stops[3]], sep="\n
 # the first epoch, `mekd_student` lets the method train and ask. And `BlackBoxLoss` is the one term of the criterion,
 # whatever the method. To compare with another method, change one word: `key: 'kd'`.
 #
-# We run this file as it is, except for two values: the number of epochs, and the cache with our generator. The paths in
-# it are relative, so we go to a folder where `teacher.safetensors` lies. The script that torchdistill's users start,
+# We run this file as it is, except for the number of epochs and the shorter settings of this page. The paths in it are
+# relative, so we go to a folder where `teacher.safetensors` lies. The script that torchdistill's users start,
 # `image_classification.py`, is not part of its wheel; `train` goes through the same calls in the same order.
 
 # %% tags=["nbval-ignore-output"]
@@ -214,11 +215,7 @@ with chdir(work):
     config = load_yaml_file("mekd.yaml")
     import_dependencies(config["dependencies"])
     config["train"]["num_epochs"] = EPOCHS
-    config["train"]["teacher"]["auxiliary_model_wrapper"]["kwargs"] |= {
-        "cache": str(CACHE),
-        "progress": False,
-        **SETTINGS,
-    }
+    config["train"]["teacher"]["auxiliary_model_wrapper"]["kwargs"] |= {"progress": False, **SETTINGS}
     models = {role: get_model(model["key"], **model["kwargs"]) for role, model in config["models"].items()}
     box, reached["torchdistill"] = torchdistill.train(models["teacher_model"], models["student_model"], config)
 
@@ -243,7 +240,7 @@ from timm.optim import create_optimizer_v2
 
 from mekd_plugin.harness import timm as mekd_timm
 
-guest = {"num_classes": 10, "budget": BUDGET, "device": device, "cache": CACHE, "progress": False}
+guest = {"num_classes": 10, "budget": BUDGET, "device": device, "progress": False}
 task = mekd_timm.mekd(new_student(), network, images, **guest, **SETTINGS)
 optimiser = create_optimizer_v2(task.get_trainable_module(), opt="momentum", lr=0.02, weight_decay=0.0)
 for _ in range(EPOCHS):
@@ -293,7 +290,7 @@ thieved = PyTorchClassifier(
     thief, nn.CrossEntropyLoss(), digits.image_shape, 10, optimiser, device_type="gpu" if device == "cuda" else "cpu"
 )
 sizes = {"nb_stolen": BUDGET, "batch_size_fit": BATCH, "nb_epochs": EPOCHS}
-attack = extraction.MEKDExtraction(victim, responses="logits", **sizes, verbose=False, cache=CACHE, **SETTINGS)
+attack = extraction.MEKDExtraction(victim, responses="logits", **sizes, verbose=False, **SETTINGS)
 attack.extract(images.numpy(), thieved_classifier=thieved)
 reached["ART"] = test_accuracy(thieved.model)
 print(f"{100 * reached['ART']:.1f} %;", attack.ledger)
@@ -329,7 +326,7 @@ DISTILLER:
   STUDENT: mekd_resnet8
 SOLVER: {{TRAINER: mekd, BATCH_SIZE: {BATCH}, EPOCHS: {EPOCHS}, LR: 0.02, WEIGHT_DECAY: 0.0}}
 LOG: {{PREFIX: ., WANDB: false}}
-MEKD: {{REAL_IMAGES: 200, BUDGET: {BUDGET}, GAN_STEPS: {GENERATOR_STEPS}, GENERATOR_WIDTH: 24}}
+MEKD: {{REAL_IMAGES: 200, BUDGET: {BUDGET}, SURROGATE_STEPS: 300, EMULATION_SETTINGS: "{{surrogate_steps: 150}}"}}
 """
 assert yaml.safe_load(mdistiller_config)["DISTILLER"]["TYPE"] == "MEKD"
 print(mdistiller_config)
