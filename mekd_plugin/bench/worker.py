@@ -33,6 +33,7 @@ from mekd_plugin.bench.teachers import (
     EvaluationAnswers,
     PreparedTeacher,
     evaluation_answers,
+    patience_for,
     prepare_teacher,
 )
 from mekd_plugin.blackbox.teacher import BlackBox
@@ -165,6 +166,7 @@ def evaluated(
         classes=data.num_classes,
         folder=Path(place.out) / "teachers",
         whole=whole,
+        patience=patience_for(spec.teacher),
     )
 
 
@@ -184,7 +186,7 @@ def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = 
     watcher = SentImages(directory / "sent.npz", data.num_classes, sample=sample)
     boundary = WhiteBox if spec.white_box else BlackBox
     asked: Any = teacher if spec.white_box else watcher.wrap(teacher)
-    settings: dict[str, Any] = {"budget": spec.query_budget, "identity": known_as}
+    settings: dict[str, Any] = {"budget": spec.query_budget, "identity": known_as, **patience_for(spec.teacher)}
     black_box = boundary(asked, spec.responses, data.num_classes, **settings)
 
     def evaluate(student: nn.Module) -> dict[str, float]:
@@ -223,7 +225,7 @@ def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = 
     evaluation = told.asked
     if place.audit and result.inverse is not None:
         # A ledger and a journal of its own: a killed audit goes on, and no budget knows of it.
-        auditor = BlackBox(teacher, spec.responses, data.num_classes, identity=known_as)
+        auditor = BlackBox(teacher, spec.responses, data.num_classes, identity=known_as, **patience_for(spec.teacher))
         auditor.keep(directory / "audit")
         if auditor.journal is not None:
             auditor.journal.strict = False  # an audit of another size, after one that failed, asks otherwise

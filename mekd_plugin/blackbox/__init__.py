@@ -2,7 +2,8 @@
 
 Read ``teacher.py`` first (:class:`BlackBox`, and the order intend, ask, check, keep, settle), then ``backends.py``
 (what can stand behind it), ``ledger.py`` (what was spent), ``journal.py`` (how a resumed run asks nothing twice),
-``bank.py`` (answers that are kept) and ``meter.py`` (a count under other people's scripts).
+``bank.py`` (answers that are kept) and ``meter.py`` (a count under other people's scripts). ``remote/`` has teachers
+behind a network, and recorded answers.
 """
 
 from mekd_plugin.blackbox.bank import Bank, FreshQueries
