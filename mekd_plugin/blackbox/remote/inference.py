@@ -62,7 +62,8 @@ class InferenceTeacher:
     def __init__(self, service: Service, model: str, inputs: TensorSpec, output: str | None, binary: bool) -> None:
         self._service, self._input, self._output, self._binary = service, inputs, output, binary
         self.url = service.shown
-        self.identity = f"{model} {inputs.name}:{inputs.datatype}{list(inputs.shape)} -> {output or 'its output'}"
+        shape = "x".join(map(str, inputs.shape))
+        self.identity = f"{model}:{inputs.name}:{inputs.datatype}[{shape}]->{output or 'its-output'}"
         self.num_classes: int | None = None
         self.batch_limit: int | None = None
         sizes = inputs.shape[1:]
@@ -91,6 +92,10 @@ class InferenceTeacher:
                 except Rejection as rejection:
                     self._learn_limit(rejection, len(part))
                     continue
+                if answers.ndim == 0 or len(answers) != len(part):
+                    raise TeacherAnswerError(
+                        f"{self.url} answered shape {answers.shape} about {len(part)} images: expected one answer each"
+                    )
                 rows.update(zip(part, answers, strict=True))
                 left = left[len(part) :]
         except BaseException:
@@ -259,7 +264,7 @@ def open_inference_teacher(
     extensions = _extensions(Service(given, **settings))
     by_bytes = binary == "yes" or (binary == "auto" and "binary_tensor_data" in extensions)
     versions = [str(item) for item in metadata.get("versions") or []]
-    known_as = f"{model} {version or ' '.join(versions)}".strip()
+    known_as = "@".join(filter(None, [model, version or ",".join(versions)]))
     teacher = InferenceTeacher(service, known_as, chosen, output, by_bytes)
     told = next((entry.shape for entry in outputs if entry.name == output), ())
     teacher.num_classes = told[1] if len(told) == 2 and told[1] > 1 else None
@@ -306,6 +311,8 @@ def _extensions(server: Service) -> list[str]:
         told = server.get_json("/v2")
     except MekdError:
         return []
+    finally:
+        server.close()
     listed = told.get("extensions") if isinstance(told, dict) else None
     return [str(item) for item in listed] if isinstance(listed, list) else []
 

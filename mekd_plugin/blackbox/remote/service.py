@@ -233,6 +233,10 @@ class Service:
                     self._not_before = max(self._not_before, time.monotonic() + min(pause, _LONGEST_PAUSE))
                 return
 
+    def close(self) -> None:
+        """Close its connections."""
+        self._client.close()
+
     def __repr__(self) -> str:
         return f"Service({self.shown!r})"
 
