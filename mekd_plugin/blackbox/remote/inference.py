@@ -80,6 +80,14 @@ class InferenceTeacher:
             else. InputError: it takes images of another shape; nothing was sent.
         """
         self._check_shape(images)
+        if not self._answered and len(images) <= (self.batch_limit or len(images)):
+            try:
+                return self._ask(images)
+            except Rejection as rejection:
+                self._learn_limit(rejection, len(images))
+        return self._ask_in_parts(images)
+
+    def _ask_in_parts(self, images: Tensor) -> np.ndarray:
         prints = image_hashes(images).tolist()
         with self._lock:
             rows = {place: self._answered.pop(key) for place, key in enumerate(prints) if key in self._answered}
@@ -92,10 +100,6 @@ class InferenceTeacher:
                 except Rejection as rejection:
                     self._learn_limit(rejection, len(part))
                     continue
-                if answers.ndim == 0 or len(answers) != len(part):
-                    raise TeacherAnswerError(
-                        f"{self.url} answered shape {answers.shape} about {len(part)} images: expected one answer each"
-                    )
                 rows.update(zip(part, answers, strict=True))
                 left = left[len(part) :]
         except BaseException:
@@ -108,7 +112,15 @@ class InferenceTeacher:
             raise TeacherAnswerError(f"{self.url} answered in different shapes about one batch: {error}") from error
 
     def _ask(self, images: Tensor) -> np.ndarray:
-        """The answers to one request."""
+        """The answers to one request, one for each image."""
+        answers = self._answers(images)
+        if answers.ndim == 0 or len(answers) != len(images):
+            raise TeacherAnswerError(
+                f"{self.url} answered shape {answers.shape} about {len(images)} images: expected one answer each"
+            )
+        return answers
+
+    def _answers(self, images: Tensor) -> np.ndarray:
         array = images.detach().cpu()
         array = array.float() if array.dtype == torch.bfloat16 else array
         content = np.ascontiguousarray(array.numpy().astype(_DTYPES[self._input.datatype]))
@@ -170,7 +182,7 @@ class InferenceTeacher:
             )
         try:
             dtype = np.dtype(_DTYPES[datatype])
-            flat = np.array(entry["data"], dtype=dtype) if content is None else np.frombuffer(content, dtype=dtype)
+            flat = np.array(entry["data"] if content is None else np.frombuffer(content, dtype=dtype), dtype=dtype)
             array = flat.reshape(shape)
         except (KeyError, TypeError, ValueError) as error:
             raise TeacherAnswerError(

@@ -43,7 +43,7 @@ class Reply(NamedTuple):
 
     Attributes:
         body: its bytes.
-        headers: by name, in lower case.
+        headers: by name, in any case.
     """
 
     body: bytes
@@ -125,7 +125,9 @@ class Service:
         """
         import httpx
 
-        time.sleep(max(0.0, self._not_before - time.monotonic()))  # it said that its limit is reached until then
+        pause = self._not_before - time.monotonic()  # it said that its limit is reached until then
+        if pause > 0:  # a sleep of no time would still give the processor away
+            time.sleep(pause)
         where = f"{method} {self.shown}{path}"
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         deadline = time.monotonic() + self._timeout
@@ -156,7 +158,7 @@ class Service:
         body = b"".join(parts)
         if reply.status_code != 200:
             self._raise_for(reply.status_code, reply.headers, body, where)
-        return Reply(body, {name.lower(): value for name, value in reply.headers.items()})
+        return Reply(body, reply.headers)
 
     def json_of(self, body: bytes, path: str = "") -> Any:
         """``body`` as JSON.

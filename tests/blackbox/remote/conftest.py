@@ -106,7 +106,7 @@ FAULTS = ("503", "429", "reset before", "reset after", "half", "NaN", "other bat
 class Proxy:
     """Stands before a server; ``faults`` are taken one a question, None lets it through."""
 
-    def __init__(self, port: int, faults: Iterator[str | None], silence: float = 1.0) -> None:
+    def __init__(self, port: int, faults: Iterator[str | None], silence: float = 2.5) -> None:
         self.seen: list[str | None] = []
         lock = threading.Lock()
         proxy = self

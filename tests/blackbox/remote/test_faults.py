@@ -25,7 +25,7 @@ def student():
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
 
 
-def distilled(url, directory, *, budget=None, concurrent=4, resume=False, timeout=0.5):
+def distilled(url, directory, *, budget=None, concurrent=4, resume=False, timeout=2.0):
     teacher = open_inference_teacher(url, timeout=timeout)
     box = mekd.BlackBox(
         teacher, "logits", 3, budget=budget, batch_size=4, retry=PATIENT, concurrent=concurrent, quantize="uint8"
@@ -80,7 +80,9 @@ def test_a_fifth_of_the_requests_fails_and_the_student_is_the_same(
 )
 def test_each_fault_is_counted_as_what_it_is(inference, proxy, fault):
     between = proxy(None, fault)
-    box = mekd.BlackBox(open_inference_teacher(between.url, timeout=0.4), "logits", 3, batch_size=4)
+    # Long enough for a busy machine, but where the silence is to be waited out.
+    teacher = open_inference_teacher(between.url, timeout=1.5 if fault == "silence" else 30)
+    box = mekd.BlackBox(teacher, "logits", 3, batch_size=4)
     with pytest.raises(MekdError):
         box.query(images_of(8))
     no_work = fault in ("503", "429")
