@@ -58,7 +58,7 @@ def main() -> None:
                 "benchmark": f"a batch of {BATCH} images {SHAPE} to a service of {given.milliseconds:g} ms a batch",
                 "environment": environment(),
                 "tensors": {
-                    form: measured(url, form, Path(folder) / form, 5 if given.quick else 150, given.milliseconds)
+                    form: measured(url, form, Path(folder) / form, 5 if given.quick else 60, given.milliseconds)
                     for form in ("bytes", "JSON")
                 },
             }

@@ -252,10 +252,12 @@ def prepare_teacher(
         name = path.name
     else:
         teacher = load_teacher(spec.teacher, num_classes=data.num_classes, image_shape=data.image_shape)
-        name = f"{spec.teacher} {spec.teacher_digest}"
+        # A service says what it is, such as its model's version; a file has its digest.
+        known_as = getattr(teacher, "identity", "") if kind_of_teacher(spec.teacher) == "service" else None
+        name = f"{spec.teacher} {known_as or spec.teacher_digest}"
     if isinstance(teacher, nn.Module):
         return PreparedTeacher(teacher.to(device), name, None)
-    return PreparedTeacher(teacher, name, f"{spec.teacher} {spec.teacher_digest or ''}".strip())
+    return PreparedTeacher(teacher, name, name.removesuffix(" None"))
 
 
 class EvaluationAnswers(NamedTuple):

@@ -6,6 +6,7 @@ Read ``teacher.py`` first (:class:`BlackBox`, and the order intend, ask, check, 
 behind a network, and recorded answers.
 """
 
+from mekd_plugin.blackbox import remote as remote
 from mekd_plugin.blackbox.bank import Bank, FreshQueries
 from mekd_plugin.blackbox.journal import Forgotten, Journal
 from mekd_plugin.blackbox.ledger import Ledger, Peers
