@@ -8,6 +8,7 @@ behind a network, and recorded answers.
 
 from mekd_plugin.blackbox import remote as remote
 from mekd_plugin.blackbox.bank import Bank, FreshQueries
+from mekd_plugin.blackbox.columns import Origin
 from mekd_plugin.blackbox.journal import Forgotten, Journal
 from mekd_plugin.blackbox.ledger import Ledger, Peers
 from mekd_plugin.blackbox.meter import TeacherModule, meter
@@ -24,6 +25,7 @@ __all__ = [
     "FreshQueries",
     "Journal",
     "Ledger",
+    "Origin",
     "Peers",
     "Question",
     "RateLimit",

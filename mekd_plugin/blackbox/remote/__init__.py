@@ -8,13 +8,20 @@ earlier need no network: ``recorded.py``, with ``tables.py`` for the forms in wh
 """
 
 from mekd_plugin.blackbox.remote.endpoint import ImageEndpoint, image_endpoint
-from mekd_plugin.blackbox.remote.inference import InferenceTeacher, open_inference_teacher
+from mekd_plugin.blackbox.remote.inference import InferenceTeacher, TensorSpec, open_inference_teacher
+from mekd_plugin.blackbox.remote.labels import LabelMap
 from mekd_plugin.blackbox.remote.recorded import RecordedTeacher, recorded_teacher
+from mekd_plugin.blackbox.remote.service import Service
+from mekd_plugin.blackbox.remote.tables import Table
 
 __all__ = [
     "ImageEndpoint",
     "InferenceTeacher",
+    "LabelMap",
     "RecordedTeacher",
+    "Service",
+    "Table",
+    "TensorSpec",
     "image_endpoint",
     "open_inference_teacher",
     "recorded_teacher",

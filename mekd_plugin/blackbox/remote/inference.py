@@ -23,7 +23,7 @@ from mekd_plugin.blackbox.remote.service import Rejection, Reply, Service
 from mekd_plugin.checks import as_one_of
 from mekd_plugin.errors import InputError, MekdError, RefusedForGood, TeacherAnswerError
 
-__all__ = ["InferenceTeacher", "open_inference_teacher"]
+__all__ = ["InferenceTeacher", "TensorSpec", "open_inference_teacher"]
 
 _DTYPES = {"BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1"}
 _DTYPES |= {"INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}

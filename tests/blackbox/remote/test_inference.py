@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import re
+import ssl
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
@@ -252,11 +256,6 @@ def test_an_html_page_where_metadata_should_be(replies):
 
 def test_a_certificate_that_nobody_knows(tmp_path):
     """A server with a certificate of its own making, as on the first day in an intranet."""
-    ssl = pytest.importorskip("ssl")
-    import subprocess
-    import threading
-    from http.server import BaseHTTPRequestHandler, HTTPServer
-
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     command = f"openssl req -x509 -newkey rsa:2048 -nodes -keyout {key} -out {certificate} -days 1 -subj /CN=localhost"
     subprocess.run(command.split(), check=True, capture_output=True)
