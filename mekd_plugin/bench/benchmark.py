@@ -18,7 +18,7 @@ from mekd_plugin.bench.declarations import Declarations
 from mekd_plugin.bench.executors.executor import Event, Executor, Job, execute, same_teacher, teacher_jobs
 from mekd_plugin.bench.executors.in_process import InProcessExecutor
 from mekd_plugin.bench.executors.local import LocalExecutor
-from mekd_plugin.bench.grid import BenchConfig, Cell, RunSpec, cells, expand, kind_of_teacher
+from mekd_plugin.bench.grid import ASKED, BenchConfig, Cell, RunSpec, cells, expand, kind_of_teacher
 from mekd_plugin.bench.grid_check import check_grid
 from mekd_plugin.bench.pricing import price_of
 from mekd_plugin.bench.report import write_report
@@ -130,7 +130,7 @@ class Benchmark:
         data = load_data(spec, self.place)
         student = build(spec.student, data.num_classes, data.image_shape, seed=spec.seed)
         settings: dict[str, Any] = {"budget": spec.query_budget}
-        asked: Any = _ask_nobody if kind_of_teacher(spec.teacher) in ("onnx", "function") else _Nobody()
+        asked: Any = _ask_nobody if kind_of_teacher(spec.teacher) in ASKED else _Nobody()
         if spec.white_box:
             # It has the right kind and shape; what it answers does not matter to a plan.
             stand_in = build(spec.student, data.num_classes, data.image_shape, seed=spec.seed)
@@ -168,7 +168,7 @@ class Benchmark:
         """Test images that a teacher which is not trained here must answer once, for agreement, by its name."""
         asked = {}
         for spec in self.specs:
-            if kind_of_teacher(spec.teacher) in ("onnx", "function"):
+            if kind_of_teacher(spec.teacher) in ASKED:
                 asked[spec.teacher] = len(load_data(spec, self.place).test_images)
         return asked
 

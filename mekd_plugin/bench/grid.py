@@ -20,6 +20,7 @@ from mekd_plugin.registry import distillers, unknown_name
 from mekd_plugin.version import __version__
 
 __all__ = [
+    "ASKED",
     "FEWEST_AUDITED",
     "BenchConfig",
     "Cell",
@@ -35,6 +36,8 @@ __all__ = [
 _LARGEST_BUDGET = 10**9
 _LARGEST_PRICE = 1e9
 """What lies beyond them was meant otherwise, and would overflow a table."""
+ASKED = ("onnx", "function", "service", "recorded")
+"""Kinds of teachers that are no modules here, and can only be asked."""
 FEWEST_AUDITED = 20
 """Questions about a generator below which a share would be a guess."""
 
@@ -67,7 +70,7 @@ class BenchConfig:
     teacher: tuple[str, ...] = setting(
         ("resnet20",),
         "A network (trained on the data set's training images), a file that `mekd teacher` wrote, NETWORK@WEIGHTS, "
-        "FILE.onnx, or package.module:function.",
+        "FILE.onnx, http(s)://HOST/v2/models/NAME, recorded:DIR, or package.module:function.",
     )
     teacher_steps: int = setting(2000, "Optimiser steps where the teacher is trained here.")
     student: tuple[str, ...] = setting(("resnet8",), "Student networks.")
@@ -311,8 +314,12 @@ def cells(config: BenchConfig) -> list[Cell]:
     ]
 
 
-def kind_of_teacher(name: str) -> Literal["onnx", "file", "function", "network"]:
+def kind_of_teacher(name: str) -> Literal["onnx", "file", "function", "service", "recorded", "network"]:
     """What a teacher's name stands for; a ``"network"`` is trained by the benchmark."""
+    if name.startswith(("http://", "https://")):
+        return "service"
+    if name.startswith("recorded:"):
+        return "recorded"
     if name.endswith(".onnx"):
         return "onnx"
     if "@" in name or name.endswith((".safetensors", ".pt", ".pth")):
@@ -433,7 +440,10 @@ def _check_names(owner: str, values: Mapping[str, Any]) -> None:
 
 def _digest(teacher: str) -> str | None:
     """A hash of a teacher's file: another file under the old name is another teacher."""
-    path = Path(teacher.rpartition("@")[2])
+    if kind_of_teacher(teacher) == "service":
+        return None
+    path = Path(teacher.removeprefix("recorded:").rpartition("@")[2])
+    path = next((found for name in ("bank.json", "answers.csv") if (found := path / name).is_file()), path)
     return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else None
 
 

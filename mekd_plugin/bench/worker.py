@@ -34,6 +34,7 @@ from mekd_plugin.bench.teachers import (
     EvaluationAnswers,
     PreparedTeacher,
     evaluation_answers,
+    patience_for,
     prepare_teacher,
 )
 from mekd_plugin.blackbox.teacher import BlackBox
@@ -176,6 +177,7 @@ def evaluated(
         classes=data.num_classes,
         folder=Path(place.out) / "teachers",
         whole=whole,
+        patience=patience_for(spec.teacher),
     )
 
 
@@ -208,8 +210,12 @@ def perform(
     boundary = WhiteBox if spec.white_box else BlackBox
     asked: Any = teacher if spec.white_box else watcher.wrap(teacher)
     settings: dict[str, Any] = {
-        "budget": spec.query_budget, "identity": known_as, "answers": spec.answers, "answers_seed": spec.seed
-    }  # fmt: skip
+        "budget": spec.query_budget,
+        "identity": known_as,
+        "answers": spec.answers,
+        "answers_seed": spec.seed,
+        **patience_for(spec.teacher),
+    }
     black_box = boundary(asked, spec.responses, data.num_classes, **settings)
 
     def evaluate(student: nn.Module) -> dict[str, float]:
@@ -265,7 +271,7 @@ def perform(
     # Asked once more where another kind of answers left only the classes: an audit wants them whole.
     told = evaluated(spec, place, prepared, data, whole=True)
     # A ledger and a journal of its own: a killed audit goes on, and no budget knows of it.
-    auditor = BlackBox(teacher, spec.responses, data.num_classes, identity=known_as)
+    auditor = BlackBox(teacher, spec.responses, data.num_classes, identity=known_as, **patience_for(spec.teacher))
     auditor.keep(directory / "audit")
     if auditor.journal is not None:
         auditor.journal.strict = False  # an audit of another size, after one that failed, asks otherwise
