@@ -27,6 +27,7 @@ __all__ = [
     "Variant",
     "cells",
     "expand",
+    "file_of_teacher",
     "hyperparameters",
     "kind_of_teacher",
     "setting",
@@ -102,6 +103,12 @@ class BenchConfig:
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...; several, as in cuda:0,cuda:1, take turns.")
     threads: int = setting(1, "CPU threads of a run; another number rounds differently.")
     jobs: int | None = setting(None, "Runs side by side; default: one a core on a CPU, one on a GPU.", place=True)
+    executor: str = setting("local", "local: processes of this machine; ray: those of a Ray cluster.", place=True)
+    ray: str | None = setting(None, "Address of the Ray cluster; default: $RAY_ADDRESS, or one made here.", place=True)
+    cpus_per_run: float | None = setting(None, "CPUs that a run on Ray takes; default: its --threads.", place=True)
+    gpus_per_run: float | None = setting(
+        None, "GPUs that a run on Ray takes, such as 0.25; default: 1 with --device cuda, else 0.", place=True
+    )
     price_per_1000: float | None = setting(1.5, "Price of 1,000 queries, for the table.", place=True)
 
     own: InitVar[bool] = False
@@ -125,6 +132,7 @@ class BenchConfig:
         if self.price_per_1000 is not None:
             as_number("price_per_1000", self.price_per_1000, at_least=0, at_most=_LARGEST_PRICE)
         as_number("validation", self.validation, at_least=0, below=1)
+        self._check_executor()
         if self.audit and as_whole("audit", self.audit, at_least=0) < FEWEST_AUDITED:
             raise InputError(f"audit={self.audit}: expected at least {FEWEST_AUDITED} questions, or 0 for none")
         for budget in self.query_budget:
@@ -159,6 +167,21 @@ class BenchConfig:
             _check_label(label, found.method, labels)
         for kind in self.responses:
             _kind(kind)
+
+    def _check_executor(self) -> None:
+        if self.executor not in ("local", "ray"):
+            raise InputError(f"executor={self.executor}: expected local or ray")
+        on_ray = {name: getattr(self, name) for name in ("ray", "cpus_per_run", "gpus_per_run")}
+        if self.executor != "ray" and (given := [name for name, value in on_ray.items() if value is not None]):
+            raise InputError(f"{', '.join(given)} without a cluster: add --executor ray")
+        if self.cpus_per_run is not None:
+            as_number("cpus_per_run", self.cpus_per_run, above=0)
+        if self.gpus_per_run is not None:
+            as_number("gpus_per_run", self.gpus_per_run, at_least=0)
+            if self.gpus_per_run > 1 and self.gpus_per_run % 1:
+                raise InputError(f"gpus_per_run={self.gpus_per_run}: expected a fraction of one, or a whole number")
+        if self.executor == "ray" and self.device not in ("auto", "cpu", "cuda"):
+            raise InputError(f"device={self.device}: expected auto, cpu or cuda; which GPU a run gets is Ray's choice")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], *, own: bool = False) -> BenchConfig:
@@ -419,10 +442,16 @@ def _check_names(owner: str, values: Mapping[str, Any]) -> None:
         )
 
 
+def file_of_teacher(teacher: str) -> Path | None:
+    """The file that a teacher's name names; None where it names none that is there."""
+    path = Path(teacher.rpartition("@")[2])
+    return path if path.is_file() else None
+
+
 def _digest(teacher: str) -> str | None:
     """A hash of a teacher's file: another file under the old name is another teacher."""
-    path = Path(teacher.rpartition("@")[2])
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else None
+    path = file_of_teacher(teacher)
+    return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def _kind(responses: str) -> str:

@@ -38,6 +38,7 @@ __all__ = [
     "LabelledImages",
     "PreparedTeacher",
     "cache_directory",
+    "cached_as",
     "evaluation_answers",
     "load_teacher",
     "prepare_teacher",
@@ -68,6 +69,11 @@ def cache_directory() -> Path:
     """``$MEKD_CACHE``, or the platform's directory for what can be made again."""
     chosen = os.environ.get(CACHE_VARIABLE)
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("mekd-plugin", appauthor=False))
+
+
+def cached_as(network: str) -> str:
+    """How the files of trained networks of that name begin, below ``teachers`` of the cache."""
+    return network.replace(":", "-").replace("/", "-")
 
 
 def load_teacher(name: str, *, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module | Callable[..., Any]:
@@ -152,8 +158,7 @@ def trained_teacher(
         folder = writable_directory(place / "teachers")
     except InputError as error:
         raise InputError(f"{error}; ${CACHE_VARIABLE} names where trained teachers are kept") from error
-    readable = network.replace(":", "-").replace("/", "-")
-    path = folder / f"{readable}-{digest}.safetensors"
+    path = folder / f"{cached_as(network)}-{digest}.safetensors"
 
     def untrained() -> nn.Module:
         return build(network, data.num_classes, data.image_shape, seed=_SEED)
@@ -197,7 +202,13 @@ class PreparedTeacher(NamedTuple):
 
 
 def prepare_teacher(
-    spec: RunSpec, data: ImageData, split: EdgeSplit, *, device: str = "cpu", progress: bool = False
+    spec: RunSpec,
+    data: ImageData,
+    split: EdgeSplit,
+    *,
+    device: str = "cpu",
+    progress: bool = False,
+    found_as: str | None = None,
 ) -> PreparedTeacher:
     """The teacher of a run, trained or read; it is asked nothing.
 
@@ -207,6 +218,7 @@ def prepare_teacher(
         split: which images the teacher is trained on, and which the edge holds.
         device: where a module works.
         progress: whether to draw a progress bar.
+        found_as: the name under which this machine finds a teacher's file; None for the spec's own.
     """
     teacher: nn.Module | Callable[..., Any]
     if spec.teacher_steps is not None:
@@ -217,7 +229,7 @@ def prepare_teacher(
         )
         name = path.name
     else:
-        teacher = load_teacher(spec.teacher, num_classes=data.num_classes, image_shape=data.image_shape)
+        teacher = load_teacher(found_as or spec.teacher, num_classes=data.num_classes, image_shape=data.image_shape)
         name = f"{spec.teacher} {spec.teacher_digest}"
     if isinstance(teacher, nn.Module):
         return PreparedTeacher(teacher.to(device), name, None)

@@ -6,6 +6,7 @@ benchmark that started it is gone, and so is the worker.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import json
@@ -13,7 +14,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ class Place:
         data_root: directory of the data sets.
         download: whether missing ones are fetched.
         audit: how many questions to ask about each finished run's generator, which changes nothing else of its record.
+        teacher: the name under which the teacher's file is found there, in place of the run's own.
     """
 
     out: str
@@ -87,6 +89,11 @@ class Place:
     data_root: str | None = None
     download: bool = False
     audit: int = 0
+    teacher: str | None = None
+
+
+Note = Callable[[], None]
+"""Called by a run between its writes: when a question was counted and is about to leave, and at each evaluation."""
 
 
 def digest_of(method: Method) -> str:
@@ -168,11 +175,31 @@ def evaluated(
     )
 
 
-def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = None) -> RunRecord:
+def _prepared(spec: RunSpec, place: Place, data: ImageData, split: EdgeSplit, note: Note | None) -> PreparedTeacher:
+    """The run's teacher, which calls ``note`` before it looks at a question."""
+    prepared = prepare_teacher(spec, data, split, device=place.device, found_as=place.teacher)
+    if note is None:
+        return prepared
+    teacher = prepared.teacher
+    if isinstance(teacher, nn.Module):
+        teacher.register_forward_pre_hook(lambda module, images: note())
+        return prepared
+
+    @functools.wraps(teacher)
+    def ask(images: Tensor) -> Any:
+        note()
+        return teacher(images)
+
+    return prepared._replace(teacher=ask)
+
+
+def perform(
+    spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = None, note: Note | None = None
+) -> RunRecord:
     """Do one run, or go on with it, and return its record."""
     data = load_data(spec, place)
     split = edge_of(spec, data)
-    prepared = prepare_teacher(spec, data, split, device=place.device)
+    prepared = _prepared(spec, place, data, split, note)
     teacher, known_as = prepared.teacher, prepared.identity
     told = evaluated(spec, place, prepared, data, whole=place.audit > 0)
     answers = told.labels
@@ -189,6 +216,8 @@ def perform(spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = 
 
     def evaluate(student: nn.Module) -> dict[str, float]:
         sample.write()  # a run that is killed while its student trains asked before
+        if note is not None:
+            note()
         guesses = predict(student, data.test_images).argmax(dim=1)
         return {
             "accuracy": float((guesses == data.test_labels).float().mean()),
@@ -329,13 +358,14 @@ def record_of(
     )
 
 
-def do(job: Job, place: Place, methods: Mapping[str, Method] | None = None) -> str | None:
+def do(job: Job, place: Place, methods: Mapping[str, Method] | None = None, note: Note | None = None) -> str | None:
     """Do a job in this process, and write its record; every executor calls this, wherever it runs.
 
     Args:
         job: a run, or a teacher to prepare.
         place: where it works.
         methods: classes and instances by the names that stand for them in the grid, in place of registered ones.
+        note: called in between, for an executor whose files must be elsewhere before a question leaves.
 
     Returns:
         Why it failed, which a run's record says too where it could be written; None where it did not. Nothing is
@@ -346,7 +376,7 @@ def do(job: Job, place: Place, methods: Mapping[str, Method] | None = None) -> s
     try:
         if job.task == "teacher":
             data = load_data(job.spec, place)
-            prepared = prepare_teacher(job.spec, data, edge_of(job.spec, data), device=place.device)
+            prepared = _prepared(job.spec, place, data, edge_of(job.spec, data), note)
             evaluated(job.spec, place, prepared, data)
             return None
         store = Store(Path(place.out), resume=True)
@@ -354,7 +384,7 @@ def do(job: Job, place: Place, methods: Mapping[str, Method] | None = None) -> s
             known = store.read(job.spec.key) if store.finished(job.spec.key) else None
             if known is not None and not wants_audit(known, place.audit):
                 return None
-            return _run(job.spec, place, store, methods, known)
+            return _run(job.spec, place, store, methods, known, note)
     except Exception as error:  # teachers and methods are anybody's code, and other jobs have theirs
         traceback.print_exc()
         return f"{type(error).__name__}: {error}"
@@ -363,7 +393,12 @@ def do(job: Job, place: Place, methods: Mapping[str, Method] | None = None) -> s
 
 
 def _run(
-    spec: RunSpec, place: Place, store: Store, methods: Mapping[str, Method] | None, known: RunRecord | None
+    spec: RunSpec,
+    place: Place,
+    store: Store,
+    methods: Mapping[str, Method] | None,
+    known: RunRecord | None,
+    note: Note | None = None,
 ) -> str | None:
     """Do a run, or audit the ``known`` one, and keep its record; returns why that failed.
 
@@ -372,7 +407,7 @@ def _run(
     try:
         if known is not None and not (store.directory(spec.key) / "run.json").exists():
             return "the run's files are gone, and an audit needs them: nothing was asked, and its record stays"
-        record = perform(spec, place, methods)
+        record = perform(spec, place, methods, note)
         if known is not None:
             if record.error is not None:
                 return record.error
