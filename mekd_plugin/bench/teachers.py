@@ -6,13 +6,11 @@ import hashlib
 import importlib
 import inspect
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import platformdirs
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
@@ -24,7 +22,7 @@ from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.data.datasets import ImageData
 from mekd_plugin.data.splits import EdgeSplit
 from mekd_plugin.errors import CheckpointError, InputError, UnknownName
-from mekd_plugin.files import writable_directory
+from mekd_plugin.files import CACHE_VARIABLE, cache_directory, writable_directory
 from mekd_plugin.networks import build, load_weights
 from mekd_plugin.responses import Kind, Response, resolve_kind
 from mekd_plugin.training.checkpoint import load_state, save_state, save_weights
@@ -45,7 +43,6 @@ __all__ = [
     "trained_teacher",
 ]
 
-CACHE_VARIABLE = "MEKD_CACHE"
 _SEED = 0
 """One teacher for all students: it is not what a benchmark varies."""
 
@@ -63,12 +60,6 @@ class LabelledImages:
         """``(channels, height, width)``."""
         channels, height, width = self.images.shape[1:]
         return channels, height, width
-
-
-def cache_directory() -> Path:
-    """``$MEKD_CACHE``, or the platform's directory for what can be made again."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("mekd-plugin", appauthor=False))
 
 
 def cached_as(network: str) -> str:
@@ -209,6 +200,7 @@ def prepare_teacher(
     device: str = "cpu",
     progress: bool = False,
     found_as: str | None = None,
+    cache: Path | None = None,
 ) -> PreparedTeacher:
     """The teacher of a run, trained or read; it is asked nothing.
 
@@ -219,13 +211,16 @@ def prepare_teacher(
         device: where a module works.
         progress: whether to draw a progress bar.
         found_as: the name under which this machine finds a teacher's file; None for the spec's own.
+        cache: where trained teachers are kept; None for :func:`mekd_plugin.files.cache_directory`.
     """
     teacher: nn.Module | Callable[..., Any]
     if spec.teacher_steps is not None:
-        rows = split.teacher_indices
-        labelled = LabelledImages(data.train_images[rows], data.train_labels[rows], data.num_classes)
+        labelled = LabelledImages(data.train_images, data.train_labels, data.num_classes)
+        if split.disjoint:
+            rows = split.teacher_indices
+            labelled = LabelledImages(data.train_images[rows], data.train_labels[rows], data.num_classes)
         teacher, path = trained_teacher(
-            spec.teacher, labelled, steps=spec.teacher_steps, device=device, progress=progress
+            spec.teacher, labelled, steps=spec.teacher_steps, device=device, progress=progress, directory=cache
         )
         name = path.name
     else:

@@ -82,6 +82,7 @@ class Place:
         download: whether missing ones are fetched.
         audit: how many questions to ask about each finished run's generator, which changes nothing else of its record.
         teacher: the name under which the teacher's file is found there, in place of the run's own.
+        cache: where trained teachers are kept there; None for the machine's own cache.
     """
 
     out: str
@@ -90,6 +91,7 @@ class Place:
     download: bool = False
     audit: int = 0
     teacher: str | None = None
+    cache: str | None = None
 
 
 Note = Callable[[], None]
@@ -177,7 +179,8 @@ def evaluated(
 
 def _prepared(spec: RunSpec, place: Place, data: ImageData, split: EdgeSplit, note: Note | None) -> PreparedTeacher:
     """The run's teacher, which calls ``note`` before it looks at a question."""
-    prepared = prepare_teacher(spec, data, split, device=place.device, found_as=place.teacher)
+    cache = None if place.cache is None else Path(place.cache)
+    prepared = prepare_teacher(spec, data, split, device=place.device, found_as=place.teacher, cache=cache)
     if note is None:
         return prepared
     teacher = prepared.teacher

@@ -22,10 +22,10 @@ from mekd_plugin.bench.executors.executor import Job, same_teacher
 from mekd_plugin.bench.executors.travel import GIVEN, Change, Home, Luggage
 from mekd_plugin.bench.grid import file_of_teacher
 from mekd_plugin.bench.store import Store
-from mekd_plugin.bench.teachers import CACHE_VARIABLE, cache_directory, cached_as
+from mekd_plugin.bench.teachers import cached_as
 from mekd_plugin.bench.worker import Place, blank_record, do
 from mekd_plugin.errors import InputError, MissingDependency
-from mekd_plugin.files import writable_directory
+from mekd_plugin.files import cache_directory, writable_directory
 from mekd_plugin.version import __version__
 
 __all__ = ["RayExecutor"]
@@ -180,8 +180,7 @@ def _work(home: Any, job: Job, place: Place, given: str | None, after: Sequence[
     folder = Path(tempfile.mkdtemp(prefix="mekd-"))
     try:
         luggage = Luggage(folder, files, send)
-        os.environ[CACHE_VARIABLE] = str(folder / "cache")
-        here = replace(place, out=str(folder / "out"))
+        here = replace(place, out=str(folder / "out"), cache=str(folder / "cache"))
         if given is not None:
             network, at, _ = job.spec.teacher.rpartition("@")
             here = replace(here, teacher=f"{network}{at}{folder / GIVEN / Path(given).name}")

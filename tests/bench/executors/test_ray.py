@@ -55,7 +55,6 @@ def cluster(folder):
         patch.setenv("PYTHONPATH", f"{folder / 'modules'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
         patch.setenv("TEST_RECEIVED", str(folder / "received"))
         patch.syspath_prepend(folder / "modules")
-        patch.setenv("RAY_raylet_start_wait_time_s", "120")  # other tests may keep the processors busy
         head = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         patch.setenv("MEKD_CACHE", str(folder / "cache at home"))
