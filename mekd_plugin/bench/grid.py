@@ -61,9 +61,14 @@ class Variant(NamedTuple):
 class BenchConfig:
     """Every setting of `mekd bench`. Tuples are axes of the grid: a run for each combination."""
 
-    dataset: tuple[str, ...] = setting(("digits",), "Data sets: digits, mnist, fashion_mnist, imagefolder:PATH, ...")
+    dataset: tuple[str, ...] = setting(
+        ("digits",), "Data sets: digits, rendered_digits:color, mnist, imagefolder:PATH, ..."
+    )
     data_root: str | None = setting(None, "Where the data sets' files are; default $MEKD_DATA.", place=True)
     download: bool = setting(False, "Fetch missing data sets into --data-root.", place=True)
+    edge_dataset: str | None = setting(
+        None, "The edge's data set, in training and test, where the teacher's (--dataset) is of another domain."
+    )
     image_size: int | None = setting(None, "Scale every image to this square size.")
     teacher: tuple[str, ...] = setting(
         ("resnet20",),
@@ -132,6 +137,13 @@ class BenchConfig:
         if self.price_per_1000 is not None:
             as_number("price_per_1000", self.price_per_1000, at_least=0, at_most=_LARGEST_PRICE)
         as_number("validation", self.validation, at_least=0, below=1)
+        if self.edge_dataset is not None and self.disjoint:
+            raise InputError(
+                f"edge_dataset={self.edge_dataset} and disjoint: images of two data sets are apart already, leave "
+                "disjoint out"
+            )
+        if self.edge_dataset in self.dataset:
+            raise InputError(f"edge_dataset={self.edge_dataset} is the teacher's data set, too: leave edge_dataset out")
         self._check_executor()
         if self.audit and as_whole("audit", self.audit, at_least=0) < FEWEST_AUDITED:
             raise InputError(f"audit={self.audit}: expected at least {FEWEST_AUDITED} questions, or 0 for none")
@@ -245,6 +257,7 @@ class RunSpec:
     pool_dataset: str | None = None
     white_box: bool = False
     adapt: bool = False
+    edge_dataset: str | None = None
     method_digest: str | None = None
     version: str = __version__
     torch: str = field(default_factory=lambda: version("torch"))
@@ -276,6 +289,8 @@ class RunSpec:
         settings = asdict(self)
         if not self.adapt:
             del settings["adapt"]  # so that runs without it keep the directories that they have
+        if self.edge_dataset is None:
+            del settings["edge_dataset"]
         canonical = json.dumps(settings, sort_keys=True)
         readable = re.sub(r"[^a-zA-Z0-9_]+", "-", f"{self.label}-{self.dataset}-seed{self.seed}")[:60]
         return f"{readable}-{hashlib.sha256(canonical.encode()).hexdigest()[:10]}"
@@ -378,6 +393,7 @@ def expand(config: BenchConfig, *, device: str, columns: Sequence[Cell] | None =
             pool_dataset=config.pool_dataset,
             white_box=config.white_box,
             adapt=config.adapt,
+            edge_dataset=config.edge_dataset,
             method_digest=cell.digest,
         )
         for dataset, teacher, responses, student, budget, cell, seed in axes

@@ -206,7 +206,7 @@ def prepare_teacher(
 
     Args:
         spec: the run's settings.
-        data: its data set.
+        data: what a teacher that is trained here learns.
         split: which images the teacher is trained on, and which the edge holds.
         device: where a module works.
         progress: whether to draw a progress bar.

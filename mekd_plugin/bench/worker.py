@@ -41,6 +41,7 @@ from mekd_plugin.blackbox.whitebox import WhiteBox
 from mekd_plugin.data.datasets import ImageData, load
 from mekd_plugin.data.splits import EdgeSplit, edge_images
 from mekd_plugin.distiller import Distiller
+from mekd_plugin.errors import InputError
 from mekd_plugin.networks import build
 from mekd_plugin.prediction import predict
 from mekd_plugin.records import Queries, RunRecord, Seconds
@@ -57,6 +58,7 @@ __all__ = [
     "do",
     "edge_of",
     "evaluated",
+    "learnt_by_teacher",
     "load_data",
     "perform",
     "pool_of",
@@ -118,14 +120,14 @@ def blank_record(spec: RunSpec, methods: Mapping[str, Method] | None = None, **c
         method=spec.method,
         label=spec.label,
         seed=spec.seed,
-        dataset=spec.dataset,
+        dataset=spec.dataset if spec.edge_dataset is None else f"{spec.dataset} to {spec.edge_dataset}",
         teacher=spec.teacher,
         student=spec.student,
         responses=spec.responses,
         signature=spec.signature(),
         key=spec.key,
         budget=spec.query_budget,
-        split="disjoint" if spec.disjoint else "teacher's training set",
+        split=_split(spec),
         pool=needs.pool,
         leaves_edge=needs.leaves_edge,
         white_box=needs.gradients,
@@ -133,9 +135,34 @@ def blank_record(spec: RunSpec, methods: Mapping[str, Method] | None = None, **c
     )
 
 
+def _split(spec: RunSpec) -> str:
+    """Where the edge's images come from, as a record says it."""
+    if spec.edge_dataset is not None:
+        return "another data set"
+    return "disjoint" if spec.disjoint else "teacher's training set"
+
+
 def load_data(spec: RunSpec, place: Place) -> ImageData:
-    """The run's data set."""
-    return load(spec.dataset, place.data_root, place.download, spec.image_size)
+    """The edge's data set, with the images that student and teacher are tested on."""
+    return load(spec.edge_dataset or spec.dataset, place.data_root, place.download, spec.image_size)
+
+
+def learnt_by_teacher(spec: RunSpec, place: Place, data: ImageData) -> ImageData:
+    """The data set that a teacher which is trained here learns: the edge's, or one of another domain.
+
+    Raises:
+        InputError: its images or classes are not such as the edge's.
+    """
+    if spec.edge_dataset is None or spec.teacher_steps is None:
+        return data
+    learnt = load(spec.dataset, place.data_root, place.download, spec.image_size)
+    found, expected = (learnt.image_shape, learnt.num_classes), (data.image_shape, data.num_classes)
+    if found != expected:
+        raise InputError(
+            f"edge_dataset={spec.edge_dataset} has images of {expected[0]} and {expected[1]} classes, and the "
+            f"teacher's {spec.dataset} {found[0]} and {found[1]}: expected the same; image_size= scales both"
+        )
+    return learnt
 
 
 def edge_of(spec: RunSpec, data: ImageData) -> EdgeSplit:
@@ -180,7 +207,8 @@ def evaluated(
 def _prepared(spec: RunSpec, place: Place, data: ImageData, split: EdgeSplit, note: Note | None) -> PreparedTeacher:
     """The run's teacher, which calls ``note`` before it looks at a question."""
     cache = None if place.cache is None else Path(place.cache)
-    prepared = prepare_teacher(spec, data, split, device=place.device, found_as=place.teacher, cache=cache)
+    learnt = learnt_by_teacher(spec, place, data)
+    prepared = prepare_teacher(spec, learnt, split, device=place.device, found_as=place.teacher, cache=cache)
     if note is None:
         return prepared
     teacher = prepared.teacher

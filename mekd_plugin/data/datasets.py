@@ -98,10 +98,10 @@ def load(name: str, root: str | Path | None = None, download: bool = False, imag
 
     Args:
         name: one of :func:`dataset_names`. ``digits`` comes with scikit-learn: 1,257 + 540 images, 8x8 enlarged to
-            16x16; MNIST's are padded from 28x28 to 32x32. ``rendered_digits`` are 6,000 + 1,000 digits drawn from fonts,
-            greyscale and 32x32; ``rendered_digits:color``, ``rendered_digits:16`` and ``rendered_digits:color:16`` are
-            in colour, or 16x16. Or ``imagefolder:PATH``, whose ``train/`` and ``test/`` (or ``val/``) hold one folder
-            per class; greyscale if every file is.
+            16x16; MNIST's are padded from 28x28 to 32x32. ``rendered_digits`` are 6,000 + 1,000 digits drawn from
+            fonts, greyscale and 32x32; ``rendered_digits:color``, ``rendered_digits:16`` and
+            ``rendered_digits:color:16`` are in colour, or 16x16. Or ``imagefolder:PATH``, whose ``train/`` and
+            ``test/`` (or ``val/``) hold one folder per class; greyscale if every file is.
         root: where the files are, or are downloaded to; default ``$MEKD_DATA``. Not used by ``digits``,
             ``rendered_digits`` and ``imagefolder:``.
         download: fetch missing files into ``root``; otherwise nothing is fetched.
@@ -162,7 +162,8 @@ def _draw_digits(name: str) -> ImageData:
     sizes = [part for part in wanted if part in ("16", "32")]
     if len(sizes) > 1 or len(set(wanted)) != len(wanted) or set(wanted) - {"color", *sizes}:
         raise UnknownName(
-            f"unknown data set {name!r}: expected {_RENDERED}, {_RENDERED}:color, {_RENDERED}:16 or {_RENDERED}:color:16"
+            f"unknown data set {name!r}: expected {_RENDERED}, {_RENDERED}:color, {_RENDERED}:16 or "
+            f"{_RENDERED}:color:16"
         )
     settings = {"color": "color" in wanted, "size": int(sizes[0]) if sizes else 32}
     parts = [rendered_digits(count, seed=seed, **settings) for seed, count in enumerate(_RENDERED_IMAGES)]

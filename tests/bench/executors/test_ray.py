@@ -26,6 +26,8 @@ SMALL = {
     "real_images": 60, "query_budget": 200, "seeds": "0", "device": "cpu",
 }  # fmt: skip
 
+MACHINE = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_log_monitor": False}
+
 TEACHER = """
 import os, time
 import torch
@@ -55,8 +57,7 @@ def cluster(folder):
         patch.setenv("PYTHONPATH", f"{folder / 'modules'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
         patch.setenv("TEST_RECEIVED", str(folder / "received"))
         patch.syspath_prepend(folder / "modules")
-        head = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args=head)
+        cluster = Cluster(initialize_head=True, head_node_args={**MACHINE, "include_dashboard": False})
         patch.setenv("MEKD_CACHE", str(folder / "cache at home"))
         yield cluster
         ray.shutdown()
@@ -67,7 +68,7 @@ def machine(cluster):
     """A second machine of one CPU."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEKD_CACHE", "/nowhere")
-        return cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+        return cluster.add_node(**MACHINE)
 
 
 def power_off(cluster, node, process: int) -> None:
