@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ SMALL = {
     "real_images": 60, "query_budget": 200, "seeds": "0", "device": "cpu",
 }  # fmt: skip
 
-MACHINE = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_log_monitor": False}
+PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 
 TEACHER = """
 import os, time
@@ -40,6 +41,17 @@ def ask(images):
         time.sleep(0.05)
     return torch.stack([images.flatten(1).roll(k, 1)[:, ::5].sum(1) for k in range(10)], 1)
 """
+
+
+def settings_of_a_machine() -> dict[str, int | bool]:
+    """With ports of its own: to learn them, Ray gives its agents 15 seconds to start, and gives up on a busy machine."""
+    sockets = [socket.socket() for _ in PORTS]
+    for one in sockets:
+        one.bind(("", 0))
+    ports = {name: one.getsockname()[1] for name, one in zip(PORTS, sockets, strict=True)}
+    for one in sockets:
+        one.close()
+    return {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_log_monitor": False, **ports}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +69,7 @@ def cluster(folder):
         patch.setenv("PYTHONPATH", f"{folder / 'modules'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
         patch.setenv("TEST_RECEIVED", str(folder / "received"))
         patch.syspath_prepend(folder / "modules")
-        cluster = Cluster(initialize_head=True, head_node_args={**MACHINE, "include_dashboard": False})
+        cluster = Cluster(initialize_head=True, head_node_args={**settings_of_a_machine(), "include_dashboard": False})
         patch.setenv("MEKD_CACHE", str(folder / "cache at home"))
         yield cluster
         ray.shutdown()
@@ -68,7 +80,7 @@ def machine(cluster):
     """A second machine of one CPU."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEKD_CACHE", "/nowhere")
-        return cluster.add_node(**MACHINE)
+        return cluster.add_node(**settings_of_a_machine())
 
 
 def power_off(cluster, node, process: int) -> None:
