@@ -44,7 +44,7 @@ def ask(images):
 
 
 def settings_of_a_machine() -> dict[str, int | bool]:
-    """With ports of its own: to learn them, Ray gives its agents 15 seconds to start, and gives up on a busy machine."""
+    """With ports of its own: else Ray gives its agents 15 seconds to start, and gives up on a busy machine."""
     sockets = [socket.socket() for _ in PORTS]
     for one in sockets:
         one.bind(("", 0))
