@@ -32,6 +32,7 @@ class KD(TransferSetDistiller):
     """
 
     needs = Needs(responses="either", leaves_edge="real images")
+    reference: ClassVar = "Hinton et al., *Distilling the Knowledge in a Neural Network*, 2015"
     presets: ClassVar = {"quick": {}, "paper": {"temperature": 5.0, "smoothing": 0.0}}
 
     def __init__(

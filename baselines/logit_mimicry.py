@@ -27,6 +27,7 @@ class LogitMimicry(TransferSetDistiller):
     """
 
     needs = Needs(responses="soft", leaves_edge="real images")
+    reference: ClassVar = "Ba & Caruana, *Do Deep Nets Really Need to be Deep?*, NeurIPS 2014"
     presets: ClassVar = {"quick": {}, "paper": {}}
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:

@@ -29,7 +29,14 @@ from mekd_plugin.rows import Rows
 
 __all__ = ["MEKDBank"]
 
-_OF_THE_IMAGE_TERM = ("mode", "image_weight", "divergence_weight", "hard_temperature", "norm")
+_OF_THE_IMAGE_TERM = (
+    "mode",
+    "image_weight",
+    "divergence_weight",
+    "hard_temperature",
+    "latent_temperature",
+    "norm",
+)
 
 
 class MEKDBank(MEKD):
@@ -46,11 +53,16 @@ class MEKDBank(MEKD):
         InputError: an argument of MEKD that only its image term reads; and the errors of MEKD.
     """
 
+    reference: ClassVar = (
+        "`kd` on the bank of `mekd` (Ma et al., CVPR 2024): the same generator and questions, no image term"
+    )
     presets: ClassVar = {
         name: {key: value for key, value in settings.items() if key not in _OF_THE_IMAGE_TERM}
         | ({"smoothing": 0.0} if name == "paper" else {})
         for name, settings in MEKD.presets.items()
     }
+
+    inapplicable: ClassVar = _OF_THE_IMAGE_TERM
 
     def __init__(self, *, temperature: float = 4.0, smoothing: float = 0.05, **bank: Any) -> None:
         if unread := sorted(set(_OF_THE_IMAGE_TERM) & bank.keys()):

@@ -45,7 +45,7 @@ from mekd_plugin.training.evaluation import accuracy
 TEACHER, STUDENT = "lenet5", "lenet5_half"
 BATCH, LEARNING_RATE = 50, 1e-3
 SHARES, NUMBERS = ("accuracy", "agreement"), ("sent", "distinct", "steps", "seconds", "processor_seconds")
-QUICK = {"mekd": {"emulation_settings": {"steps": 20}}}
+QUICK = dict.fromkeys(("mekd", "mekd_bank"), {"emulation_settings": {"surrogate_steps": 20}, "surrogate_steps": 20})
 
 
 @dataclass(frozen=True)

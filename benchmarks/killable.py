@@ -49,15 +49,16 @@ class Case:
 
 
 _GENERATOR = {"steps": 60, "batch_size": _BATCH}
+_GAN = {"emulation": "gan", "surrogate": None, "emulation_settings": _GENERATOR}
 
 CASES: dict[str, Case] = {name: Case(name) for name in available()} | {
-    "mekd": Case("mekd", {"emulation_settings": _GENERATOR, "queries": _ROWS}),
+    "mekd, a GAN": Case("mekd", {**_GAN, "queries": _ROWS}),
     "mekd, asking in stage 1": Case(
-        "mekd", {"emulation_settings": {**_GENERATOR, "response_weight": 0.5}, "queries": _ROWS}, limited=False
+        "mekd",
+        {**_GAN, "emulation_settings": {**_GENERATOR, "response_weight": 0.5}, "queries": _ROWS},
+        limited=False,
     ),
-    "mekd, fresh": Case(
-        "mekd", {"emulation_settings": _GENERATOR, "mode": "fresh", "latent_temperature": 3.0}, needs_all=True
-    ),
+    "mekd, fresh": Case("mekd", {**_GAN, "mode": "fresh", "latent_temperature": 3.0}, needs_all=True),
     "in rounds": Case("ActiveMixup"),
     "at every step": Case("ForwardDifferences", {}, needs_all=True),
 }

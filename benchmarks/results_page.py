@@ -15,10 +15,17 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mekd_plugin.bench.comparison_table import SHARES, SIGNIFICANT, format_difference, format_probability
+from mekd_plugin.bench.comparison_table import (
+    SHARES,
+    SIGNIFICANT,
+    comparison_rows,
+    format_difference,
+    format_probability,
+)
 from mekd_plugin.bench.comparisons import ACCURACY, Comparison, value_of
 from mekd_plugin.bench.grid import BenchConfig
 from mekd_plugin.bench.statistics import FEWEST_PAIRS, compare, holm, mean_interval, panel_name, summarize
@@ -93,7 +100,8 @@ def page(
     lines += [
         "Accuracy and class match: mean over the seeds, ± half its 95 % interval; of a single seed, Wilson's interval "
         "over its images. Differences: seed by seed, in points for shares, with the 95 % interval and the p of the "
-        f"paired t-test, corrected by Holm for the rows of the table; bold where it is below {SIGNIFICANT}. Class "
+        "paired t-test, corrected by Holm for the rows of the table. Bold: a comparison that was declared before the "
+        f"grid ran, and whose p, corrected for those declared, is below {SIGNIFICANT}; all else is descriptive. Class "
         "match: share of the images G(y) that the teacher puts into the class of y (`--audit`). Processor seconds: of "
         "the run's stages, a generator that it shares with another run included.",
     ]
@@ -147,11 +155,10 @@ def command(table: Table, configs: Path = CONFIGS) -> str:
     if "own_methods" in wanted:
         raise InputError(f"{table.directory}: methods that were objects have no command; compare registered ones")
     known: dict[str, dict[str, Any]] = {"": BenchConfig().to_json()}
-    for path in sorted(configs.glob("*.yaml")):
-        try:
-            known[path.name] = BenchConfig.from_mapping(read_yaml(path)).to_json()
-        except MekdError:
-            continue  # a configuration of something else
+    for path in sorted(configs.rglob("*.yaml")):
+        settings = _settings(path, path.stat().st_mtime_ns)
+        if settings is not None:
+            known[str(path.relative_to(configs))] = settings
     found = []
     for name, settings in known.items():
         changed = {key: wanted[key] for key in settings if key in wanted and wanted[key] != settings[key]}
@@ -171,6 +178,15 @@ def command(table: Table, configs: Path = CONFIGS) -> str:
     return shlex.join(
         [*words, "--out", table.directory.name if table.directory.is_absolute() else str(table.directory)]
     )
+
+
+@cache
+def _settings(path: Path, changed: int) -> dict[str, Any] | None:
+    """Those of a file, as of its last change; None where it is a configuration of something else."""
+    try:
+        return BenchConfig.from_mapping(read_yaml(path)).to_json()
+    except MekdError:
+        return None
 
 
 def _flags(changed: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str] | None:
@@ -205,6 +221,7 @@ def _section(table: Table, part: Panel, reference: str | None, metric: str) -> l
     runs = [run for run in table.results.runs if panel_name(vars(run)) == panel_name(part.rows[0])]
     compared = compare(runs, [Comparison(label, against, metric) for label in labels if label != against])
     differences = {row["a"]: row for row in compared}
+    declared = significant(table, panel_name(part.rows[0]), metric)
     named = "accuracy" if metric == ACCURACY else metric.replace("_", " ")
     titles = [named + (" %" if metric in SHARES else ""), "class match %", "processor s", "queries"]
     lines = [f"## {part.title}", ""]
@@ -214,7 +231,8 @@ def _section(table: Table, part: Panel, reference: str | None, metric: str) -> l
         label = row["label"]
         cells = [f"`{label}`", str(row["finished"]), _centre(row, runs, metric), format_interval(row["class_match"])]
         cells += [_rounded(row["processor_seconds"]), _rounded(row["queries"])]
-        cells += ["-", "-", "-"] if label == against else _against(differences[label])
+        bold = frozenset((label, against)) in declared
+        cells += ["-", "-", "-"] if label == against else _against(differences[label], bold)
         lines.append("| " + " | ".join(cells) + " |")
     missing = [f"- `{row['label']}`: {error}" for row in part.rows for error in row["errors"]]
     return [*lines, "", *missing, *([""] if missing else [])]
@@ -236,12 +254,19 @@ def _centre(row: Mapping[str, Any], runs: Sequence[RunRecord], metric: str) -> s
     return f"{interval.mean:,.4g}" + (f" ± {(interval.high - interval.low) / 2:,.2g}" if interval.kind == "t" else "")
 
 
-def _against(row: Mapping[str, Any]) -> list[str]:
+def significant(table: Table, panel: str, metric: str) -> set[frozenset[str]]:
+    """The pairs of labels whose comparison was declared beforehand, and is significant."""
+    rows = [row for row in table.results.comparisons if (row["panel"], row["metric"]) == (panel, metric)]
+    return {frozenset((row["a"], row["b"])) for row, shown in zip(rows, comparison_rows(rows), strict=True)
+            if shown.significant}  # fmt: skip
+
+
+def _against(row: Mapping[str, Any], bold: bool) -> list[str]:
     difference, interval = format_difference(row)
     p = row["p_holm"]
     if p is None:
         return [difference, interval, "too few seeds" if row["pairs"] < FEWEST_PAIRS else "no spread"]
-    return [f"**{difference}**" if p < SIGNIFICANT else difference, interval, format_probability(p)]
+    return [f"**{difference}**" if bold else difference, interval, format_probability(p)]
 
 
 def _rounded(value: float | None) -> str:

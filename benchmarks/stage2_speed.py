@@ -142,6 +142,7 @@ def make_method(generator: Generator, bank_rows: int) -> MEKD:
         temperature=TEMPERATURE,
         latent_temperature=TEMPERATURE,
         balance=False,
+        surrogate=None,
     )
 
 

@@ -36,7 +36,12 @@ from mekd_plugin.rows import Rows
 CLASSES, SHAPE, BATCH, SCALE = 10, (1, 16, 16), 64, 4.0
 METHODS: dict[str, dict[str, Any]] = {
     "logit_mimicry": {},
-    "mekd": {"emulation_settings": {"steps": 20}, "latent_temperature": SCALE},
+    "mekd": {
+        "emulation": "gan",
+        "surrogate": None,
+        "emulation_settings": {"steps": 20},
+        "latent_temperature": SCALE,
+    },
 }
 Losses = Callable[[Tensor, dict[str, Tensor]], Tensor]
 

@@ -23,7 +23,7 @@ from mekd_plugin.checks import as_path, as_seed
 from mekd_plugin.errors import InputError, MekdError
 from mekd_plugin.files import bundled, writable_directory
 from mekd_plugin.flags import flags_of, parse_assignments, read_yaml
-from mekd_plugin.registry import distillers
+from mekd_plugin.listing import NEEDS, methods
 from mekd_plugin.version import __version__
 
 __all__ = ["app", "main"]
@@ -37,7 +37,6 @@ app = typer.Typer(
 # A file or a pipe has no width of its own, and a table in it should not be cut.
 console = Console(width=None if sys.stdout.isatty() else 160)
 INTERRUPTED = 130
-_NEEDS = ("responses", "leaves_edge", "pool", "queries", "gradients")
 
 
 def _print_version(wanted: bool) -> None:
@@ -59,22 +58,16 @@ def list_methods(
     needs: Annotated[bool, typer.Option("--needs", help="Load each method and print what it needs.")] = False,
 ) -> None:
     """The methods of every installed package. Reads metadata only, unless --needs is given."""
-    registry = distillers()
-    rows: list[dict[str, Any]] = []
-    for entry in registry.entries():
-        row: dict[str, Any] = {"name": entry.name, "aliases": list(entry.aliases), "package": entry.owner}
-        if needs:
-            wanted = registry.get(entry.name).needs
-            row |= {name: getattr(wanted, name) for name in _NEEDS}
-        rows.append(row)
+    rows = methods(needs=needs)
     if as_json:
         print(json.dumps(rows, indent=1))
         return
     # Both would not fit into a terminal; --json has everything.
-    shown = ("name", *_NEEDS) if needs else ("name", "aliases", "package")
+    shown = ("name", *NEEDS, "reference") if needs else ("name", "aliases", "package")
     table = Table(*(name.replace("_", " ") for name in shown), header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        table.add_row(*(", ".join(row[name]) if name == "aliases" else str(row[name]) for name in shown))
+        cells = {**row, "aliases": ", ".join(row["aliases"]), "reference": row.get("reference", "").replace("*", "")}
+        table.add_row(*(str(cells[name]) for name in shown))
     console.print(table)
 
 
@@ -114,7 +107,7 @@ def bench(
 
 
 _DISTILL_SKIPS = (
-    *("dataset", "teacher", "student", "methods", "responses", "query_budget", "seeds"),
+    *("dataset", "teacher", "student", "methods", "responses", "answers", "query_budget", "seeds"),
     *("hyperparameters", "variants", "comparisons", "audit", "jobs", "disjoint", "teacher_steps"),
     *("executor", "ray", "cpus_per_run", "gpus_per_run"),
 )
@@ -135,6 +128,10 @@ def distill(
     responses: Annotated[str, typer.Option(help="What the teacher answers: soft (logits), probabilities, or hard.")] = (
         "soft"
     ),
+    answers: Annotated[
+        str,
+        typer.Option(help="What is done to soft answers: full, rounded:DECIMALS, top1, topk:CLASSES, noisy:DEVIATION."),
+    ] = "full",
     query_budget: Annotated[int, typer.Option(help="Images that may be sent; 0: no limit.")] = 5000,
     seed: Annotated[int, typer.Option(help="The seed of everything random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what --out holds.")] = False,
@@ -154,6 +151,7 @@ def distill(
             "student": student,
             "methods": method,
             "responses": responses,
+            "answers": [answers],
             "query_budget": query_budget,
             "seeds": seed,
             "hyperparameters": overrides,

@@ -200,10 +200,15 @@ class Distiller:
     needs: Needs
     """What the class needs by default; an instance whose settings need something else has its own."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {}, "paper": {}}
-    """Hyperparameters by preset: ``quick`` is sized for a CPU and a small budget, ``paper`` follows the source, and an
-    optional ``tiny`` is for tests on 8x8 images."""
+    """Hyperparameters by preset: ``quick`` is sized for a CPU and a small budget, ``paper`` follows the source;
+    ``fast`` and ``thorough``, where they are left out, are ``quick`` with another training recipe; an optional
+    ``tiny`` is for tests on 8x8 images."""
+    inapplicable: ClassVar[tuple[str, ...]] = ()
+    """Hyperparameters of a base class that this one refuses; no list names them."""
     renamed: ClassVar[Mapping[str, str]] = {}
     """Hyperparameters of earlier versions, and what to write instead; using one is an error that says so."""
+    reference: ClassVar[str] = ""
+    """Where the method is from, as ``Authors, *Title*, Venue Year``; `mekd list --needs` and README show it."""
 
     def __init__(self, *, num_classes: int, image_shape: tuple[int, int, int], seed: int = 0) -> None:
         self.num_classes = as_whole("num_classes", num_classes, at_least=2)
@@ -228,6 +233,33 @@ class Distiller:
                 f"{name} needs {self.needs.responses} responses, and this teacher answers {teacher.responses!r}; "
                 "`mekd list --needs` shows which methods take what"
             )
+
+    def check_budget(self, budget: int | None, images: int) -> None:
+        """Refuse a query budget with which this method cannot work.
+
+        Args:
+            budget: of the teacher; None for no limit.
+            images: how many the method draws from.
+
+        Raises:
+            NeedsNotMet: it is below :meth:`fewest_queries`, which the message says.
+        """
+        fewest = self.fewest_queries(images)
+        if budget is not None and budget < fewest:
+            raise NeedsNotMet(
+                f"{type(self).__name__} needs at least {fewest:,} queries, and the query budget is {budget:,}: raise "
+                "it, or choose settings that ask less"
+            )
+
+    def fewest_queries(self, images: int) -> int:
+        """The smallest query budget with which the method, as it is set, can work; 0 where any will do.
+
+        A run with a smaller one is refused before anything is asked, and a benchmark shows it as not applicable.
+
+        Args:
+            images: how many the method draws from; 0 where ``needs.pool`` is ``"none"``.
+        """
+        return 0
 
     def stages(self, teacher: BlackBox, images: Tensor, student: nn.Module) -> Iterator[Stage]:
         """The stages in order, lazily: each is asked for when the one before it is finished.

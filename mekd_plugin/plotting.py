@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import matplotlib
 from cycler import cycler
@@ -15,7 +15,7 @@ matplotlib.use("Agg", force=False)
 from matplotlib import pyplot as plt  # noqa: E402 (the backend is chosen before)
 from matplotlib.figure import Figure  # noqa: E402
 
-__all__ = ["Theme", "colours", "figure_style", "markers", "png"]
+__all__ = ["Picture", "Theme", "colours", "figure_style", "markers", "picture", "png"]
 
 Theme = Literal["light", "dark"]
 
@@ -76,6 +76,22 @@ def figure_style(theme: Theme = "light") -> Iterator[None]:
     }
     with plt.rc_context(settings):
         yield
+
+
+class Picture(NamedTuple):
+    """A figure as the contents of files."""
+
+    png: bytes
+    svg: bytes
+
+
+def picture(figure: Figure) -> Picture:
+    """The figure as PNG and as SVG, the same bytes for the same figure; it is closed."""
+    stream = io.BytesIO()
+    # A fixed salt and no date: names within the file would be random otherwise. Text stays text, to be edited.
+    with plt.rc_context({"svg.hashsalt": "mekd", "svg.fonttype": "none"}):
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    return Picture(png(figure), stream.getvalue())
 
 
 def png(figure: Figure) -> bytes:

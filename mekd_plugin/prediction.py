@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mekd_plugin.errors import InputError
 from mekd_plugin.modes import evaluating
 
-__all__ = ["predict", "predict_with_features", "reference_of"]
+__all__ = ["predict", "predict_with_features", "reference_of", "with_features"]
 
 
 def predict(module: nn.Module, images: Tensor, *, batch_size: int = 1024) -> Tensor:
@@ -21,40 +21,59 @@ def predict(module: nn.Module, images: Tensor, *, batch_size: int = 1024) -> Ten
         images: ``(N, channels, height, width)``, N at least 1.
         batch_size: images per forward pass.
     """
-    if len(images) == 0:
-        raise InputError("there are no images to predict: expected at least one")
-    device = next((weight.device for weight in module.parameters()), images.device)
+    device = _place(module, images)
     with evaluating(module), torch.inference_mode():
         parts = [module(part.to(device)) for part in images.split(batch_size)]
     return torch.cat(parts).to(images.device)
 
 
 def predict_with_features(module: nn.Module, images: Tensor, *, batch_size: int = 1024) -> tuple[Tensor, Tensor]:
-    """Logits as :func:`predict` gives them, and what the last linear layer was given, ``(N, d)``.
-
-    A module without a linear layer that it uses, or one whose layer is not called once a batch with an input a row, has
-    its logits as features.
+    """Logits as :func:`predict` gives them, and features as :func:`with_features` does, ``(N, d)``.
 
     Args:
         module: images ``(n, channels, height, width)`` -> logits ``(n, C)``.
         images: ``(N, channels, height, width)``, N at least 1.
         batch_size: images per forward pass.
     """
+    device = _place(module, images)
+    with evaluating(module), torch.inference_mode():
+        parts = [with_features(module, part.to(device)) for part in images.split(batch_size)]
+    logits, features = (torch.cat(found).to(images.device) for found in zip(*parts, strict=True))
+    return logits, features
+
+
+def with_features(module: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """One pass in the mode that the module is in: logits, and what the last linear layer was given, ``(N, d)``.
+
+    A module without a linear layer that it uses, or one whose layer is not called once with an input an image, has its
+    logits as features. Both are differentiable.
+
+    Args:
+        module: images ``(N, channels, height, width)`` -> logits ``(N, C)``.
+        images: on the module's device.
+    """
     layers = [part for part in module.modules() if isinstance(part, nn.Linear)]
     if not layers:
-        logits = predict(module, images, batch_size=batch_size)
+        logits = module(images)
         return logits, logits
     seen: list[Tensor] = []
-    handle = layers[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().to(images.device)))
+    handle = layers[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
-        logits = predict(module, images, batch_size=batch_size)
+        logits = module(images)
     finally:
         handle.remove()
-    if [len(part) for part in seen] != [len(part) for part in images.split(batch_size)]:
+    if [len(part) for part in seen] != [len(images)]:
         return logits, logits
-    return logits, torch.cat(seen).flatten(1)
+    return logits, seen[0].flatten(1)
 
 
 def reference_of(module: nn.Module) -> Tensor:
     """A tensor on the module's device and of its type: a weight, or a buffer where it has none."""
     return next(itertools.chain(module.parameters(), module.buffers()))
+
+
+def _place(module: nn.Module, images: Tensor) -> torch.device:
+    """Where the module takes its images."""
+    if len(images) == 0:
+        raise InputError("there are no images to predict: expected at least one")
+    return next((weight.device for weight in module.parameters()), images.device)

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 from mekd_plugin.errors import InputError
 
-__all__ = ["SCHEMA", "Queries", "Results", "RunRecord", "Seconds", "describe_environment"]
+__all__ = ["SCHEMA", "Queries", "Results", "RunRecord", "Seconds", "describe_environment", "described_responses"]
 
 SCHEMA = 2
 _REPORTED_PACKAGES = ("mekd-plugin", "torch", "torchvision", "accelerate", "numpy", "scipy", "scikit-learn", "pot")
@@ -91,6 +91,9 @@ class RunRecord(_Json):
         teacher: as it was given.
         student: network name.
         responses: ``"soft"`` (logits), ``"probabilities"`` or ``"hard"``.
+        answers: what was done to them before anybody saw them: ``"full"`` for nothing, ``"rounded:2"``, ``"top1"``, ...
+            (see :class:`mekd_plugin.blackbox.Degradation`). ``agreement``, ``teacher_accuracy`` and audits are about
+            the teacher itself, whose answers to the evaluation are full.
         status: ``"finished"``, ``"failed"``, or ``"not applicable"`` where a rule takes the run out of the grid.
         signature: one line with every setting that decides the numbers, and the version.
         key: name of the run's directory.
@@ -100,7 +103,9 @@ class RunRecord(_Json):
         best_test_accuracy: the highest over the points of ``curve``: chosen *on the test set*, as many publications
             do; compare it only with theirs.
         agreement: share of the test images on which student and teacher name the same class.
-        held_out_agreement: the same on held-out answered images, which needs no labels; None without validation.
+        calibration_error: of the student on the test set, the expected one over 15 bins of its confidence (Guo et al.,
+            *On Calibration of Modern Neural Networks*, ICML 2017), in [0, 1]; None in records of earlier versions.
+        held_out_agreement: ``agreement`` on held-out answered images, which needs no labels; None without validation.
         queries: what it asked.
         budget: limit on the queries; None where there was none.
         real_images: unlabelled images that the edge holds.
@@ -141,6 +146,7 @@ class RunRecord(_Json):
     student_accuracy: float | None = None
     best_test_accuracy: float | None = None
     agreement: float | None = None
+    calibration_error: float | None = None
     held_out_agreement: float | None = None
     queries: Queries = field(default_factory=Queries)
     budget: int | None = None
@@ -156,6 +162,7 @@ class RunRecord(_Json):
     test_images: int | None = None
     generator: dict[str, Any] | None = None
     adapted_accuracy: float | None = None
+    answers: str = "full"
     sent: dict[str, Any] | None = None
     curve: list[dict[str, float]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -181,9 +188,10 @@ class Results(_Json):
         config: the benchmark's settings.
         runs: a record each.
         summary: over the seeds, a row for each label and setting.
-        comparisons: of labels, declared beforehand and paired over the seeds: ``panel``, ``metric``, ``a``, ``b``,
-            ``difference`` (mean of a less b), ``interval`` (95 %), ``p``, ``p_holm``, ``pairs``, ``unpaired``; what
-            cannot be worked out is None.
+        comparisons: of labels, paired over the seeds: ``panel``, ``metric``, ``a``, ``b``, ``difference`` (mean of a
+            less b), ``interval`` (95 %), ``p``, ``p_holm``, ``pairs``, ``unpaired``, and when it was declared:
+            ``declared`` (``"beforehand"``, or ``"afterwards"``: once there was a pair to compare) and ``declared_at``;
+            what cannot be worked out is None.
         schema: the number of this file's layout.
     """
 
@@ -200,7 +208,8 @@ class Results(_Json):
             accuracy = row["student_accuracy"]
             shown = "-" if accuracy is None else f"{100 * accuracy['mean']:.2f} %"
             lines.append(
-                f"{row['label']:<24} {row['dataset']:<14} {row['responses']:<6} {shown:>9}  {row['finished']} runs"
+                f"{row['label']:<24} {row['dataset']:<14} {described_responses(row):<6} {shown:>9}  "
+                f"{row['finished']} runs"
             )
         return "\n".join(lines)
 
@@ -224,6 +233,12 @@ class Results(_Json):
                 )
             content = {**content, "runs": [RunRecord.from_json(run) for run in content.get("runs", [])]}
         return super().from_json(content)
+
+
+def described_responses(run: Mapping[str, Any]) -> str:
+    """The kind of responses of a run or a row of the summary, with what was done to them: ``"soft (rounded:2)"``."""
+    answers = run.get("answers", "full")
+    return run["responses"] if answers == "full" else f"{run['responses']} ({answers})"
 
 
 def describe_environment(*, device: str, jobs: int, threads: int) -> dict[str, Any]:

@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 _GROUP, _ALIASES, _EMULATIONS = "mekd.distillers", "mekd.aliases", "mekd.emulations"
+_BY_LENGTH = ("fast", "thorough")  # presets that a method without its own takes for "quick": the recipe differs
 _VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 _BASE = "mekd_plugin.distiller:Distiller"
 
@@ -152,7 +153,7 @@ class Registry:
 
         Args:
             name: canonical or an alias.
-            preset: ``"quick"`` or ``"paper"``.
+            preset: ``"quick"``, ``"fast"``, ``"thorough"`` or ``"paper"``.
             settings: ``num_classes``, ``image_shape``, ``seed``, and the method's hyperparameters.
 
         Raises:
@@ -168,7 +169,8 @@ class Registry:
             MekdError: as :meth:`get`.
         """
         common = _accepted(_load(_BASE, "the base class")) or {}
-        return sorted((_accepted(self.get(name)) or {}).keys() - common.keys())
+        method = self.get(name)
+        return sorted((_accepted(method) or {}).keys() - common.keys() - set(method.inapplicable))
 
     def _single(self, name: str) -> Entry:
         claims = [*self._owners.get(name, []), *self._aliases.get(name, [])]
@@ -224,7 +226,7 @@ def create(method: str | type[Distiller] | Distiller, *, preset: str = "quick", 
     Args:
         method: a name or an alias; or a class of your own, which need not be registered; or an instance, which has its
             settings already: a copy of it is returned, as new.
-        preset: ``"quick"`` or ``"paper"``.
+        preset: ``"quick"``, ``"fast"``, ``"thorough"`` or ``"paper"``.
         settings: ``num_classes``, ``image_shape``, ``seed``, and the method's hyperparameters; one of the form
             ``emulation.steps`` goes into the hyperparameter ``emulation_settings``, a dictionary.
 
@@ -266,14 +268,15 @@ def method_name(method: str | type[Distiller] | Distiller) -> str:
 def settings_of(distiller: Distiller) -> dict[str, Any]:
     """The hyperparameters of an instance as it holds them, without those of every method (``num_classes``, ...)."""
     common = _accepted(_load(_BASE, "the base class")) or {}
-    names = (_accepted(type(distiller)) or {}).keys() - common.keys()
+    names = (_accepted(type(distiller)) or {}).keys() - common.keys() - set(type(distiller).inapplicable)
     return {name: getattr(distiller, name) for name in sorted(names) if hasattr(distiller, name)}
 
 
 def instantiate(cls: type[Distiller], name: str, preset: str, settings: Mapping[str, Any]) -> Distiller:
     """An instance of ``cls``, which messages call ``name``; see :func:`create`."""
-    if not isinstance(preset, str) or preset not in cls.presets:
-        raise unknown_name(f"preset of {name}", preset, cls.presets)
+    presets = {**dict.fromkeys(_BY_LENGTH, cls.presets.get("quick", {})), **cls.presets}
+    if not isinstance(preset, str) or preset not in presets:
+        raise unknown_name(f"preset of {name}", preset, presets)
     accepted = _accepted(cls)
     given: dict[str, Any] = {}
     for setting, value in settings.items():
@@ -284,7 +287,7 @@ def instantiate(cls: type[Distiller], name: str, preset: str, settings: Mapping[
         if accepted is not None and known not in accepted:
             raise InputError(str(unknown_name(f"hyperparameter of {cls.__name__}", setting, accepted)))
         given[known] = {**(given.get(known) or {}), part: value} if dot else value
-    merged = {**cls.presets[preset], **given}
+    merged = {**presets[preset], **given}
     missing = [key for key, value in (accepted or {}).items() if value.default is value.empty and key not in merged]
     if missing:
         raise InputError(f"{name}: {', '.join(missing)} must be given")

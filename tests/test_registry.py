@@ -115,7 +115,9 @@ class TestCreate:
         assert registry.create("sample", strength=5.0, **shape).strength == 5.0  # type: ignore[attr-defined]
 
     def test_unknown_preset(self, registry: Registry) -> None:
-        with pytest.raises(UnknownName, match="unknown preset of sample 'slow': expected one of paper, quick"):
+        with pytest.raises(
+            UnknownName, match="unknown preset of sample 'slow': expected one of fast, paper, quick, thorough"
+        ):
             registry.create("sample", preset="slow")
 
     def test_unknown_hyperparameter(self, registry: Registry) -> None:

@@ -34,7 +34,7 @@ from torch import nn
 import mekd_plugin as mekd
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
-TEACHER_STEPS, GENERATOR_STEPS, STUDENT_STEPS = (1000, 3000, 2000) if device == "cuda" else (400, 1000, 600)
+TEACHER_STEPS, STUDENT_STEPS = (1000, 2000) if device == "cuda" else (400, 600)
 torch.set_num_threads(1)  # with one thread a CPU gives the same numbers at every run; take more for speed
 
 # %% [markdown]
@@ -127,15 +127,14 @@ print(f"student: {parameters(pocket_student(0)):,} parameters")
 # `mekd.plan` rehearses a run for a few steps with a teacher that answers at random. It asks nothing, and says how many
 # images would be sent, what they cost at a price (here the list price of a commercial image-labelling service, $1.50
 # per 1,000) and how long the training will take. Our teacher is a function, which may answer anything; so one made-up
-# image is sent first, before minutes go into a generator: that is the `probe`.
+# image is sent first, before anything is trained: that is the `probe`.
 
 # %%
-emulation = {"steps": GENERATOR_STEPS, "batch_size": 32, "learning_rates": (1e-3, 1e-3)}  # how the generator trains
-settings = {"emulation_settings": emulation}
+PRESET = "fast"  # short training of what the method trains at home, for this page
 recipe = mekd.Recipe(steps=STUDENT_STEPS)
 
 foreseen = mekd.plan(
-    pocket_student(0), teacher, edge.images, recipe=recipe, device=device, price_per_1000=1.50, **settings
+    pocket_student(0), teacher, edge.images, preset=PRESET, recipe=recipe, device=device, price_per_1000=1.50
 )
 print(foreseen)
 print("spent so far:", teacher.ledger.total)
@@ -143,14 +142,19 @@ print("spent so far:", teacher.ledger.total)
 # %% [markdown]
 # ## Ten lines
 #
-# The method is MEKD, *mapping-emulation knowledge distillation* (Ma et al. 2024). It works in two stages:
+# The method is MEKD, *mapping-emulation knowledge distillation* (Ma et al. 2024). At its heart is a generator that
+# stands for the teacher's **inverse**: $G(y)$ draws an image that the teacher will answer with $y$. In this package's
+# default form,
 #
-# 1. a generator $G$ learns to draw images like our 125 ones, as a GAN, **without asking the teacher**;
-# 2. images $G(z)$ that nobody has ever drawn are sent to the teacher, each once, and the student learns from the
-#    answers.
+# 1. a mixture of Gaussians is fitted to our 125 images, in a second and **without asking the teacher**;
+#    three tenths of the budget go to images that it draws at random;
+# 2. the answers teach a *surrogate*, a large network of our own. It stays at home, so it may see the real images, and
+#    says what the teacher would probably answer to each. Fitted anew to images and answers together, the mixture has
+#    become an inverse, and the rest of the budget goes to images drawn for chosen answers;
+# 3. the student learns from every answer that was bought, and beside them from the surrogate's about the real images.
 #
-# So no real image leaves our side of the wall, and 125 images become as many as the budget allows. Notebook 2 takes
-# both stages apart; here we only call it. (`settings` makes the generator's training short enough for this page.)
+# So no real image leaves our side of the wall, and 125 images become as many as the budget allows. Notebook 2 takes the
+# parts apart; here we only call them.
 
 # %%
 run = Path(tempfile.mkdtemp()) / "run"
@@ -165,13 +169,13 @@ result = mekd.distill(
     teacher,
     edge.images,
     method="mekd",
+    preset=PRESET,
     recipe=recipe,
     directory=run,  # keeps bank, generator and weights; a run that is killed goes on from here with resume=True
     device=device,
     evaluate=evaluate,
     evaluate_steps=range(STUDENT_STEPS // 8, STUDENT_STEPS, STUDENT_STEPS // 8),
     progress=False,
-    **settings,
 )
 print(result.ledger)
 
@@ -183,28 +187,30 @@ print(result.ledger)
 # ## What was sent
 #
 # The run kept every image that it sent, with the teacher's answer, in its *bank*. Above, some of our own digits; below,
-# some that left.
+# some that left: first ones, drawn at random, and last ones, drawn for chosen answers.
 
 # %%
 bank = mekd.Bank.load(run / "banks" / "bank").rows()
 
 with mekd.plotting.figure_style():
-    figure, grid = plt.subplots(2, 10, figsize=(6.4, 1.75))
-    for column, (real, made, label) in enumerate(
-        zip(edge.images[:10], bank.images[:10], bank.answers().labels[:10], strict=True)
-    ):
-        for row, (picture, title) in enumerate(((real, ""), (made, f"{label}"))):
-            grid[row, column].imshow(picture[0].cpu(), cmap="gray", vmin=-1, vmax=1)
-            grid[row, column].set(xticks=[], yticks=[])
-            grid[row, column].set_title(title, loc="center", fontsize=8, pad=2)
-    grid[0, 0].set_ylabel("stayed", rotation=0, ha="right", va="center")
-    grid[1, 0].set_ylabel("sent", rotation=0, ha="right", va="center")
+    figure, grid = plt.subplots(3, 10, figsize=(6.4, 2.6))
+    shown = {"stayed": mekd.Rows(edge.images[:10]), "sent first": bank[:10], "sent last": bank[-10:]}
+    for row, (name, rows) in enumerate(shown.items()):
+        titles = [""] * 10 if rows.response is None else rows.answers().labels.tolist()
+        for axes, picture, title in zip(grid[row], rows.images, titles, strict=True):
+            axes.imshow(picture[0].cpu(), cmap="gray", vmin=-1, vmax=1)
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(title, loc="center", fontsize=8, pad=2)
+        grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
     sent_picture = mekd.plotting.png(figure)
-Image(sent_picture, width=640, alt="Ten real digits that stayed, above ten generated ones with the teacher's answers")
+Image(
+    sent_picture, width=640, alt="Ten real digits that stayed, above twenty generated ones with the teacher's answers"
+)
 
 # %% [markdown]
-# The titles of the lower row are the teacher's answers. Some of the drawings are ugly, and that is fine: the question
-# is not whether they are beautiful, but whether the teacher's answers to them tell the student where the classes end.
+# The titles are the teacher's answers. Some of the drawings are ugly, and many lie between two digits, by intention:
+# the question is not whether they are beautiful, but whether the teacher's answers to them tell the student where the
+# classes end.
 #
 # How do we know that no real image slipped through? We can look for each of them among the sent ones.
 
@@ -271,7 +277,9 @@ print("warnings of the method:", result.report["warnings"] or "none")
 # Many services return a label and no scores. That is a *hard* response: where a soft one says "a 4, though it might be
 # a 9", a hard one says "4". One word changes, `responses="hard"`.
 #
-# The generator of the first run has cost no query and knows nothing of the teacher, so we use it again.
+# The generator of the first run has learnt from scores, which this teacher does not give. So nothing is taken over: the
+# second run begins with the images alone, as the first one did. Here the surrogate is of use once more. It has scores
+# of its own, and with the class that the teacher named as the highest of them, a hard answer becomes a soft one.
 
 # %%
 label_only = mekd.BlackBox(service, responses="hard", num_classes=10, budget=BUDGET)
@@ -282,8 +290,8 @@ hard = mekd.distill(
     label_only,
     edge.images,
     method="mekd",
+    preset=PRESET,
     recipe=recipe,
-    generator=str(run / "generator.safetensors"),
     device=device,
     evaluate=evaluate,
     evaluate_steps=range(STUDENT_STEPS // 8, STUDENT_STEPS, STUDENT_STEPS // 8),
@@ -329,7 +337,9 @@ print(f"student.safetensors: {size / 1024:.0f} kB; the teacher's weights: {4 * p
 # That a model *can* be copied by asking does not mean that it may be. Terms of service often forbid it, and a distilled
 # copy may be a derived work. Distil models that are yours, or that you have permission for, keep to rate limits, and
 # say in publications which model was asked and how often. And "no real image was sent" is not a proof of privacy: a
-# generator can memorise. `result.report["generator"]` says how far its images are from the real ones.
+# generator can memorise. `result.report["generator"]` says how far its images are from the real ones, and
+# `emulation_settings={"apart": 0.5}` never sends one that lies nearer to a real image than half the usual distance
+# between a real image and its nearest neighbour.
 #
 # ## What was learned, as assertions
 
@@ -347,7 +357,7 @@ assert (run / "student.safetensors").exists() and (run / "generator.safetensors"
 print("all as expected")
 
 # %% [markdown]
-# **Next:** [2. Inside MEKD](02_inside_mekd.ipynb) takes the two stages apart.
+# **Next:** [2. Inside MEKD](02_inside_mekd.ipynb) takes the method apart.
 #
 # **References.** Hinton, Vinyals, Dean, *Distilling the Knowledge in a Neural Network*, 2015. Ma, Xiang, Wang, Wu, Li,
 # *Aligning Logits Generatively for Principled Black-Box Knowledge Distillation*, CVPR 2024. Orekondy, Schiele, Fritz,

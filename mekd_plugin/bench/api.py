@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mekd_plugin.bench.benchmark import Benchmark
 from mekd_plugin.bench.grid import BenchConfig
 from mekd_plugin.bench.worker import Method
 from mekd_plugin.checks import as_flag, as_path
-from mekd_plugin.errors import InputError
+from mekd_plugin.errors import InputError, MissingDependency
 from mekd_plugin.records import Results, RunRecord
 
-__all__ = ["benchmark", "load_records"]
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Records", "benchmark", "load_records"]
 
 _ENDS = (("", "value"), ("_low", "low"), ("_high", "high"))
 
@@ -65,15 +68,36 @@ def benchmark(
     )
 
 
-def load_records(directory: str | Path) -> list[dict[str, Any]]:
-    """The runs of a benchmark, or of a single ``mekd distill --out``, as flat rows that ``pandas.DataFrame`` takes.
+class Records(list[dict[str, Any]]):
+    """Rows with the same keys, one for each run: a list of dictionaries, which is a data frame on demand."""
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A ``pandas.DataFrame``, a line for each run.
+
+        Raises:
+            MissingDependency: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise MissingDependency(
+                "records as a data frame need pandas: pip install 'mekd-plugin[pandas]'. Without it they are a list of "
+                "dictionaries"
+            ) from error
+        return pandas.DataFrame(list(self))
+
+
+def load_records(directory: str | Path) -> Records:
+    """The runs of a benchmark, or of a single ``mekd distill --out``, as flat rows.
+
+    ``load_records(directory).to_pandas()`` is a ``pandas.DataFrame`` of them.
 
     Args:
         directory: that holds ``results.json``, or ``record.json``.
 
     Returns:
-        A dictionary for each run, all with the same keys: numbers, texts and lists; nested records by the names of
-        both, such as ``queries_total`` and ``seconds_distill``.
+        A list with a dictionary for each run, all with the same keys: numbers, texts and lists; nested records by the
+        names of both, such as ``queries_total`` and ``seconds_distill``.
 
     Raises:
         InputError: the directory holds neither, or those of another version.
@@ -89,7 +113,7 @@ def load_records(directory: str | Path) -> list[dict[str, Any]]:
         raise InputError(
             f"{folder} holds no results that can be read ({error}): expected that of `mekd bench`"
         ) from error
-    return [_flat(run) for run in runs]
+    return Records(_flat(run) for run in runs)
 
 
 def _name(method: str | Method) -> str:

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from mekd_plugin.bench.audit import wants_audit
-from mekd_plugin.bench.comparisons import resolved
+from mekd_plugin.bench.comparisons import Comparison, resolved
+from mekd_plugin.bench.declarations import Declarations
 from mekd_plugin.bench.executors.executor import Event, Executor, Job, execute, same_teacher, teacher_jobs
 from mekd_plugin.bench.executors.in_process import InProcessExecutor
 from mekd_plugin.bench.executors.local import LocalExecutor
@@ -21,7 +22,7 @@ from mekd_plugin.bench.grid import BenchConfig, Cell, RunSpec, cells, expand, ki
 from mekd_plugin.bench.grid_check import check_grid
 from mekd_plugin.bench.pricing import price_of
 from mekd_plugin.bench.report import write_report
-from mekd_plugin.bench.statistics import compare, summarize
+from mekd_plugin.bench.statistics import summarize
 from mekd_plugin.bench.store import Store
 from mekd_plugin.bench.worker import Method, Place, blank_record, digest_of, edge_of, load_data, pool_of, recipe_of
 from mekd_plugin.blackbox.whitebox import WhiteBox
@@ -194,6 +195,8 @@ class Benchmark:
         if not pending and known is not None:
             return known
         ruled_out = self.check()
+        declarations = Declarations(self.out)
+        declarations.declare(self._comparisons(), self._records(store, {}))
         for spec in pending:
             if spec.key in ruled_out and not store.finished(spec.key):
                 blank = blank_record(spec, self.methods, status="not applicable", error=ruled_out[spec.key])
@@ -216,7 +219,7 @@ class Benchmark:
             told |= {job.spec.key: reason for job, reason in execute(executor, ready, observe).items()}
         finally:
             executor.stop()
-        results = self._results(store, told)
+        results = self._results(store, told, declarations)
         write_report(store, results)
         return results
 
@@ -246,7 +249,10 @@ class Benchmark:
         """Recorded runs in ``out`` that belong to other settings, and are left out of the results."""
         return Store(self.out, resume=True).strangers({spec.key for spec in self.specs})
 
-    def _results(self, store: Store, told: Mapping[str, str]) -> Results:
+    def _comparisons(self) -> list[Comparison]:
+        return resolved(self.config.comparisons, (spec.label for spec in self.specs))
+
+    def _records(self, store: Store, told: Mapping[str, str]) -> list[RunRecord]:
         """What the records say; where one could not be written, what was ``told`` of its run."""
         records = []
         for spec in self.specs:
@@ -255,12 +261,16 @@ class Benchmark:
                 record = blank_record(spec, self.methods, error=told[spec.key])
             if record is not None:
                 records.append(self._priced(record))
+        return records
+
+    def _results(self, store: Store, told: Mapping[str, str], declarations: Declarations) -> Results:
+        records = self._records(store, told)
         environment = describe_environment(device=self.place.device, jobs=self.jobs, threads=self.config.threads)
         if self.config.executor == "ray":
             environment["executor"] = "ray"
         elif self.place.device.startswith("cuda"):
             environment["device"] = f"{self.place.device}: {torch.cuda.get_device_name(self.place.device)}"
-        compared = compare(records, resolved(self.config.comparisons, (spec.label for spec in self.specs)))
+        compared = declarations.compared(self._comparisons(), records)
         return Results(environment, self.settings(), records, summarize(records), compared)
 
     def _priced(self, record: RunRecord) -> RunRecord:

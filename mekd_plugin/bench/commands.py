@@ -15,6 +15,7 @@ from torch import nn
 
 from mekd_plugin.bench.audit import wants_audit
 from mekd_plugin.bench.benchmark import Benchmark, Planned, failures
+from mekd_plugin.bench.calibration import expected_calibration_error
 from mekd_plugin.bench.comparison_table import comparisons_in_terminal
 from mekd_plugin.bench.display import Display
 from mekd_plugin.bench.grid import BenchConfig, kind_of_teacher
@@ -29,7 +30,8 @@ from mekd_plugin.data.datasets import load
 from mekd_plugin.errors import InputError
 from mekd_plugin.files import writable_directory
 from mekd_plugin.networks import build, load_weights
-from mekd_plugin.records import Results
+from mekd_plugin.prediction import predict
+from mekd_plugin.records import Results, described_responses
 from mekd_plugin.training.checkpoint import save_weights
 from mekd_plugin.training.evaluation import accuracy
 from mekd_plugin.training.export import export_onnx
@@ -85,6 +87,7 @@ def distill(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, onnx
     if not (writable_directory(out) / "run.json").exists():  # the one of an earlier run is not overwritten
         spec.keep(out, place.data_root)
     boundary = WhiteBox if spec.white_box else BlackBox
+    degraded: dict[str, Any] = {"answers": spec.answers, "answers_seed": spec.seed}
     edge = edge_of(spec, data).images
     result = distill_once(
         build(spec.student, data.num_classes, data.image_shape, seed=spec.seed),
@@ -94,6 +97,7 @@ def distill(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, onnx
             data.num_classes,
             budget=spec.query_budget,
             device=place.device if isinstance(asked, nn.Module) else None,
+            **degraded,
         ),
         edge,
         spec.method,
@@ -107,7 +111,8 @@ def distill(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, onnx
         validation=spec.validation,
         **spec.hyperparameters,
     )
-    share = accuracy(result.student, data.test_images, data.test_labels)
+    logits = predict(result.student, data.test_images)
+    share = float((logits.argmax(dim=1) == data.test_labels).double().mean())
     record = record_of(
         blank_record(spec),
         result,
@@ -115,6 +120,7 @@ def distill(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, onnx
         teacher_accuracy=None,
         real_images=len(edge),
         test_images=len(data.test_images),
+        calibration_error=expected_calibration_error(logits, data.test_labels),
     )
     if spec.adapt:
         record = adapted_on(data, record, result.student)
@@ -187,7 +193,7 @@ def _print_plan(
     for entry in planned:
         stages = ", ".join(f"{stage} {count:,}" for stage, count in entry.plan.queries.items()) or "none"
         spec = entry.spec
-        name = f"{spec.label} on {spec.dataset}, {spec.responses}"
+        name = f"{spec.label} on {spec.dataset}, {described_responses(vars(spec))}"
         price = format_price(price_of(entry.queries, config.price_per_1000))
         table.add_row(name, stages, str(entry.seeds), f"{entry.queries:,}", price, f"{entry.plan.seconds:,.0f}")
     queries = sum(entry.queries for entry in planned)

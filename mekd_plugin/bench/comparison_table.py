@@ -10,14 +10,14 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from mekd_plugin.bench.comparisons import ACCURACY
-from mekd_plugin.bench.statistics import FEWEST_PAIRS
+from mekd_plugin.bench.statistics import FEWEST_PAIRS, SIGNIFICANT, possible_tests
 
 __all__ = [
-    "COMPARISON_NOTE",
     "COMPARISON_TITLES",
     "SHARES",
     "SIGNIFICANT",
     "ComparisonRow",
+    "comparison_note",
     "comparison_rows",
     "comparisons_in_markdown",
     "comparisons_in_terminal",
@@ -25,18 +25,13 @@ __all__ = [
     "format_probability",
 ]
 
-SIGNIFICANT = 0.05
 COMPARISON_TITLES = ("Compared", "By", "Difference", "95 % interval", "p", "p, Holm", "Seeds")
-COMPARISON_NOTE = (
-    "Comparisons were declared before anything ran. Difference: mean over the seeds that both rows finished, first "
-    "less second, in points for shares; interval and p of the paired t-test, two-sided; p corrected by Holm for the "
-    f"comparisons of the table. Bold: corrected p below {SIGNIFICANT}. A sign test would not do: with five seeds its "
-    "least p is 0.0625."
-)
+AFTERWARDS = "declared afterwards"
 
 SHARES = frozenset(
     {
         *("teacher_accuracy", ACCURACY, "best_test_accuracy", "agreement", "held_out_agreement", "adapted_accuracy"),
+        "calibration_error",
         *("generator.class_match", "generator.coverage"),
     }
 )
@@ -44,15 +39,47 @@ SHARES = frozenset(
 
 
 class ComparisonRow(NamedTuple):
-    """Text for each of ``COMPARISON_TITLES``, and whether the difference is significant."""
+    """A comparison in text.
+
+    Attributes:
+        cells: for each of ``COMPARISON_TITLES``.
+        significant: whether the difference is, of a comparison that was declared beforehand.
+        pairs: seeds that both rows have.
+        beforehand: whether it was declared before there was anything to compare.
+    """
 
     cells: list[str]
     significant: bool
+    pairs: int = 0
+    beforehand: bool = True
 
 
 def comparison_rows(comparisons: Sequence[Mapping[str, Any]]) -> list[ComparisonRow]:
     """Comparisons of one panel, as ``results.json`` has them, in text."""
     return [_row(one) for one in comparisons]
+
+
+def comparison_note(tables: Sequence[Sequence[ComparisonRow]], seeds: int) -> str:
+    """What tables of comparisons show, and which tests are possible; without any, that all is descriptive.
+
+    Args:
+        tables: the comparisons of each panel.
+        seeds: how many the rows of the panels have at most.
+    """
+    rows = [row for table in tables for row in table]
+    if not rows:
+        return f"No comparison was declared, so nothing here is tested: all is descriptive. {possible_tests(seeds)}"
+    pairs = max(row.pairs for row in rows)
+    early = max(sum(row.beforehand for row in table) for table in tables)
+    when = "Comparisons were declared before anything ran"
+    if late := sum(not row.beforehand for row in rows):
+        when = f"Comparisons were declared before anything ran, but for {late} {AFTERWARDS}, when there were results"
+    return (
+        f"{when}. Difference: mean over the seeds that both rows finished, first less second, in points for shares; "
+        "interval and p of the paired t-test, two-sided; p corrected by Holm for the comparisons of the table. Bold: "
+        f"declared beforehand, and corrected p below {SIGNIFICANT}; all else is descriptive. "
+        f"{possible_tests(pairs, max(early, 1))}"
+    )
 
 
 def comparisons_in_markdown(rows: Sequence[ComparisonRow]) -> list[str]:
@@ -96,8 +123,9 @@ def _row(one: Mapping[str, Any]) -> ComparisonRow:
     difference, interval = format_difference(one)
     seeds = f"{one['pairs']}" + (f" ({one['unpaired']} left out)" if one.get("unpaired") else "")
     why = "too few seeds" if one["pairs"] < FEWEST_PAIRS else "no spread over the seeds"
+    beforehand = one.get("declared") != "afterwards"
     cells = [
-        f"{one['a']} against {one['b']}",
+        f"{one['a']} against {one['b']}" + ("" if beforehand else f" ({AFTERWARDS})"),
         one["metric"].replace("_", " "),
         difference,
         interval,
@@ -105,7 +133,8 @@ def _row(one: Mapping[str, Any]) -> ComparisonRow:
         "-" if one["p_holm"] is None else format_probability(one["p_holm"]),
         seeds,
     ]
-    return ComparisonRow(cells, one["p_holm"] is not None and one["p_holm"] < SIGNIFICANT)
+    significant = beforehand and one["p_holm"] is not None and one["p_holm"] < SIGNIFICANT
+    return ComparisonRow(cells, significant, one["pairs"], beforehand)
 
 
 def format_probability(p: float) -> str:

@@ -13,13 +13,19 @@ from mekd_plugin.errors import InputError
 from mekd_plugin.records import Queries, RunRecord, Seconds
 from mekd_plugin.registry import distillers, unknown_name
 
-__all__ = ["ACCURACY", "MOST", "Comparison", "declared", "resolved", "value_of"]
+__all__ = ["ACCURACY", "GENERATOR", "MOST", "Comparison", "declared", "resolved", "value_of"]
 
 ACCURACY = "student_accuracy"
 """What is compared unless a comparison says otherwise."""
 
 MOST = 4
 """Comparisons of a panel: each one more makes all of them harder to pass (Holm), and a grid has many pairs."""
+
+GENERATOR = (
+    *("class_match", "score_error", "coverage", "expected_coverage", "audited"),
+    *("confidence", "distance_to_real", "real_to_real", "neighbour_agreement"),
+)
+"""Numbers of a record's ``generator``: what an audit finds, and what a generator's health is told by."""
 
 _FORM = "A:B, A:B:METRIC, or {a: LABEL, b: LABEL, metric: student_accuracy}"
 _PARTS: Mapping[str, type] = {"queries": Queries, "seconds": Seconds}
@@ -129,9 +135,10 @@ def _check_metric(metric: str) -> None:
         known = [field.name for field in fields(_PARTS[head])]
         if rest.partition(".")[0] not in known:
             raise unknown_name("number of a record", metric, [f"{head}.{name}" for name in known])
-    elif not (head == "generator" and rest) and metric not in numbers:
+    elif not (head == "generator" and rest in GENERATOR) and metric not in numbers:
         nested = [f"{name}.{field.name}" for name, kind in _PARTS.items() for field in fields(kind)]
-        raise unknown_name("number of a record", metric, [*numbers, *nested, "generator.class_match"])
+        nested += [f"generator.{name}" for name in GENERATOR]
+        raise unknown_name("number of a record", metric, [*numbers, *nested])
 
 
 def _label(name: str, known: set[str]) -> str:

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter
 
-from mekd_plugin.bench.pricing import format_price
-from mekd_plugin.bench.statistics import Interval, mean_interval, wilson_interval
-from mekd_plugin.plotting import Theme, colours, figure_style, markers, png
+from mekd_plugin.bench.figure_parts import Look, by_label, interval_of, limit, teacher_line
+from mekd_plugin.bench.public_spending import public_spending
+from mekd_plugin.bench.query_frontier import draw_spending, spending
+from mekd_plugin.bench.statistics import Interval
+from mekd_plugin.plotting import Picture, Theme, colours, figure_style, markers, picture, png
 from mekd_plugin.records import RunRecord
 
-__all__ = ["Curve", "Dots", "Sent", "Spending", "curves", "dots", "draw_all", "sent", "spending"]
+__all__ = ["Curve", "Dots", "Sent", "curves", "dots", "draw_all", "draw_pictures", "sent"]
 
 _TILES = 10
 _BAND = 0.18
@@ -42,14 +43,6 @@ class Curve(NamedTuple):
     high: list[float]
 
 
-class Spending(NamedTuple):
-    """Accuracy of one method against what it asked: a point for each budget, in order of queries."""
-
-    method: str
-    queries: list[float]
-    intervals: list[Interval]
-
-
 class Sent(NamedTuple):
     """Images that one method sent: ``(n, height, width, channels)`` uint8, and the class that was answered."""
 
@@ -61,17 +54,17 @@ class Sent(NamedTuple):
 def dots(records: Sequence[RunRecord]) -> list[Dots]:
     """Each method's runs."""
     found = []
-    for method, runs in _by_label(records).items():
+    for method, runs in by_label(records).items():
         values = [run.student_accuracy for run in runs if run.student_accuracy is not None]
         if values:
-            found.append(Dots(method, values, _interval(values, runs)))
+            found.append(Dots(method, values, interval_of(values, runs)))
     return found
 
 
 def curves(records: Sequence[RunRecord]) -> list[Curve]:
     """Each method's learning curve at the steps that all of its seeds have."""
     found = []
-    for method, runs in _by_label(records).items():
+    for method, runs in by_label(records).items():
         points = [{point["step"]: point["accuracy"] for point in run.curve} for run in runs if run.curve]
         steps = sorted(set.intersection(*(set(run) for run in points))) if points else []
         if steps:
@@ -81,27 +74,10 @@ def curves(records: Sequence[RunRecord]) -> list[Curve]:
     return found
 
 
-def spending(records: Sequence[RunRecord]) -> list[Spending]:
-    """Each method's accuracy against its queries; runs that asked nothing have no place on a logarithmic axis."""
-    found = []
-    for method, runs in _by_label(records).items():
-        points = []
-        for budget in dict.fromkeys(run.budget for run in runs):
-            group = [run for run in runs if run.budget == budget and run.student_accuracy is not None]
-            asked = [run.queries.total for run in group]
-            if group and min(asked) > 0:
-                values = [run.student_accuracy for run in group if run.student_accuracy is not None]
-                points.append((sum(asked) / len(asked), _interval(values, group)))
-        if points:
-            points.sort(key=lambda point: point[0])
-            found.append(Spending(method, [point[0] for point in points], [point[1] for point in points]))
-    return found
-
-
 def sent(records: Sequence[RunRecord], directory: Callable[[str], Path]) -> list[Sent]:
     """What each method's first seed sent, where it was kept in ``sent.npz`` of the run's directory."""
     found = []
-    for method, runs in _by_label(records).items():
+    for method, runs in by_label(records).items():
         path = directory(runs[0].key) / "sent.npz"
         if path.exists():
             with np.load(path) as kept:
@@ -119,6 +95,8 @@ def draw_all(
 ) -> dict[str, bytes]:
     """PNG files by name (without suffix); a figure without data is left out.
 
+    The figure over the queries has the frontier, and what public code spends, where there are several budgets.
+
     Args:
         records: runs that can be compared, of one budget.
         every_budget: the same at all budgets, for the figure over the queries.
@@ -126,23 +104,51 @@ def draw_all(
         per_1000: price of 1,000 queries; None draws no price axis.
         theme: light or dark background.
     """
+    with figure_style(theme):
+        return {
+            name: png(draw()) for name, draw in _drawings(records, every_budget, directory, per_1000, theme).items()
+        }
+
+
+def draw_pictures(
+    records: Sequence[RunRecord],
+    every_budget: Sequence[RunRecord],
+    directory: Callable[[str], Path],
+    *,
+    per_1000: float | None,
+    theme: Theme,
+    names: Sequence[str] | None = None,
+) -> dict[str, Picture]:
+    """The same as PNG and as SVG; only some of them where ``names`` are given."""
+    with figure_style(theme):
+        drawings = _drawings(records, every_budget, directory, per_1000, theme)
+        return {name: picture(draw()) for name, draw in drawings.items() if names is None or name in names}
+
+
+def _drawings(
+    records: Sequence[RunRecord],
+    every_budget: Sequence[RunRecord],
+    directory: Callable[[str], Path],
+    per_1000: float | None,
+    theme: Theme,
+) -> dict[str, Callable[[], Figure]]:
     done = [record for record in records if record.status == "finished"]
     every = [record for record in every_budget if record.status == "finished"]
-    teacher = next((record.teacher_accuracy for record in done if record.teacher_accuracy is not None), None)
+    teacher = next((record.teacher_accuracy for record in [*done, *every] if record.teacher_accuracy is not None), None)
+    public = public_spending(every[0].dataset, every[0].responses) if every else []
     # Fixed by the methods, so that a method keeps its colour in every figure.
-    methods = list(_by_label(every))
+    methods = list(by_label(every))
     look = dict(zip(methods, zip(colours(len(methods), theme), markers(len(methods)), strict=True), strict=True))
     drawings: dict[str, tuple[Sequence[object], Callable[..., Figure]]] = {
         "accuracy": (dots(done), partial(_draw_dots, teacher=teacher)),
         "learning_curves": (curves(done), partial(_draw_curves, teacher=teacher)),
-        "accuracy_against_queries": (spending(every), partial(_draw_spending, teacher=teacher, per_1000=per_1000)),
+        "accuracy_against_queries": (
+            spending(every),
+            partial(draw_spending, teacher=teacher, per_1000=per_1000, public=public),
+        ),
         "images_sent": (sent(done, directory), _draw_sent),
     }
-    with figure_style(theme):
-        return {name: png(draw(data, look=look)) for name, (data, draw) in drawings.items() if data}
-
-
-Look = dict[str, tuple[str, str]]
+    return {name: partial(draw, data, look=look) for name, (data, draw) in drawings.items() if data}
 
 
 def _draw_dots(data: Sequence[Dots], *, look: Look, teacher: float | None) -> Figure:
@@ -178,7 +184,7 @@ def _draw_dots(data: Sequence[Dots], *, look: Look, teacher: float | None) -> Fi
     axes.set_ylim(len(data) - 0.35, -0.6)
     axes.grid(axis="y", visible=False)
     lowest = min(min(entry.values) for entry in data) * 100
-    _limit(axes.set_xlim, lowest, [100 * end for entry in data for end in entry.interval[1:3]], teacher)
+    limit(axes.set_xlim, lowest, [100 * end for entry in data for end in entry.interval[1:3]], teacher)
     axes.set_xlabel("test accuracy, %  (mean, 95 % interval; | each seed)")
     return figure
 
@@ -190,48 +196,13 @@ def _draw_curves(data: Sequence[Curve], *, look: Look, teacher: float | None) ->
         low, mean, high = (100 * np.asarray(values) for values in (curve.low, curve.mean, curve.high))
         axes.fill_between(curve.steps, low, high, color=colour, alpha=_BAND, linewidth=0)
         axes.plot(curve.steps, mean, color=colour, marker=marker, markersize=5, label=curve.method)
-    _teacher_line(axes, teacher)
+    teacher_line(axes, teacher)
     axes.set_xlabel("student steps")
     axes.set_ylabel("test accuracy, %  (mean; band: all seeds)")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     last = [value for curve in data for value in curve.low[len(curve.low) // 3 :]]
     # The first points of a run are near chance and would press everything else into a line.
-    _limit(axes.set_ylim, 100 * min(last), [100 * value for curve in data for value in curve.high], teacher)
-    axes.legend(loc="lower right")
-    return figure
-
-
-def _draw_spending(data: Sequence[Spending], *, look: Look, teacher: float | None, per_1000: float | None) -> Figure:
-    figure, axes = plt.subplots(figsize=(6.4, 4.4))
-    axes.set_xscale("log")
-    nearly = 1.0
-    for index, entry in enumerate(data):
-        colour, marker = look[entry.method]
-        # Methods that spend the same budget stand side by side; the shift is a few per cent of the queries.
-        shift = nearly + 0.03 * (index - (len(data) - 1) / 2)
-        x = [queries * shift for queries in entry.queries]
-        mean = [100 * interval.mean for interval in entry.intervals]
-        reach = [
-            [100 * (interval.mean - interval.low) for interval in entry.intervals],
-            [100 * (interval.high - interval.mean) for interval in entry.intervals],
-        ]
-        axes.errorbar(x, mean, yerr=reach, color=colour, marker=marker, capsize=3, elinewidth=1.4, label=entry.method)
-    _teacher_line(axes, teacher)
-    every = [queries for entry in data for queries in entry.queries]
-    axes.set_xlim(min(every) / 1.8, max(every) * 1.8)
-    _queries_axis(axes, sorted(set(every)))
-    axes.set_xlabel("queries: images sent to the teacher (logarithmic)")
-    axes.set_ylabel("test accuracy, %  (mean, 95 % interval)")
-    ends = [100 * end for entry in data for interval in entry.intervals for end in interval[1:3]]
-    _limit(axes.set_ylim, min(100 * i.mean for entry in data for i in entry.intervals), ends, teacher)
-    if per_1000:
-        price = axes.secondary_xaxis(
-            "top", functions=(partial(_scaled, per_1000 / 1000), partial(_scaled, 1000 / per_1000))
-        )
-        price.set_xlabel(f"price at {format_price(per_1000)} per 1,000 queries")
-        price.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_price(value)))
-        price.minorticks_off()
-        price.set_xticks([float(value) * per_1000 / 1000 for value in axes.get_xticks()])
+    limit(axes.set_ylim, 100 * min(last), [100 * value for curve in data for value in curve.high], teacher)
     axes.legend(loc="lower right")
     return figure
 
@@ -250,44 +221,3 @@ def _draw_sent(data: Sequence[Sent], *, look: Look) -> Figure:
             axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
         axes_row[0].set_ylabel(entry.method.replace("_", "\n"), rotation=0, ha="right", va="center", fontsize=9)
     return figure
-
-
-def _scaled(factor: float, values: Any) -> Any:
-    return values * factor
-
-
-def _queries_axis(axes: Axes, values: Sequence[float]) -> None:
-    """Ticks at 1, 2 and 5 times powers of ten, which a narrow range of queries needs as well."""
-    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.minorticks_off()
-    low, high = axes.get_xlim()
-    axes.set_xticks([tick for tick in axes.get_xticks() if low <= tick <= high])
-
-
-def _teacher_line(axes: Axes, teacher: float | None) -> None:
-    if teacher is not None:
-        axes.axhline(100 * teacher, linestyle="--", linewidth=1.2, color=plt.rcParams["text.color"], label="teacher")
-
-
-def _limit(
-    set_limits: Callable[[float, float], object], lowest: float, ends: Sequence[float], teacher: float | None
-) -> None:
-    """Limits that hold every point and interval, but never more than twice the points' own range below them."""
-    highest = min(max([*ends, lowest, *([100 * teacher] if teacher is not None else [])]), 100.0)
-    bottom = max(min([*ends, lowest]), lowest - 2 * max(highest - lowest, 0.5))
-    margin = 0.06 * max(highest - bottom, 1.0)
-    set_limits(max(bottom - margin, 0.0), min(highest + margin, 100.4))
-
-
-def _interval(values: Sequence[float], runs: Sequence[RunRecord]) -> Interval:
-    if len(values) == 1 and runs[0].test_images:
-        return wilson_interval(values[0], runs[0].test_images)
-    return mean_interval(values)
-
-
-def _by_label(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
-    groups: dict[str, list[RunRecord]] = {}
-    for record in records:
-        groups.setdefault(record.label or record.method, []).append(record)
-    return groups

@@ -81,11 +81,18 @@ class BenchConfig:
         ("mekd", "kd", "logit_mimicry", "distribution_alignment"), "Names or aliases; `mekd list` shows them."
     )
     responses: tuple[str, ...] = setting(("soft",), "What the teacher answers: soft (logits), probabilities, or hard.")
+    answers: tuple[str, ...] = setting(
+        ("full",),
+        "What is done to soft answers before anybody sees them: full, rounded:DECIMALS, top1, topk:CLASSES, "
+        "noisy:DEVIATION.",
+    )
     real_fraction: float | None = setting(None, "Share of the training images that the edge holds; default 0.1.")
     real_images: int | None = setting(None, "How many images the edge holds, instead of a share.")
     disjoint: bool = setting(False, "Take the edge's images out of the teacher's training data.")
     query_budget: tuple[int, ...] = setting((5000,), "Images that a run may send, in all stages together; 0: no limit.")
-    preset: str = setting("quick", "quick (sized for a CPU) or paper: methods' hyperparameters and training recipe.")
+    preset: str = setting(
+        "quick", "quick (sized for a CPU), fast, thorough or paper: methods' hyperparameters and training recipe."
+    )
     steps: int | None = setting(None, "Student steps; default: the preset's.")
     validation: float = setting(0.02, "Share of the answers that is held out to validate the student without labels.")
     variants: Mapping[str, Mapping[str, Any]] = field(
@@ -119,7 +126,8 @@ class BenchConfig:
     own: InitVar[bool] = False
 
     def __post_init__(self, own: bool) -> None:
-        for name in ("dataset", "teacher", "student", "methods", "responses", "query_budget", "seeds"):
+        object.__setattr__(self, "answers", tuple(_answers(text) for text in self.answers))
+        for name in ("dataset", "teacher", "student", "methods", "responses", "answers", "query_budget", "seeds"):
             values = getattr(self, name)
             if not values and (name != "methods" or not (self.variants or own)):
                 raise InputError(f"{name} is empty: expected at least one value")
@@ -228,9 +236,9 @@ class RunSpec:
     """Everything that decides one run's numbers; two equal ones are the same run.
 
     Attributes are those of :class:`BenchConfig`, one value each; ``method`` is canonical, ``label`` what tables call
-    the run (the method, or a variant of it), ``responses`` a kind, ``device`` a kind of device (``"cpu"``,
-    ``"cuda"``), ``teacher_steps`` None for a teacher not trained here, and ``teacher_digest`` a hash of the content of
-    a teacher's file, None where the teacher is not a file.
+    the run (the method, or a variant of it), ``responses`` and ``answers`` their canonical names, ``device`` a kind of
+    device (``"cpu"``, ``"cuda"``), ``teacher_steps`` None for a teacher not trained here, and ``teacher_digest`` a hash
+    of the content of a teacher's file, None where the teacher is not a file.
     """
 
     dataset: str
@@ -257,6 +265,7 @@ class RunSpec:
     pool_dataset: str | None = None
     white_box: bool = False
     adapt: bool = False
+    answers: str = "full"
     edge_dataset: str | None = None
     method_digest: str | None = None
     version: str = __version__
@@ -287,10 +296,9 @@ class RunSpec:
     def key(self) -> str:
         """Name of the run's directory: readable, and a hash of every setting."""
         settings = asdict(self)
-        if not self.adapt:
-            del settings["adapt"]  # so that runs without it keep the directories that they have
-        if self.edge_dataset is None:
-            del settings["edge_dataset"]
+        for name, usual in (("adapt", False), ("answers", "full"), ("edge_dataset", None)):
+            if settings[name] == usual:
+                del settings[name]  # so that runs without it keep the directories that they have
         canonical = json.dumps(settings, sort_keys=True)
         readable = re.sub(r"[^a-zA-Z0-9_]+", "-", f"{self.label}-{self.dataset}-seed{self.seed}")[:60]
         return f"{readable}-{hashlib.sha256(canonical.encode()).hexdigest()[:10]}"
@@ -362,6 +370,7 @@ def expand(config: BenchConfig, *, device: str, columns: Sequence[Cell] | None =
         config.dataset,
         config.teacher,
         config.responses,
+        config.answers,
         config.student,
         config.query_budget,
         cells(config) if columns is None else columns,
@@ -394,9 +403,10 @@ def expand(config: BenchConfig, *, device: str, columns: Sequence[Cell] | None =
             white_box=config.white_box,
             adapt=config.adapt,
             edge_dataset=config.edge_dataset,
+            answers=answers,
             method_digest=cell.digest,
         )
-        for dataset, teacher, responses, student, budget, cell, seed in axes
+        for dataset, teacher, responses, answers, student, budget, cell, seed in axes
     ]
 
 
@@ -477,6 +487,13 @@ def _kind(responses: str) -> str:
 
     kind = resolve_kind(responses)
     return "soft" if kind == "logits" else kind
+
+
+def _answers(text: Any) -> str:
+    """The one name of what is done to answers."""
+    from mekd_plugin.blackbox.degradation import Degradation  # as above
+
+    return str(Degradation.parse(text))
 
 
 def _convert(name: str, annotation: str, value: Any) -> Any:

@@ -13,6 +13,7 @@ from mekd_plugin.bench.comparisons import Comparison, resolved
 from mekd_plugin.bench.grid import RunSpec, kind_of_teacher
 from mekd_plugin.bench.teachers import load_teacher
 from mekd_plugin.bench.worker import Method, Place, edge_of, learnt_by_teacher, load_data, pool_of, recipe_of
+from mekd_plugin.blackbox.degradation import Degradation
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
 from mekd_plugin.distiller import Distiller
@@ -52,8 +53,8 @@ def check_grid(
     known: dict[tuple[object, ...], str | None] = {}
     for spec in specs:
         identity = (
-            spec.dataset, spec.image_size, spec.teacher, spec.student, spec.label, spec.responses, spec.query_budget,
-            spec.seed if spec.disjoint else None,
+            spec.dataset, spec.image_size, spec.teacher, spec.student, spec.label, spec.responses, spec.answers,
+            spec.query_budget, spec.seed if spec.disjoint else None,
         )  # fmt: skip
         if identity not in known:
             known[identity] = _reason(spec, place, methods.get(spec.method, spec.method))
@@ -77,7 +78,7 @@ def _check_unused(overrides: Mapping[str, Mapping[str, Any]], used: set[str]) ->
 def _reason(spec: RunSpec, place: Place, method: str | Method) -> str | None:
     """Why a run is not applicable; None where it is."""
     data = load_data(spec, place)
-    edge_of(spec, data)
+    edge = edge_of(spec, data).images
     learnt_by_teacher(spec, place, data)
     recipe_of(spec)
     pool = pool_of(spec, place)
@@ -98,11 +99,14 @@ def _reason(spec: RunSpec, place: Place, method: str | Method) -> str | None:
     asked: BlackBox
     if spec.white_box and (spec.responses == "hard" or kind_of_teacher(spec.teacher) in ("onnx", "function")):
         return f"a white box is a module that answers scores: {spec.teacher} with {spec.responses} responses is not"
+    if spec.white_box and spec.answers != "full":
+        return f"answers={spec.answers} of a white box, whose module answers in full to whoever differentiates it"
     if spec.white_box:
         asked = WhiteBox(nn.Identity(), spec.responses, data.num_classes)
     else:
         asked = BlackBox(lambda images: torch.zeros(len(images), data.num_classes), spec.responses, data.num_classes)
     try:
+        Degradation.parse(spec.answers).check(asked.responses, data.num_classes)
         distiller.check(asked)
     except NeedsNotMet as error:
         return str(error)
@@ -110,4 +114,9 @@ def _reason(spec: RunSpec, place: Place, method: str | Method) -> str | None:
         return f"{spec.label} asks about images of another domain: name them, --pool-dataset"
     if spec.query_budget is not None and spec.query_budget < 2:
         return f"a budget of {spec.query_budget} buys nothing: a method asks about at least 2 images"
+    drawn_from = {"edge": edge, "other domain": pool, "none": None}[distiller.needs.pool]
+    try:
+        distiller.check_budget(spec.query_budget, 0 if drawn_from is None else len(drawn_from))
+    except NeedsNotMet as error:
+        return str(error)
     return None

@@ -10,10 +10,11 @@ from scipy import stats
 
 from mekd_plugin.bench.comparisons import Comparison, value_of
 from mekd_plugin.errors import InputError
-from mekd_plugin.records import RunRecord
+from mekd_plugin.records import RunRecord, described_responses
 
 __all__ = [
     "FEWEST_PAIRS",
+    "PANEL",
     "Interval",
     "PairedDifference",
     "compare",
@@ -21,12 +22,19 @@ __all__ = [
     "mean_interval",
     "paired_difference",
     "panel_name",
+    "possible_tests",
     "summarize",
     "wilson_interval",
 ]
 
 FEWEST_PAIRS = 3
 """Pairs below which there is no test: the t distribution of one degree of freedom says nothing in practice."""
+
+
+PANEL = ("dataset", "teacher", "student", "responses", "answers", "budget")
+"""What the rows of a table have in common, by the keys of a record and of the summary."""
+
+SIGNIFICANT = 0.05
 
 
 class Interval(NamedTuple):
@@ -149,28 +157,73 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
+def possible_tests(pairs: int, comparisons: int = 1) -> str:
+    """Which tests can be significant at all with so many pairs, in words.
+
+    A sign test of n pairs has no two-sided p below 2 / 2^n, whatever the differences, and neither has Wilcoxon's
+    signed-rank test (exact); Holm multiplies the least p by the number of comparisons.
+
+    Args:
+        pairs: seeds that both rows of a comparison have.
+        comparisons: of a panel.
+
+    >>> possible_tests(5).partition(": ")[2]
+    'a sign test or a signed-rank test cannot be, since its least p is 0.0625 (it takes 6 seeds).'
+    """
+    of = "" if comparisons < 2 else f" and {comparisons} comparisons a table"
+    seeds = f"{pairs} {'seed' if pairs == 1 else 'seeds'}"
+    if pairs < FEWEST_PAIRS:
+        return f"With {seeds} no test is possible: it takes {FEWEST_PAIRS} for a paired t-test."
+    needed = next(count for count in range(1, 64) if comparisons * 2.0 ** (1 - count) < SIGNIFICANT)
+    paired = f"With {seeds}{of} only the paired t-test can be significant, which takes the differences as normal"
+    if pairs >= needed:
+        return f"With {seeds}{of} a paired t-test can be significant, and so can a sign test or a signed-rank test."
+    least = f"{2.0 ** (1 - pairs):.4g}" + ("" if comparisons < 2 else f", {comparisons} times that after Holm")
+    unable = f"a sign test or a signed-rank test cannot be, since its least p is {least} (it takes {needed} seeds)"
+    return f"{paired}: {unable}."
+
+
 def panel_name(row: Mapping[str, Any]) -> str:
     """What the rows of a table have in common, in words: data set, teacher, student, kind of responses, budget."""
     budget = f"at most {row['budget']:,} queries" if row["budget"] else "no query budget"
-    return f"{row['dataset']}: {row['teacher']} to {row['student']}, {row['responses']} responses, {budget}"
+    return f"{row['dataset']}: {row['teacher']} to {row['student']}, {described_responses(row)} responses, {budget}"
 
 
-def compare(records: Iterable[RunRecord], comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+def compare(
+    records: Iterable[RunRecord],
+    comparisons: Sequence[Comparison],
+    afterwards: Iterable[Comparison] = (),
+    withdrawn: int = 0,
+) -> list[dict[str, Any]]:
     """Each comparison in each panel, over the seeds that both labels finished; as it stands in ``results.json``.
+
+    Args:
+        records: runs of any panels.
+        comparisons: by the labels of the runs.
+        afterwards: those of them that were declared when there were results already. They do not weaken the others,
+            and are themselves corrected for all.
+        withdrawn: how many others had been declared beforehand; they count in Holm's correction, or whoever has seen
+            the results could do away with what is not significant.
 
     Returns:
         ``panel`` (see :func:`panel_name`), ``metric``, ``a``, ``b``, ``difference`` (mean of a less b), ``interval``
-        (``[low, high]``, 95 %), ``p``, ``p_holm`` (corrected for the panel's comparisons), ``pairs``, and ``unpaired``:
-        the seeds that only one of the two has a value of, and which are left out.
+        (``[low, high]``, 95 %), ``p``, ``p_holm`` (corrected for the panel's comparisons), ``pairs``, ``unpaired``:
+        the seeds that only one of the two has a value of, and which are left out; and ``declared``: ``"beforehand"`` or
+        ``"afterwards"``.
     """
+    late = {comparison.identity for comparison in afterwards}
+    early = [comparison.identity not in late for comparison in comparisons]
     panels: dict[str, list[RunRecord]] = {}
     for record in records:
         panels.setdefault(panel_name(vars(record)), []).append(record)
     rows = []
     for panel, runs in panels.items():
         found = [_compared(runs, comparison) for comparison in comparisons]
-        corrected = holm([row["p"] for row in found])
-        rows += [{"panel": panel, **row, "p_holm": p} for row, p in zip(found, corrected, strict=True)]
+        first = iter(holm([row["p"] for row, own in zip(found, early, strict=True) if own] + [None] * withdrawn))
+        every = holm([row["p"] for row in found] + [None] * withdrawn)
+        for row, own, p in zip(found, early, every, strict=False):
+            declared = "beforehand" if own else "afterwards"
+            rows.append({"panel": panel, **row, "p_holm": next(first) if own else p, "declared": declared})
     return rows
 
 
@@ -205,7 +258,7 @@ def summarize(records: Iterable[RunRecord]) -> list[dict[str, Any]]:
     """
     groups: dict[tuple[Any, ...], list[RunRecord]] = {}
     for record in records:
-        identity = (record.dataset, record.teacher, record.student, record.responses, record.budget, _label(record))
+        identity = (*(getattr(record, name) for name in PANEL), _label(record))
         groups.setdefault(identity, []).append(record)
     return [_row(group) for group in groups.values()]
 
@@ -216,11 +269,7 @@ def _row(group: list[RunRecord]) -> dict[str, Any]:
     failed = [record for record in group if record.status == "failed"]
     ruled_out = [record for record in group if record.status == "not applicable"]
     return {
-        "dataset": first.dataset,
-        "teacher": first.teacher,
-        "student": first.student,
-        "responses": first.responses,
-        "budget": first.budget,
+        **{name: getattr(first, name) for name in PANEL},
         "method": first.method,
         "label": _label(first),
         "finished": len(done),
@@ -236,6 +285,7 @@ def _row(group: list[RunRecord]) -> dict[str, Any]:
         "adapted_accuracy": _share(done, "adapted_accuracy"),
         "best_test_accuracy": _share(done, "best_test_accuracy"),
         "agreement": _share(done, "agreement"),
+        "calibration_error": _mean_of(done, "calibration_error"),
         "class_match": _of_generators(done, "class_match"),
         "score_error": _mean(value_of(record, "generator.score_error") for record in done),
         "coverage": _mean(value_of(record, "generator.coverage") for record in done),
@@ -268,6 +318,12 @@ def _of_generators(records: list[RunRecord], name: str) -> dict[str, Any] | None
     if len(found) == 1 and found[0][1]:
         return wilson_interval(*found[0])._asdict()
     return mean_interval([value for value, _ in found])._asdict() if found else None
+
+
+def _mean_of(records: list[RunRecord], name: str) -> dict[str, Any] | None:
+    """A number that is no share of images, so that a single run has no interval."""
+    values = [value for record in records if (value := getattr(record, name)) is not None]
+    return mean_interval(values)._asdict() if values else None
 
 
 def _share(records: list[RunRecord], name: str) -> dict[str, Any] | None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
 
+from mekd_plugin.blackbox.ledger_file import read_ledger
+from mekd_plugin.blackbox.spending import Spending
 from mekd_plugin.errors import InputError, MekdError
 from mekd_plugin.files import cannot_write, writable_directory, write_atomically
-from mekd_plugin.records import Results, RunRecord
+from mekd_plugin.records import Queries, Results, RunRecord
 
-__all__ = ["Store", "write_record"]
+__all__ = ["Store", "spent_in", "write_record"]
 
 
 class Store:
@@ -65,10 +68,12 @@ class Store:
         write_record(writable_directory(self.directory(record.key)) / "record.json", record)
 
     def write_failure(self, record: RunRecord) -> str:
-        """Keep the record of a failed run where that can be done; returns why it failed, and why it was not kept."""
+        """Keep the record of a failed run where that can be done, with what it had spent until then; returns why it
+        failed, and why it was not kept.
+        """
         reason = record.error or "unknown"
         try:
-            self.write(record)
+            self.write(replace(record, queries=spent_in(self.directory(record.key))))
         except (MekdError, OSError) as error:  # a full disk must not take the others down
             return f"{reason}; its record could not be written: {error}"
         return reason
@@ -89,6 +94,18 @@ class Store:
         path = self.out / "results.json"
         write_atomically(path, _encode(results.to_json()))
         return path
+
+
+def spent_in(directory: Path) -> Queries:
+    """What a run has asked by now, by the ledgers in its directory; 0 where there are none, or they are damaged."""
+    spending = Spending()
+    try:
+        for path in sorted(directory.glob("ledger-*.jsonl")):
+            read_ledger(path, spending)
+    except (MekdError, OSError):
+        return Queries()
+    unkept = sum(spending.unkept.values())
+    return Queries(dict(spending.sent), spending.total, spending.distinct, unkept, spending.evaluation)
 
 
 def write_record(path: Path, record: RunRecord) -> None:

@@ -13,15 +13,27 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from mekd_plugin.bench.comparison_table import (
-    COMPARISON_NOTE,
     ComparisonRow,
+    comparison_note,
     comparison_rows,
     comparisons_in_markdown,
 )
 from mekd_plugin.bench.pricing import format_price
-from mekd_plugin.bench.statistics import panel_name
+from mekd_plugin.bench.statistics import PANEL, panel_name
+from mekd_plugin.records import described_responses
 
-__all__ = ["COLUMNS", "FAIR_PLAY", "Panel", "fair_play", "format_interval", "markdown", "panels", "terminal"]
+__all__ = [
+    "COLUMNS",
+    "FAIR_PLAY",
+    "Panel",
+    "fair_play",
+    "format_interval",
+    "interval_note",
+    "markdown",
+    "panel_in_markdown",
+    "panels",
+    "terminal",
+]
 
 FAIR_PLAY = (
     "Every image sent to the teacher counts as a query, in every stage, each augmented view and each repeat included; "
@@ -40,6 +52,8 @@ FAIR_PLAY = (
 
 
 _RULES = {
+    "calibration_error": "ECE is the student's expected calibration error on the test set, over 15 bins of its "
+    "confidence: how far it is from being as sure as it is right.",
     "class_match": "Class match (`--audit`) is the share of images G(y) that the teacher puts into the class of the "
     "answer y that they were drawn for; the answers are its own to test images. The questions count for the evaluation "
     "only; the interval of a single run is Wilson's over them.",
@@ -63,6 +77,7 @@ _ALL_COLUMNS = (
     _Column("Adapted %", True, "adapted_accuracy"),
     _Column("Best on test † %", True),
     _Column("Agreement %", True),
+    _Column("ECE %", True, "calibration_error"),
     _Column("Class match %", True, "class_match"),
     _Column("Queries", True),
     _Column("Price", True),
@@ -77,7 +92,10 @@ COLUMNS = tuple(column for column in _ALL_COLUMNS if column.only_with is None)
 """The columns that every table has."""
 
 _NOT_IN_TERMINAL = {"Best on test † %", "Pool", "Membership AUC", "TPR at 1 % FPR %"}
+_NOT_IN_NARROW_TERMINAL = {*_NOT_IN_TERMINAL, "ECE %"}
 _SHORT_TITLES = {"Class match %": "Match %", "Agreement %": "Agree %", "Leaves the edge": "Sent", "Seconds": "s"}
+_OF_TEST_IMAGES = ("student_accuracy", "adapted_accuracy", "best_test_accuracy", "agreement")
+_OTHER_INTERVALS = ("class_match", "calibration_error", "membership_auc", "membership_true_positives")
 _UNLIMITED = 1000
 _LONG_NAME = 16
 
@@ -122,7 +140,7 @@ def panels(summary: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[s
     """The summary in comparable parts, in order of appearance, each with its comparisons of ``results.json``."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in summary:
-        identity = tuple(row[name] for name in ("dataset", "teacher", "student", "responses", "budget"))
+        identity = tuple(row.get(name, "full") for name in PANEL)  # "answers" is new
         groups.setdefault(identity, []).append(dict(row))
     parts = []
     for rows in groups.values():
@@ -143,15 +161,18 @@ def _panel(rows: list[dict[str, Any]], compared: list[ComparisonRow]) -> Panel:
 
 def markdown(parts: Sequence[Panel]) -> str:
     """Tables in Markdown, with the rules of the comparison below."""
-    lines = []
-    for part in parts:
-        lines += [f"## {part.title}", "", "| " + " | ".join(column.title for column in part.columns) + " |"]
-        lines.append("|" + "|".join("---:" if column.numeric else "---" for column in part.columns) + "|")
-        lines += ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in part.cells]
-        lines += ["", *(f"- {note}" for note in part.notes), *([""] if part.notes else [])]
-        lines += comparisons_in_markdown(part.compared)
+    lines = [line for part in parts for line in panel_in_markdown(part)]
     lines += [interval_note(parts), "", "Fair play:", "", *(f"- {rule}" for rule in fair_play(parts))]
     return "\n".join(lines) + "\n"
+
+
+def panel_in_markdown(part: Panel, heading: str = "##") -> list[str]:
+    """Lines of one table, with its heading, its notes and its comparisons."""
+    lines = [f"{heading} {part.title}", "", "| " + " | ".join(column.title for column in part.columns) + " |"]
+    lines.append("|" + "|".join("---:" if column.numeric else "---" for column in part.columns) + "|")
+    lines += ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in part.cells]
+    lines += ["", *(f"- {note}" for note in part.notes), *([""] if part.notes else [])]
+    return lines + comparisons_in_markdown(part.compared)
 
 
 def terminal(part: Panel, console: Console) -> RichTable:
@@ -162,15 +183,26 @@ def terminal(part: Panel, console: Console) -> RichTable:
 
 
 def interval_note(parts: Sequence[Panel]) -> str:
-    """What the intervals in these tables are."""
-    kinds = {row["student_accuracy"]["kind"] for part in parts for row in part.rows if row["student_accuracy"]}
-    notes = {
-        "t": "± is half the 95 % interval of the mean over the seeds (Student's t).",
-        "wilson": "[low, high] is Wilson's 95 % interval over the test images of a single run; it says nothing about "
-        "other seeds.",
+    """What the intervals in these tables are, and which tests are possible."""
+    rows = [row for part in parts for row in part.rows]
+    found = {
+        (name, row[name]["kind"]) for row in rows for name in (*_OF_TEST_IMAGES, *_OTHER_INTERVALS) if row.get(name)
     }
-    told = [text for kind, text in notes.items() if kind in kinds]
-    return " ".join([*told, COMPARISON_NOTE] if any(part.compared for part in parts) else told)
+    notes = {
+        "± is half the 95 % interval of the mean over the seeds (Student's t).": {
+            (name, "t") for name in (*_OF_TEST_IMAGES, *_OTHER_INTERVALS)
+        },
+        "[low, high] is Wilson's 95 % interval over the test images of a single run; it says nothing about other "
+        "seeds.": {(name, "wilson") for name in _OF_TEST_IMAGES},
+        "Of a class match, [low, high] is Wilson's 95 % interval over the questions of a single run's audit.": {
+            ("class_match", "wilson")
+        },
+        "Of a membership attack, [low, high] is its 95 % interval over the images that it was made with, in a single "
+        "run.": {(name, "attack") for name in _OTHER_INTERVALS},
+    }
+    told = [text for text, kinds in notes.items() if kinds & found]
+    seeds = max((row["finished"] for row in rows), default=0)
+    return " ".join([*told, comparison_note([part.compared for part in parts], seeds)])
 
 
 def _terminal(part: Panel, *, narrow: bool) -> RichTable:
@@ -183,7 +215,8 @@ def _terminal(part: Panel, *, narrow: bool) -> RichTable:
         padding=(0, 1, 0, 0) if narrow else (0, 1),
         pad_edge=False,
     )
-    shown = [index for index, column in enumerate(part.columns) if column.title not in _NOT_IN_TERMINAL]
+    hidden = _NOT_IN_NARROW_TERMINAL if narrow else _NOT_IN_TERMINAL
+    shown = [index for index, column in enumerate(part.columns) if column.title not in hidden]
     for index in shown:
         column = part.columns[index]
         title = _SHORT_TITLES.get(column.title, column.title) if narrow else column.title
@@ -210,7 +243,7 @@ def _title(rows: Sequence[Mapping[str, Any]]) -> str:
     images = next((row["real_images"] for row in rows if row["real_images"] is not None), None)
     parts = [
         f"{first['dataset']}: {first['teacher']}" + (f" ({100 * known:.2f} %)" if known is not None else ""),
-        f" to {first['student']}, {first['responses']} responses",
+        f" to {first['student']}, {described_responses(first)} responses",
         f", {images:,.0f} unlabelled images" if images is not None else "",
         f", at most {first['budget']:,} queries" if first["budget"] else ", no query budget",
     ]
@@ -229,6 +262,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         format_interval(row.get("adapted_accuracy")),
         format_interval(row["best_test_accuracy"]),
         format_interval(row["agreement"]),
+        format_interval(row.get("calibration_error")),
         format_interval(row.get("class_match")),
         "-" if row["queries"] is None else f"{row['queries']:,.0f}",
         format_price(row["price"]),

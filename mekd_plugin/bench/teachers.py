@@ -275,19 +275,17 @@ def evaluation_answers(
     path = writable_directory(folder) / f"answers-{identity}.safetensors"
     with FileLock(path.with_suffix(".lock")):
         kept: dict[str, Any] = {"asked": 0}
-        folder_of_questions = folder / f"asked-{identity}"
         if path.exists():
             try:
                 kept = load_state(path)
                 told = EvaluationAnswers(kept["labels"], int(kept["asked"]), _whole(kept, kind, classes))
                 if told.response is not None or not whole:
                     return told
-                folder_of_questions = folder / f"asked-{identity}-{kind}"
             except (CheckpointError, KeyError, TypeError):
                 path.unlink()
                 kept = {"asked": 0}
         box = BlackBox(teacher, responses, classes, identity=None if isinstance(teacher, nn.Module) else name)
-        box.keep(folder_of_questions)
+        box.keep(folder / f"asked-{identity}-{kind}")  # a kind's own: what one asked is no answer to another
         try:
             response = box.evaluate(images).to("cpu")
         finally:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from mekd_plugin import registry
 from mekd_plugin.adaptation import adaptation
 from mekd_plugin.bench.audit import NOT_AUDITED, audit, wants_audit
+from mekd_plugin.bench.calibration import expected_calibration_error
 from mekd_plugin.bench.executors.executor import Job
 from mekd_plugin.bench.grid import RunSpec
 from mekd_plugin.bench.privacy import strangers_to, what_was_sent
@@ -40,8 +41,8 @@ from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
 from mekd_plugin.data.datasets import ImageData, load
 from mekd_plugin.data.splits import EdgeSplit, edge_images
-from mekd_plugin.distiller import Distiller
-from mekd_plugin.errors import InputError
+from mekd_plugin.distiller import Distiller, Needs
+from mekd_plugin.errors import InputError, MekdError
 from mekd_plugin.networks import build
 from mekd_plugin.prediction import predict
 from mekd_plugin.records import Queries, RunRecord, Seconds
@@ -114,8 +115,7 @@ def digest_of(method: Method) -> str:
 
 def blank_record(spec: RunSpec, methods: Mapping[str, Method] | None = None, **changes: Any) -> RunRecord:
     """A record with the run's settings, and nothing measured yet."""
-    method = (methods or {}).get(spec.method)
-    needs = registry.distillers().get(spec.method).needs if method is None else method.needs
+    needs = _needs(spec, (methods or {}).get(spec.method, spec.method))
     return RunRecord(
         method=spec.method,
         label=spec.label,
@@ -127,6 +127,7 @@ def blank_record(spec: RunSpec, methods: Mapping[str, Method] | None = None, **c
         signature=spec.signature(),
         key=spec.key,
         budget=spec.query_budget,
+        answers=spec.answers,
         split=_split(spec),
         pool=needs.pool,
         leaves_edge=needs.leaves_edge,
@@ -140,6 +141,15 @@ def _split(spec: RunSpec) -> str:
     if spec.edge_dataset is not None:
         return "another data set"
     return "disjoint" if spec.disjoint else "teacher's training set"
+
+
+def _needs(spec: RunSpec, method: str | Method) -> Needs:
+    """What the run's method needs with its settings, or, where it cannot be made with them, by default."""
+    world: dict[str, Any] = {} if isinstance(method, Distiller) else {"num_classes": 10, "image_shape": (1, 32, 32)}
+    try:
+        return registry.create(method, preset=spec.preset, **world, **spec.hyperparameters).needs
+    except MekdError:
+        return registry.distillers().get(method).needs if isinstance(method, str) else method.needs
 
 
 def load_data(spec: RunSpec, place: Place) -> ImageData:
@@ -225,14 +235,26 @@ def _prepared(spec: RunSpec, place: Place, data: ImageData, split: EdgeSplit, no
 
 
 def perform(
-    spec: RunSpec, place: Place, methods: Mapping[str, Method] | None = None, note: Note | None = None
+    spec: RunSpec,
+    place: Place,
+    methods: Mapping[str, Method] | None = None,
+    keep: Callable[[RunRecord], None] = lambda record: None,
+    note: Note | None = None,
 ) -> RunRecord:
-    """Do one run, or go on with it, and return its record."""
+    """Do one run, or go on with it, and return its record.
+
+    Args:
+        spec: its settings.
+        place: where it works.
+        methods: classes and instances by the names that stand for them.
+        keep: is given the record of the finished student before its generator is audited.
+        note: see :func:`do`.
+    """
     data = load_data(spec, place)
     split = edge_of(spec, data)
     prepared = _prepared(spec, place, data, split, note)
     teacher, known_as = prepared.teacher, prepared.identity
-    told = evaluated(spec, place, prepared, data, whole=place.audit > 0)
+    told = evaluated(spec, place, prepared, data)
     answers = told.labels
     store = Store(Path(place.out), resume=True)
     directory = store.directory(spec.key)
@@ -242,7 +264,9 @@ def perform(
     watcher = SentImages(directory / "sent.npz", data.num_classes, sample=sample)
     boundary = WhiteBox if spec.white_box else BlackBox
     asked: Any = teacher if spec.white_box else watcher.wrap(teacher)
-    settings: dict[str, Any] = {"budget": spec.query_budget, "identity": known_as}
+    settings: dict[str, Any] = {
+        "budget": spec.query_budget, "identity": known_as, "answers": spec.answers, "answers_seed": spec.seed
+    }  # fmt: skip
     black_box = boundary(asked, spec.responses, data.num_classes, **settings)
 
     def evaluate(student: nn.Module) -> dict[str, float]:
@@ -279,26 +303,6 @@ def perform(
     finally:
         sample.write()
     watcher.write()
-    audited: dict[str, Any] = {}
-    evaluation = told.asked
-    if place.audit and result.inverse is not None:
-        # A ledger and a journal of its own: a killed audit goes on, and no budget knows of it.
-        auditor = BlackBox(teacher, spec.responses, data.num_classes, identity=known_as)
-        auditor.keep(directory / "audit")
-        if auditor.journal is not None:
-            auditor.journal.strict = False  # an audit of another size, after one that failed, asks otherwise
-        try:
-            audited = audit(
-                result.inverse,
-                told.response,
-                lambda images: auditor.evaluate(images, stage="audit"),
-                count=place.audit,
-                value_range=auditor.value_range,
-                seed=spec.seed,
-            )
-        finally:
-            auditor.release()
-        evaluation += auditor.ledger.evaluation
     strangers = strangers_to(split.indices, data.train_images, data.test_images)
     record = record_of(
         blank_record(spec, methods),
@@ -307,12 +311,36 @@ def perform(
         teacher_accuracy=float((answers == data.test_labels).float().mean()),
         real_images=len(split.images),
         test_images=len(data.test_images),
-        evaluation=evaluation,
-        audited=audited,
+        evaluation=told.asked,
+        calibration_error=expected_calibration_error(predict(result.student, data.test_images), data.test_labels),
     )
     sent = what_was_sent(sample.images, sample.seen, split.images, strangers, seed=spec.seed)
     record = replace(record, sent=sent, warnings=[*record.warnings, *_unseen(spec, sample, record)])
-    return adapted_on(data, record, result.student) if spec.adapt else record
+    if spec.adapt:
+        record = adapted_on(data, record, result.student)
+    if not place.audit or result.inverse is None:
+        return record
+    keep(record)  # the student is finished, whatever becomes of the audit
+    # Asked once more where another kind of answers left only the classes: an audit wants them whole.
+    told = evaluated(spec, place, prepared, data, whole=True)
+    # A ledger and a journal of its own: a killed audit goes on, and no budget knows of it.
+    auditor = BlackBox(teacher, spec.responses, data.num_classes, identity=known_as)
+    auditor.keep(directory / "audit")
+    if auditor.journal is not None:
+        auditor.journal.strict = False  # an audit of another size, after one that failed, asks otherwise
+    try:
+        audited = audit(
+            result.inverse,
+            told.response,
+            lambda images: auditor.evaluate(images, stage="audit"),
+            count=place.audit,
+            value_range=auditor.value_range,
+            seed=spec.seed,
+        )
+    finally:
+        auditor.release()
+    queries = replace(record.queries, evaluation=told.asked + auditor.ledger.evaluation)
+    return replace(record, generator={**(record.generator or NOT_AUDITED), **audited}, queries=queries)
 
 
 def _unseen(spec: RunSpec, sample: SentSample, record: RunRecord) -> list[str]:
@@ -347,7 +375,7 @@ def record_of(
     real_images: int,
     test_images: int,
     evaluation: int = 0,
-    audited: Mapping[str, Any] = {},  # noqa: B006 (it is only read)
+    calibration_error: float | None = None,
 ) -> RunRecord:
     """The record of a finished run.
 
@@ -359,9 +387,8 @@ def record_of(
         teacher_accuracy: on the test set; None where it was not asked.
         real_images: how many the edge held.
         test_images: size of the test set.
-        evaluation: images that the teacher was asked about outside the budget: test images, for all runs together, and
-            those of the audit.
-        audited: what the audit found of the method's generator.
+        evaluation: test images that the teacher was asked about outside the budget, for all runs together.
+        calibration_error: of the student on the test set.
     """
     generator = result.report.get("generator")
     points = {entry["step"]: entry for entry in result.history if entry["stage"] == "evaluation"}
@@ -376,10 +403,11 @@ def record_of(
         student_accuracy=last["accuracy"],
         best_test_accuracy=max(point["accuracy"] for point in curve),
         agreement=last.get("agreement"),
+        calibration_error=calibration_error,
         held_out_agreement=result.held_out_agreement,
         queries=replace(Queries.from_json(result.ledger.as_record()), evaluation=evaluation),
         real_images=real_images,
-        generator=None if generator is None else {**NOT_AUDITED, **generator, **audited},
+        generator=None if generator is None else {**NOT_AUDITED, **generator},
         steps=result.steps,
         seconds=Seconds.from_json(result.seconds),
         peak_memory_mb=round(result.peak_memory_mb, 1),
@@ -438,7 +466,8 @@ def _run(
     try:
         if known is not None and not (store.directory(spec.key) / "run.json").exists():
             return "the run's files are gone, and an audit needs them: nothing was asked, and its record stays"
-        record = perform(spec, place, methods, note)
+        keep = store.write if known is None else lambda record: None
+        record = perform(spec, place, methods, keep, note)
         if known is not None:
             if record.error is not None:
                 return record.error
@@ -448,7 +477,9 @@ def _run(
     except Exception as error:
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}"
-        return reason if known is not None else store.write_failure(blank_record(spec, methods, error=reason))
+        if store.finished(spec.key):
+            return reason
+        return store.write_failure(blank_record(spec, methods, error=reason))
 
 
 def _die_with_the_benchmark() -> None:

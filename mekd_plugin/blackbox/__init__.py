@@ -2,10 +2,12 @@
 
 Read ``teacher.py`` first (:class:`BlackBox`, and the order intend, ask, check, keep, settle), then ``backends.py``
 (what can stand behind it), ``ledger.py`` (what was spent), ``journal.py`` (how a resumed run asks nothing twice),
-``bank.py`` (answers that are kept) and ``meter.py`` (a count under other people's scripts).
+``bank.py`` (answers that are kept), ``degradation.py`` (what an API does to its answers) and ``meter.py`` (a count
+under other people's scripts).
 """
 
 from mekd_plugin.blackbox.bank import Bank, FreshQueries
+from mekd_plugin.blackbox.degradation import Degradation
 from mekd_plugin.blackbox.journal import Forgotten, Journal
 from mekd_plugin.blackbox.ledger import Ledger, Peers
 from mekd_plugin.blackbox.meter import TeacherModule, meter
@@ -18,6 +20,7 @@ from mekd_plugin.blackbox.whitebox import WhiteBox
 __all__ = [
     "Bank",
     "BlackBox",
+    "Degradation",
     "Forgotten",
     "FreshQueries",
     "Journal",

@@ -13,7 +13,7 @@ from mekd_plugin.checks import as_whole
 from mekd_plugin.errors import InputError, TeacherAnswerError
 from mekd_plugin.responses import Kind, Response
 
-__all__ = ["Precision", "as_tensor", "check_response", "precise"]
+__all__ = ["Precision", "as_tensor", "check_response", "filled_in", "precise"]
 
 _SUM_TOLERANCE = 1e-3
 
@@ -128,6 +128,15 @@ def check_response(
     return Response(values, kind, answer.shape[1])
 
 
+def filled_in(answer: Tensor) -> Tensor:
+    """``answer`` with what is missing from a sum of 1 spread evenly over the classes answered as 0; rows sum to 1."""
+    answer = answer.clamp_min(0)
+    left_out = answer == 0
+    missing = (1 - answer.sum(dim=1, keepdim=True)).clamp_min(0)
+    answer = answer + left_out * (missing / left_out.sum(dim=1, keepdim=True).clamp_min(1))
+    return answer / answer.sum(dim=1, keepdim=True)
+
+
 def precise(dtype: torch.dtype) -> torch.dtype:
     """The dtype of scores for images of ``dtype``: the same, or float32 where that is less precise."""
     return dtype if dtype in (torch.float32, torch.float64) else torch.float32
@@ -173,16 +182,7 @@ def _check_probabilities(answer: Tensor, batch: int, precision: Precision, dtype
             "leaves small ones out by top_k=; a sum far from 1 comes from a sigmoid, or from scores that are "
             'responses="logits"',
         )
-    return _filled_in(answer) if precision.partial else answer
-
-
-def _filled_in(answer: Tensor) -> Tensor:
-    """``answer`` with what is missing from a sum of 1 spread evenly over the classes answered as 0; rows sum to 1."""
-    answer = answer.clamp_min(0)
-    left_out = answer == 0
-    missing = (1 - answer.sum(dim=1, keepdim=True)).clamp_min(0)
-    answer = answer + left_out * (missing / left_out.sum(dim=1, keepdim=True).clamp_min(1))
-    return answer / answer.sum(dim=1, keepdim=True)
+    return filled_in(answer) if precision.partial else answer
 
 
 def _nonsense(batch: int, found: str, expected: str) -> TeacherAnswerError:

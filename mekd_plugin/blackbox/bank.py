@@ -21,7 +21,7 @@ from mekd_plugin.rows import Rows, Shard, ShuffledIndices, WeightedIndices, chec
 
 __all__ = ["Bank", "FreshQueries"]
 
-_CHUNK = 256  # rows drawn and asked about at a time
+_CHUNK = 256  # rows drawn at a time, and asked about unless the teacher takes more at once
 _IMAGES, _RESPONSE = "images", "response"
 
 
@@ -141,12 +141,13 @@ class Bank:
         """Ask until the bank has ``size`` rows; the rows it has already cost nothing.
 
         Args:
-            teacher: asked in chunks of 256 rows; in a run of several processes each asks its share of every chunk.
+            teacher: asked in chunks of 256 rows, or of as many times 256 as its ``batch_size`` holds; in a run of several
+                processes each asks its share of every chunk.
             draw: ``draw(start, stop)`` -> rows to ask about, a pure function of the range.
             size: rows of the full bank; where it has more, only the first ones show.
             stage: name of the queries in the ledger.
-            label: asks in its own way, ``label(teacher, rows) -> response``, with as many queries a row as it needs;
-                None sends each image once.
+            label: asks in its own way, ``label(teacher, rows) -> response``, with as many queries a row as it needs,
+                and may make scores out of classes; None sends each image once.
             progress: is told ``(rows so far, rows wanted)`` after every chunk.
 
         Raises:
@@ -167,7 +168,7 @@ class Bank:
         if label is not None and teacher.ledger.peers.world > 1:
             raise NeedsNotMet(f"bank {self.name!r} is asked in the method's own way, which takes a single process")
         self._indices = None
-        self._check_origin(teacher)
+        self._check_origin(teacher, other_kind=label is not None)
         if self._loaded:
             self._check_shape(draw(0, 1).images)
         if self._take_over(teacher, size):
@@ -176,16 +177,12 @@ class Bank:
         begin = self._columns.rows
         reach = size if label is not None else begin + affordable(teacher, size - begin, stage, self.name, begin)
         journal = teacher.journal
+        chunk = _CHUNK if label is not None else max(1, teacher.batch_size // _CHUNK) * _CHUNK
         try:
             while begin < reach:
-                end, planned = min(begin + _CHUNK, reach), min(begin + _CHUNK, size)
+                end, planned = min(begin + chunk, reach), min(begin + chunk, size)
                 # Drawn as it was planned, and cut: a shorter range may draw other images than those in the journal.
-                rows = draw(begin, planned)
-                if not isinstance(rows, Rows):
-                    raise InputError(f"draw({begin}, {planned}) returned {type(rows).__name__}: expected Rows(images)")
-                if len(rows) != planned - begin:
-                    raise InputError(f"draw({begin}, {planned}) returned {len(rows)} rows: expected {planned - begin}")
-                rows = rows[: end - begin]
+                rows = _drawn(draw, begin, planned)[: end - begin]
                 position = 0 if journal is None else journal.position
                 try:
                     response = ask_together(teacher, rows, stage, label)
@@ -376,12 +373,12 @@ class Bank:
         drawn_by = self._drawn_by if self._drawn_by is not None else self._columns.origin.drawn_by
         return Origin(self._columns.origin.run, teacher.identity, teacher.value_range, drawn_by)
 
-    def _check_origin(self, teacher: BlackBox) -> None:
-        """Refuse a teacher that did not give the answers that are here."""
+    def _check_origin(self, teacher: BlackBox, *, other_kind: bool) -> None:
+        """Refuse a teacher that did not give the answers that are here, which may be of another kind than its own."""
         if self._columns.answers is None or not self._columns.rows:
             return
         kind, classes = self._columns.answers
-        if kind != teacher.responses:
+        if kind != teacher.responses and not other_kind:
             raise InputError(
                 f"bank {self.name!r} holds {kind!r} responses and the teacher answers {teacher.responses!r}: "
                 "fill another bank"
@@ -444,6 +441,23 @@ class Bank:
 
 def _generator(digest: str | None) -> str:
     return "no generator that it names" if digest is None else f"generator {digest}"
+
+
+def _drawn(draw: Callable[[int, int], Rows], begin: int, end: int) -> Rows:
+    """Rows drawn 256 at a time, however many are asked about at once: a longer range may draw other images."""
+    parts: list[Rows] = []
+    for start in range(begin, end, _CHUNK):
+        stop = min(start + _CHUNK, end)
+        rows = draw(start, stop)
+        if not isinstance(rows, Rows):
+            raise InputError(f"draw({start}, {stop}) returned {type(rows).__name__}: expected Rows(images)")
+        if len(rows) != stop - start:
+            raise InputError(f"draw({start}, {stop}) returned {len(rows)} rows: expected {stop - start}")
+        parts.append(rows)
+    if len(parts) == 1:
+        return parts[0]
+    extra = {name: torch.cat([part.extra[name] for part in parts]) for name in parts[0].extra}
+    return Rows(torch.cat([part.images for part in parts]), extra=extra)
 
 
 class FreshQueries:

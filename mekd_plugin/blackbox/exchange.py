@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mekd_plugin.blackbox.answers import Precision, as_tensor, check_response, precise
 from mekd_plugin.blackbox.backends import Ask, Call
+from mekd_plugin.blackbox.degradation import Degradation
 from mekd_plugin.blackbox.journal import Journal
 from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.blackbox.patience import RateLimit, Retry, teacher_errors
@@ -32,6 +33,8 @@ class Exchange:
         rate_limit: how fast; None as fast as can be.
         num_classes: C; None until the first scores reveal it.
         journal: keeps the answers; None where no directory does.
+        degradation: what happens to answers before they are kept.
+        degradation_seed: of its noise.
     """
 
     kind: Kind
@@ -42,6 +45,8 @@ class Exchange:
     rate_limit: RateLimit | None = None
     num_classes: int | None = None
     journal: Journal | None = None
+    degradation: Degradation = Degradation()
+    degradation_seed: int = 0
     _batches: int = 0
 
     def begin(self, ask: Ask) -> None:
@@ -120,7 +125,7 @@ class Exchange:
         where = f"asking the teacher about batch {self._batches} ({len(images):,} images for {stage!r})"
         try:
             with teacher_errors(where, self._what_is_kept):
-                response = self._answer(images, call)
+                response = self._answer(images, fingerprints, call)
         except Refused:
             self.ledger.take_back()
             raise
@@ -133,7 +138,7 @@ class Exchange:
         kept = "no directory keeps the answers before it" if self.journal is None else f"kept: {self.journal}"
         return f"{kept}; {self.ledger}"
 
-    def _answer(self, images: Tensor, call: Call | None) -> Response:
+    def _answer(self, images: Tensor, fingerprints: Tensor, call: Call | None) -> Response:
         if not len(images):
             shape, dtype = ((0,), torch.int64) if self.kind == "hard" else ((0, self.known_classes()), None)
             return Response(torch.empty(shape, dtype=dtype, device=images.device), self.kind, self.known_classes())
@@ -153,7 +158,7 @@ class Exchange:
             computed_in=computed_in,
         )
         self.num_classes = response.num_classes
-        return response
+        return self.degradation(response, fingerprints, self.degradation_seed)
 
 
 _ASKS: WeakKeyDictionary[Exchange, Ask] = WeakKeyDictionary()

@@ -29,6 +29,7 @@ from mekd_plugin.blackbox.backends import (
     make_backend,
     place_of,
 )
+from mekd_plugin.blackbox.degradation import FULL, Degradation
 from mekd_plugin.blackbox.exchange import Exchange
 from mekd_plugin.blackbox.image_hashes import image_hashes
 from mekd_plugin.blackbox.images import check_images, gradient_image, plain_tensor, quantize_images, refuse_tracing
@@ -36,7 +37,7 @@ from mekd_plugin.blackbox.journal import Journal
 from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.blackbox.meter import TeacherModule
 from mekd_plugin.blackbox.patience import RateLimit, Retry, within
-from mekd_plugin.checks import as_device, as_number, as_path, as_range, as_whole
+from mekd_plugin.checks import as_device, as_number, as_path, as_range, as_seed, as_whole
 from mekd_plugin.errors import InputError
 from mekd_plugin.responses import Kind, Response, resolve_kind
 
@@ -72,6 +73,11 @@ class BlackBox:
             the call, which goes on in a thread of its own, and its answer is dropped.
         rounding: decimals that a service rounds or truncates its probabilities to.
         top_k: how many of the largest probabilities a service returns, with 0 for all other classes.
+        answers: what is done to answers before anybody sees them, as an API does that defends itself: ``"full"``,
+            ``"rounded:2"``, ``"top1"``, ``"topk:3"`` or ``"noisy:0.1"``; see
+            :class:`~mekd_plugin.blackbox.Degradation`. Only what is left is kept, and a teacher that
+            answers otherwise is another one to a run and to a bank.
+        answers_seed: of the noise of ``"noisy:..."``.
 
     With ``rounding`` or ``top_k`` the probabilities do not sum to 1. What is missing is spread evenly over the classes
     answered as 0, so that every method and loss can use the answer. Left at 0, a class would be called impossible, and
@@ -79,6 +85,7 @@ class BlackBox:
 
     Raises:
         InputError: an argument is missing or cannot be used.
+        NeedsNotMet: ``answers`` cannot be done to such responses.
     """
 
     def __init__(
@@ -100,6 +107,8 @@ class BlackBox:
         timeout: float | None = None,
         rounding: int | None = None,
         top_k: int | None = None,
+        answers: str = FULL,
+        answers_seed: int = 0,
     ) -> None:
         if isinstance(teacher, BlackBox):
             raise InputError("the teacher is a BlackBox already: use it as it is")
@@ -135,7 +144,10 @@ class BlackBox:
             as_whole("batch_size", batch_size, at_least=1, of="images", strict=True),
             retry,
             rate_limit,
+            degradation=Degradation.parse(answers),
+            degradation_seed=as_seed("answers_seed", answers_seed),
         )
+        self._exchange.degradation.check(self._kind)
         if num_classes is not None:
             self.expect_classes(num_classes)
         place = as_device("device", device)
@@ -148,7 +160,7 @@ class BlackBox:
             ask = within(as_number("timeout", timeout, above=0, at_most=_LONGEST_WAIT, strict=True), ask)
         self._exchange.begin(ask)
         _HIDDEN[self] = _Hidden(
-            identity_of(teacher, identity),
+            self._degraded(identity_of(teacher, identity)),
             lambda: place_of(teacher, place),
             isinstance(teacher, nn.Module),
             lambda shape: answer_on_meta(teacher, shape, answer) if isinstance(teacher, nn.Module) else None,
@@ -174,6 +186,11 @@ class BlackBox:
         return self._value_range
 
     @property
+    def batch_size(self) -> int:
+        """Images sent at a time."""
+        return self._exchange.batch_size
+
+    @property
     def declarations(self) -> str:
         """What was declared about precision, such as ``"rounding=2 top_k=5"``; empty if nothing was."""
         precision = self._exchange.precision
@@ -183,9 +200,14 @@ class BlackBox:
     @property
     def identity(self) -> str:
         """Tells this teacher from any other: its declared name, a hash of its present weights or of its file, or the
-        name of a function.
+        name of a function; with what is done to its answers, such as ``"... answers=rounded:2"``.
         """
         return _HIDDEN[self].identity.describe()
+
+    @property
+    def answers(self) -> str:
+        """What is done to answers before anybody sees them, such as ``"rounded:2"``; ``"full"`` for nothing."""
+        return str(self._exchange.degradation)
 
     @property
     def ledger(self) -> Ledger:
@@ -208,6 +230,7 @@ class BlackBox:
             raise InputError(
                 f"num_classes={num_classes}: this teacher answers about {self._exchange.num_classes} classes"
             )
+        self._exchange.degradation.check(self._kind, num_classes)
         self._exchange.num_classes = num_classes
 
     def query(self, images: Tensor, *, stage: str | None = None) -> Response:
@@ -375,6 +398,14 @@ class BlackBox:
         sent = quantize_images(images, self._value_range) if self._quantize else images
         response: Response = self._exchange.ask(sent, image_hashes(sent), stage, evaluation=evaluation, call=call)
         return response
+
+    def _degraded(self, identity: Identity) -> Identity:
+        """``identity``, with what is done to the answers."""
+        rule = self._exchange.degradation.rule
+        if rule == FULL:
+            return identity
+        seed = f" answers_seed={self._exchange.degradation_seed}" if rule == "noisy" else ""
+        return identity._replace(describe=lambda: f"{identity.describe()} answers={self.answers}{seed}")
 
     def __copy__(self) -> Self:
         return self

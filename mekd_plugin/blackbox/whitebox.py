@@ -40,6 +40,11 @@ class WhiteBox(BlackBox):
         super().__init__(teacher, responses, num_classes, **settings)
         if self.responses == "hard":
             raise InputError('responses="hard" has no gradient: a WhiteBox answers "logits" or "probabilities"')
+        if self.answers != "full":
+            raise InputError(
+                f"answers={self.answers} of a WhiteBox, whose module answers in full to whoever differentiates through "
+                "it: leave it out, or use a BlackBox"
+            )
         self.module = teacher
         """The teacher itself, for a method that looks at its features."""
 

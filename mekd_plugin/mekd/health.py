@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from scipy.stats import binom
@@ -12,12 +12,29 @@ from torch import Tensor
 
 from mekd_plugin.rows import Rows
 
-__all__ = ["Health", "generator_health"]
+__all__ = ["Advice", "Health", "generator_health"]
 
 _NAMED = 10  # classes that a warning lists by name
 _NEIGHBOURS = 5
 _ROWS_PER_CLASS = 10  # with fewer, a row's neighbours cannot be expected to hold its class
 _LARGEST_TABLE = 13_000_000_000  # multiply-adds of a table of distances: 1,000 x 1,000 images of 3 x 64 x 64
+
+
+class Advice(NamedTuple):
+    """What to change about a generator of some kind, as the user would write it.
+
+    Attributes:
+        closer: where its images lie too far from real ones.
+        richer: where it leaves classes out.
+        freer: where its images lie too near to single real ones.
+    """
+
+    closer: str = "train stage 1 for more steps (emulation.steps)"
+    richer: str = "give it more latent noise (emulation.style_dim)"
+    freer: str = "train stage 1 for fewer steps (emulation.steps)"
+
+
+_OF_A_NETWORK = Advice()
 
 
 @dataclass(frozen=True)
@@ -45,12 +62,13 @@ class Health:
         return asdict(self)
 
 
-def generator_health(generated: Rows, real: Tensor, *, most: int = 1000) -> Health:
+def generator_health(generated: Rows, real: Tensor, advice: Advice = _OF_A_NETWORK, *, most: int = 1000) -> Health:
     """Judge a generator by the bank it filled.
 
     Args:
         generated: rows of generated images and the teacher's answers.
         real: the edge's images ``(N, channels, height, width)``, N at least 2.
+        advice: what the warnings tell the user to change.
         most: the largest number of images of each kind that distances are computed on; fewer where images are large.
     """
     response = generated.answers()
@@ -69,7 +87,7 @@ def generator_health(generated: Rows, real: Tensor, *, most: int = 1000) -> Heal
     if len(made) >= _ROWS_PER_CLASS * response.num_classes:
         agreement = _neighbour_agreement(made, labels[chosen], response.num_classes)
     health = Health(shares.tolist(), confidence, float(nearest_made), float(nearest_real), agreement, [])
-    health.warnings.extend(_complaints(health, made, scale, len(response)))
+    health.warnings.extend(_complaints(health, made, scale, len(response), advice))
     return health
 
 
@@ -85,12 +103,12 @@ def _neighbour_agreement(images: Tensor, labels: Tensor, num_classes: int) -> fl
     return float((votes.argmax(dim=1) == labels).float().mean())
 
 
-def _complaints(health: Health, made: Tensor, scale: float, answers: int) -> list[str]:
+def _complaints(health: Health, made: Tensor, scale: float, answers: int, advice: Advice) -> list[str]:
     complaints = []
     if missing := _missing_classes(health.class_shares, answers):
         complaints.append(
-            f"{missing} (under a tenth of an equal share of its images): train stage 1 for more steps "
-            "(emulation.steps), give it more latent noise (emulation.style_dim), or more real images"
+            f"{missing} (under a tenth of an equal share of its images): {advice.closer}, {advice.richer}, or take "
+            "more real images"
         )
     commonest = max(health.class_shares)
     guessed = health.neighbour_agreement
@@ -99,26 +117,22 @@ def _complaints(health: Health, made: Tensor, scale: float, answers: int) -> lis
             "the teacher's answers about generated images hardly depend on what these look like: their nearest "
             f"neighbours tell the answer in {guessed:.0%} of cases, and naming the commonest class does in "
             f"{commonest:.0%}. The generator has probably missed what the teacher looks at, and the student may be "
-            "no better than chance on real images: train stage 1 for more steps (emulation.steps), or take a method "
-            "that asks about real images, such as 'kd'"
+            f"no better than chance on real images: {advice.closer}, or take a method that asks about real images, "
+            "such as 'kd'"
         )
     spread = float(torch.cdist(made[:200], made[:200]).median()) / scale
     if spread < 0.3 * health.real_to_real:
         complaints.append(
-            "the generator draws nearly the same image again and again (mode collapse): take more real images or "
-            "fewer steps (emulation.steps)"
+            "the generator draws nearly the same image again and again (mode collapse): take more real images, or "
+            f"{advice.freer}"
         )
     if health.distance_to_real < 0.5 * health.real_to_real:
         complaints.append(
             "generated images lie closer to single real images than real images lie to each other: the generator may "
-            "copy them, and what leaves the edge may not be private; use fewer steps (emulation.steps) or more real "
-            "images"
+            f"copy them, and what leaves the edge may not be private: {advice.freer}, or take more real images"
         )
     elif health.distance_to_real > 3 * health.real_to_real:
-        complaints.append(
-            "generated images look like none of the real ones: train stage 1 for more steps (emulation.steps), or "
-            "lower its learning rates"
-        )
+        complaints.append(f"generated images look like none of the real ones: {advice.closer}")
     return complaints
 
 

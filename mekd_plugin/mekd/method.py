@@ -40,6 +40,7 @@ from mekd_plugin.mekd.health import Health, generator_health
 from mekd_plugin.mekd.surrogate import Surrogate, rows_at_home, softened, surrogate_network, teach_surrogate
 from mekd_plugin.networks.generator_files import load_generator
 from mekd_plugin.networks.generators import Generator
+from mekd_plugin.networks.latent_maps import MappedGenerator
 from mekd_plugin.prediction import predict, reference_of
 from mekd_plugin.responses import ScoreNormalisation, centre_scores
 from mekd_plugin.rows import Rows, Shard
@@ -58,9 +59,10 @@ class MEKD(Distiller):
         mode: ``"bank"`` or ``"fresh"``.
         queries: generated images in the bank; None takes what the teacher's budget leaves (5,000 without a budget).
         emulation: how the generator is obtained: a name of the entry-point group ``mekd.emulations``, or a class.
+            ``"auto"`` is ``"mixture"``; ``"gan"`` with ``mode="fresh"``; or that which ``generator`` came from.
         emulation_settings: the emulation's own, by name, such as ``{"steps": 2500}``; those left out are as
             ``emulation_preset`` has them. On the command line: ``--set mekd.emulation.steps=2500``.
-        emulation_preset: ``"quick"``, ``"paper"`` or ``"tiny"``.
+        emulation_preset: ``"quick"``, ``"fast"``, ``"thorough"``, ``"paper"`` or ``"tiny"``.
         generator: a trained one to use instead of stage 1, or the file of one (``generator.safetensors`` of a run).
         bank: directory of one that was filled with this ``generator`` and teacher (``banks/bank`` of a run): its rows
             cost no further query.
@@ -77,7 +79,7 @@ class MEKD(Distiller):
         balance: whether rows of rare classes are drawn more often.
         surrogate: network at home that the bank's answers teach, and whose answers about the real images at home the
             student learns beside the teacher's; see :func:`~mekd_plugin.mekd.surrogate.surrogate_network`. None for
-            none.
+            none; ``"auto"`` is ``"wide"``, or none with ``mode="fresh"``.
         surrogate_steps: its training steps.
         consistency: weight of its consistency on real images.
         home_share: share of the student's rows that the surrogate answered, in [0, 1).
@@ -89,11 +91,16 @@ class MEKD(Distiller):
     """
 
     needs = Needs(responses="either", leaves_edge="synthetic images", asks_late=True)
+    reference: ClassVar = "Ma et al., *Aligning Logits Generatively for Principled Black-Box KD*, CVPR 2024"
     presets: ClassVar = {
         "quick": {},
+        "fast": {"emulation_preset": "fast", "surrogate_steps": 1000},
+        "thorough": {"emulation_preset": "thorough", "surrogate_steps": 8000, "home_views": 20},
         "paper": {
             "mode": "fresh",
+            "emulation": "gan",
             "emulation_preset": "paper",
+            "surrogate": None,
             "image_weight": 1.0,
             "temperature": 5.0,
             "hard_temperature": 5.0,
@@ -101,7 +108,7 @@ class MEKD(Distiller):
             "hard_scale": 1.0,
             "balance": False,
         },
-        "tiny": {"emulation_preset": "tiny"},
+        "tiny": {"emulation_preset": "tiny", "surrogate_steps": 100},
     }
     renamed: ClassVar = {
         "gan_steps": "emulation.steps",
@@ -122,7 +129,7 @@ class MEKD(Distiller):
         *,
         mode: Literal["bank", "fresh"] = "bank",
         queries: int | None = None,
-        emulation: str | type[Emulation] = "gan",
+        emulation: str | type[Emulation] = "auto",
         emulation_settings: Mapping[str, Any] | None = None,
         emulation_preset: str = "quick",
         generator: Generator | str | None = None,
@@ -136,7 +143,7 @@ class MEKD(Distiller):
         norm: Literal["l1", "l2"] = "l1",
         hard_scale: float | None = None,
         balance: bool = False,
-        surrogate: str | None = None,
+        surrogate: str | None = "auto",
         surrogate_steps: int = 2500,
         consistency: float = 0.0,
         home_share: float = 0.5,
@@ -148,12 +155,19 @@ class MEKD(Distiller):
             raise InputError(f'mode={mode!r}: expected "bank" (asked once) or "fresh" (asked anew at every step)')
         if mode == "fresh" and latent_temperature is None:
             raise InputError('mode="fresh" has no bank to measure the spread of scores on: give latent_temperature')
-        if mode == "fresh" and surrogate is not None:
-            raise InputError(f'surrogate={surrogate!r} learns from a bank, and mode="fresh" has none: take mode="bank"')
         if bank is not None and generator is None:
             raise InputError(
                 f"bank={bank!r} was drawn by a generator: give that one too, generator.safetensors of its run"
             )
+        if surrogate == "auto":
+            surrogate = "wide" if mode == "bank" else None
+        if mode == "fresh" and surrogate is not None:
+            raise InputError(f'surrogate={surrogate!r} learns from a bank, and mode="fresh" has none: take mode="bank"')
+        if generator is not None and not isinstance(generator, str | nn.Module):
+            raise InputError(f"generator={generator!r}: expected a trained Generator, or the file of one")
+        self.generator = load_generator(generator) if isinstance(generator, str) else generator
+        if emulation == "auto":
+            emulation = _emulation_for(mode, self.generator)
         self.mode, self.queries = mode, as_queries(queries)
         self.bank, self.trust_bank = bank, as_flag("trust_bank", trust_bank)
         self.image_weight = as_number("image_weight", image_weight, at_least=0)
@@ -186,13 +200,10 @@ class MEKD(Distiller):
         if mode == "fresh" and self.emulation.needs_answers:
             raise InputError(
                 f'mode="fresh" with emulation {type(self.emulation).__name__}, which learns from the bank\'s answers: '
-                'take mode="bank"'
+                'take emulation="gan", or mode="bank"'
             )
         if mode == "fresh" or self.emulation.queries == "every step":
             self.needs = replace(self.needs, queries="every step")
-        if generator is not None and not isinstance(generator, str | nn.Module):
-            raise InputError(f"generator={generator!r}: expected a trained Generator, or the file of one")
-        self.generator = load_generator(generator) if isinstance(generator, str) else generator
         if self.generator is not None:
             self.needs = replace(self.needs, asks_late=False)
         self.health: Health | None = None
@@ -219,11 +230,11 @@ class MEKD(Distiller):
             fresh = FirstRows(FreshQueries(teacher, self._draw_fresh, stage="alignment"))
             yield self.align("alignment", fresh, student)
             if fresh.kept:
-                self.health = generator_health(fresh.rows(), images)
+                self.health = generator_health(fresh.rows(), images, self.emulation.advice)
             return
         bank.drawn_with(self.emulation.digest())
         yield Asking("bank", bank, self._draw, size)
-        self.health = generator_health(bank.rows(), images)
+        self.health = generator_health(bank.rows(), images, self.emulation.advice)
         weights = balancing_weights(bank.response) if self.balance else None
         if self.surrogate is not None:
             surrogate = Surrogate(self._new_surrogate())
@@ -354,6 +365,15 @@ class MEKD(Distiller):
 
     def _generator_on(self, like: Tensor) -> nn.Module:
         return moved_to(self._generator(), like)
+
+
+def _emulation_for(mode: str, generator: nn.Module | None) -> str:
+    """The emulation that a generator came from, or the default."""
+    if isinstance(generator, MappedGenerator):
+        return "latent_inverse"
+    if isinstance(generator, Generator):
+        return "gan" if generator.normalisation is None else "conditional"
+    return "gan" if mode == "fresh" else "mixture"
 
 
 def _number_or_none(name: str, value: Any) -> float | None:

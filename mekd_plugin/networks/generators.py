@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mekd_plugin.errors import InputError
 from mekd_plugin.responses import ScoreNormalisation
 
-__all__ = ["PAPER_BN_EPS", "Generator", "init_weights", "sample_latent"]
+__all__ = ["PAPER_BN_EPS", "Generator", "NoiseGenerator", "init_weights", "sample_latent"]
 
 PAPER_BN_EPS = 0.8
 """The public code writes ``BatchNorm2d(n, 0.8)``: the second argument is eps, so momentum stays 0.1."""
@@ -105,6 +105,39 @@ class Generator(nn.Module):
     def forward(self, latent: Tensor) -> Tensor:
         images: Tensor = self.layers(latent)
         return images
+
+
+class NoiseGenerator(Generator):
+    """A :class:`Generator` fed with noise alone, for methods that have no image to learn from.
+
+    Before tanh stands a batch norm without weights, so that its images have contrast from the first step on; a
+    :class:`Generator` begins with grey ones, and only a discriminator that knows images would change that.
+
+    Source: the generator of Truong, Maini, Walls, Papernot, *Data-Free Model Extraction*, CVPR 2021, after that of Chen
+    et al., *Data-Free Learning of Student Networks*, ICCV 2019, which has the norm behind tanh.
+
+    Args:
+        latent_dim: coordinates of noise, at least C.
+        **settings: ``num_classes``, ``image_shape``, ``width`` and ``eps``, see :class:`Generator`.
+
+    Raises:
+        InputError: fewer coordinates than classes; and as :class:`Generator`.
+    """
+
+    def __init__(self, latent_dim: int, **settings: Any) -> None:
+        num_classes = settings["num_classes"]
+        if latent_dim < num_classes:
+            raise InputError(
+                f"latent_dim={latent_dim}: expected at least as many coordinates as there are classes, {num_classes}"
+            )
+        super().__init__(style_dim=latent_dim - num_classes, **settings)
+        *layers, tanh = self.layers
+        self.layers = nn.Sequential(*layers, nn.BatchNorm2d(self.image_shape[0], affine=False), tanh)
+
+    def before_tanh(self, latent: Tensor) -> Tensor:
+        """What tanh makes the images of ``latent`` from, ``(N, channels, height, width)`` of any range."""
+        raw: Tensor = self.layers[:-1](latent)
+        return raw
 
 
 def init_weights(module: nn.Module) -> None:

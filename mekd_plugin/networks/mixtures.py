@@ -21,6 +21,7 @@ from mekd_plugin.responses import ScoreNormalisation
 
 __all__ = ["MixtureGenerator"]
 
+_LARGEST_TABLE = 50_000_000  # numbers: 200 MB
 _ANSWER_FLOOR = 0.01  # variance of every normalised score in every component: an answer is hardly noise
 
 
@@ -135,8 +136,11 @@ class MixtureGenerator(nn.Module):
         responsible = likelihood.softmax(dim=1)
         counts = responsible.sum(dim=0).clamp_min(1e-6)
         new_means = (responsible.T @ data) / counts[:, None]
-        away = data[None] - new_means[:, None]
-        new = torch.einsum("nk,kni,knj->kij", responsible, away, away) / counts[:, None, None]
+        new = torch.cat([
+            torch.einsum("nk,kni,knj->kij", responsible[:, part], away, away) / counts[part, None, None]
+            for part in _in_parts(self.components, data)
+            for away in [data[None] - new_means[part, None]]
+        ])  # fmt: skip
         least = torch.ones(size, device=data.device)
         # Where classes are many beside a component's images, exact answers would stand for single images.
         crowding = max(1.0, (4 * (size - q) * self.components / len(points)) ** 2)
@@ -148,12 +152,46 @@ class MixtureGenerator(nn.Module):
         self._prepared = {}
         return likelihood.logsumexp(dim=1).mean()
 
+    @torch.no_grad()
+    def invert(self, points: Tensor, answers: Tensor, rng: torch.Generator) -> Tensor:
+        """Latents ``(N, C + q + 1)`` from which it draws these very points.
+
+        Args:
+            points: principal components ``(N, q)``.
+            answers: normalised scores ``(N, C)`` that are to stand in the latents.
+            rng: on the CPU; picks among the components by how likely each made the point.
+        """
+        parts, q = self._prepare(), self.coordinates
+        away = answers[:, None] - parts["answer_means"]
+        expected = self.means[:, :q] + torch.einsum("kij,nkj->nki", parts["gain"], away)
+        noise = torch.linalg.solve_triangular(
+            parts["factor"], (points[:, None] - expected).permute(1, 2, 0), upper=False
+        ).permute(2, 0, 1)
+        weights = self._weights(away)
+        determinant = parts["factor"].diagonal(dim1=1, dim2=2).log().sum(dim=1)
+        likelihood = weights.clamp_min(1e-12).log() - 0.5 * noise.square().sum(dim=2) - determinant
+        component = torch.multinomial(likelihood.softmax(dim=1).cpu(), 1, generator=rng).to(points.device)
+        end = weights.cumsum(dim=1).gather(1, component)
+        share = torch.rand(len(points), 1, generator=rng).to(points)
+        uniform = end - share * weights.gather(1, component)
+        pick = math.sqrt(2) * torch.erfinv((2 * uniform - 1).clamp(-1 + 1e-6, 1 - 1e-6))
+        chosen = noise.gather(1, component[:, :, None].expand(-1, -1, q)).squeeze(1)
+        return torch.cat([answers, chosen, pick], dim=1)
+
+    @torch.no_grad()
+    def sample_answers(self, count: int, rng: torch.Generator) -> Tensor:
+        """``count`` answers ``(count, C)`` as it was fitted to them, normalised, on the CPU."""
+        q = self.coordinates
+        component = torch.multinomial(self.log_weights.exp().cpu(), count, replacement=True, generator=rng)
+        lower = torch.linalg.cholesky(self.covariances[:, q:, q:].cpu())[component]
+        noise = torch.randn(count, self.num_classes, generator=rng)
+        return self.means[:, q:].cpu()[component] + torch.einsum("nij,nj->ni", lower, noise)
+
     def forward(self, latent: Tensor) -> Tensor:
         parts, c, q = self._prepare(), self.num_classes, self.coordinates
         answers, noise, pick = latent[:, :c], latent[:, c : c + q], latent[:, c + q :]
         away = answers[:, None] - parts["answer_means"]
-        log_weights = self.log_weights - 0.5 * torch.einsum("kij,nkj->nki", parts["whiten"], away).square().sum(dim=2)
-        weights = (log_weights + parts["log_determinant"]).softmax(dim=1)
+        weights = self._weights(away)
         # A standard normal's distribution function is uniform: it picks the component as a point of [0, 1] does.
         uniform = 0.5 * (1 + torch.erf(pick / math.sqrt(2)))
         component = (weights.detach().cumsum(dim=1) < uniform).sum(dim=1).clamp(max=self.components - 1)
@@ -164,6 +202,12 @@ class MixtureGenerator(nn.Module):
         coordinates = self.means[component, :q] + shift + drawn
         images = (self.centre + coordinates @ self.basis).clamp(-1, 1)
         return images.view(len(latent), *self.image_shape)
+
+    def _weights(self, away: Tensor) -> Tensor:
+        """How likely each component is, given answers that lie ``away`` ``(N, K, C)`` from the components' own."""
+        parts = self._prepare()
+        log_weights = self.log_weights - 0.5 * torch.einsum("kij,nkj->nki", parts["whiten"], away).square().sum(dim=2)
+        return (log_weights + parts["log_determinant"]).softmax(dim=1)
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -201,12 +245,19 @@ def _forget(mixture: nn.Module, keys: Any) -> None:
 def _log_density(data: Tensor, means: Tensor, covariances: Tensor) -> Tensor:
     """Log-density of each of ``(N, d)`` under each of K Gaussians, ``(N, K)``."""
     lower = torch.linalg.cholesky(covariances)
-    away = (data[None] - means[:, None]).mT
-    whitened = torch.linalg.solve_triangular(lower, away, upper=False)
     determinant = lower.diagonal(dim1=1, dim2=2).log().sum(dim=1)
-    distance = whitened.square().sum(dim=1)
+    distance = torch.cat([
+        torch.linalg.solve_triangular(lower[part], (data[None] - means[part, None]).mT, upper=False).square().sum(dim=1)
+        for part in _in_parts(len(means), data)
+    ])  # fmt: skip
     density: Tensor = -0.5 * (distance + data.shape[1] * math.log(2 * math.pi)) - determinant[:, None]
     return density.T
+
+
+def _in_parts(components: int, data: Tensor) -> list[slice]:
+    """The components in as many parts as keep a table of them by points and coordinates small."""
+    most = max(1, _LARGEST_TABLE // data.numel())
+    return [slice(begin, begin + most) for begin in range(0, components, most)]
 
 
 def _spread_out(points: Tensor, count: int, rng: torch.Generator) -> Tensor:

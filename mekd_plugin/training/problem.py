@@ -41,7 +41,8 @@ class Problem:
         responses: see :class:`BlackBox`; only for a teacher that is not one yet.
         num_classes: C; where it is None the teacher's, or the width of the student's output.
         budget: the most images that may be sent; only for a teacher that is not a :class:`BlackBox` yet.
-        preset: ``"quick"`` or ``"paper"``: hyperparameters of the method and, without ``recipe``, of the training.
+        preset: ``"quick"``, ``"fast"``, ``"thorough"`` or ``"paper"``: hyperparameters of the method
+            and, without ``recipe``, of the training.
         recipe: how the student is trained.
         seed: the seed of everything random.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
@@ -119,6 +120,7 @@ class Problem:
             )
             distiller.check(boundary)
             images = _from_pool(distiller, edge, pool, boundary, shape)
+            distiller.check_budget(boundary.ledger.budget, len(images))
             settings = self.hyperparameters
             if isinstance(self.method, Distiller):
                 settings = registry.settings_of(self.method)

@@ -14,7 +14,14 @@ from mekd_plugin.rows import Rows
 from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
 
 WORLD = {"num_classes": CLASSES, "image_shape": (1, 8, 8)}
-SETTINGS = {"preset": "tiny", "emulation_settings": {"steps": 30}, "budget": 300, "seed": 3}
+SETTINGS = {
+    "preset": "tiny",
+    "emulation": "gan",
+    "surrogate": None,
+    "emulation_settings": {"steps": 30},
+    "budget": 300,
+    "seed": 3,
+}
 
 
 def distilled(method, directory, *, responses="logits", **settings):
@@ -64,8 +71,9 @@ def test_its_loss_is_kds(kind):
         assert ours.keys() == kds.keys() and torch.equal(ours["loss"], kds["loss"])
 
 
-@pytest.mark.parametrize("name", ["image_weight", "mode", "norm", "divergence_weight", "hard_temperature"])
-def test_what_only_the_image_term_reads_is_refused(name):
+@pytest.mark.parametrize("name", MEKDBank.inapplicable)
+def test_what_only_the_image_term_reads_is_refused_and_in_no_list(name):
+    assert name in distillers().hyperparameters("mekd") and name not in distillers().hyperparameters("mekd_bank")
     with pytest.raises(InputError, match=f"{name}: this method has a bank and no image term"):
         MEKDBank(**WORLD, **{name: 1})
 
@@ -75,7 +83,7 @@ def test_its_presets_are_mekds_and_all_have_a_bank():
     paper = create("mekd_bank", preset="paper", num_classes=10, image_shape=(1, 32, 32))
     assert (paper.mode, paper.temperature, paper.smoothing, paper.image_weight) == ("bank", 5.0, 0.0, 0.0)
     assert repr(paper.emulation) == repr(
-        MEKD(num_classes=10, image_shape=(1, 32, 32), emulation_preset="paper").emulation
+        MEKD(num_classes=10, image_shape=(1, 32, 32), emulation="gan", emulation_preset="paper").emulation
     )
 
 

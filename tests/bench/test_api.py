@@ -8,7 +8,7 @@ import torch
 import mekd_plugin as mekd
 from mekd_plugin.bench.api import benchmark, load_records
 from mekd_plugin.distiller import Distiller, Needs, Training
-from mekd_plugin.errors import InputError
+from mekd_plugin.errors import InputError, MissingDependency
 from mekd_plugin.functional import logit_mse
 from mekd_plugin.rows import NoiseRows
 from mekd_plugin.transfer import TransferSetDistiller
@@ -144,11 +144,14 @@ def test_records_are_flat_rows_with_the_same_keys(tmp_path) -> None:
     assert first["label"] == "kd" and first["queries_total"] == 200 and first["seconds_distill"] > 0
     assert not any(isinstance(value, dict) for value in first.values())
     assert len(first["curve_step"]) == len(first["curve_accuracy"]) > 3
+    assert first["answers"] == "full" and 0 <= first["calibration_error"] <= 1
     if importlib.util.find_spec("pandas"):
-        import pandas
-
-        table = pandas.DataFrame(rows)
+        table = rows.to_pandas()
+        assert len(table) == 4 and list(table.columns) == list(first)
         assert set(table.groupby("label").student_accuracy.mean().index) == {"kd", "logit_mimicry"}
+    else:
+        with pytest.raises(MissingDependency, match=r"need pandas: pip install 'mekd-plugin\[pandas\]'"):
+            rows.to_pandas()
     with pytest.raises(InputError, match="holds no results that can be read"):
         load_records(tmp_path / "elsewhere")
 

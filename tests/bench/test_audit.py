@@ -146,7 +146,7 @@ def service(tmp_path, monkeypatch):
 def test_a_finished_benchmark_is_audited_without_training_again(tmp_path, service):
     settings = {"teacher": "audited_service:ask", "student": "lenet5_half", "methods": "mekd,kd", "steps": 10,
                 "real_images": 60, "query_budget": 350, "seeds": "0", "device": "cpu", "preset": "quick", "jobs": 1,
-                "hyperparameters": {"mekd": {"emulation.steps": 10}}}  # fmt: skip
+                "hyperparameters": {"mekd": {"surrogate_steps": 10, "emulation.surrogate_steps": 10}}}  # fmt: skip
     out = tmp_path / "out"
 
     def run(**changes):

@@ -138,7 +138,13 @@ def test_good_values_of_many_kinds_are_taken():
             "steps": "1e3",
             "validation": "1e-2",
             "query_budget": np.int64(100),
-            "hyperparameters": {"mekd": {"image_weight": np.float32(0.5), "emulation.learning_rates": (1e-3, 1e-3)}},
+            "hyperparameters": {
+                "mekd": {
+                    "image_weight": np.float32(0.5),
+                    "emulation": "gan",
+                    "emulation.learning_rates": (1e-3, 1e-3),
+                }
+            },
             "variants": {"kd": {"method": "kd", "set": {"temperature": 8}}, "logit mimicry": {"method": "ml"}},
             "methods": ["mekd"],
         }

@@ -18,6 +18,7 @@ from mekd_plugin.bench.executors.executor import Job, teacher_jobs
 from mekd_plugin.bench.executors.local import latest_metrics
 from mekd_plugin.bench.grid import BenchConfig
 from mekd_plugin.errors import CheckpointError, InputError, NeedsNotMet, UnknownName
+from mekd_plugin.registry import distillers
 
 SMALL = {
     "teacher": "lenet5",
@@ -99,9 +100,40 @@ def test_what_a_rule_takes_out_is_a_row_with_the_reason(tmp_path) -> None:
     assert not (tmp_path / "runs" / results.runs[1].key / "run.json").exists()
 
 
+def test_a_grid_over_what_is_done_to_answers(tmp_path) -> None:
+    kd = distillers().get("kd")
+    settings = {**SMALL, "methods": [], "answers": "full,top1", "steps": 10}
+
+    def run(*comparisons):
+        config = BenchConfig.from_mapping({**settings, "comparisons": list(comparisons)}, own=True)
+        benchmark = Benchmark(config, tmp_path, {"here": kd, "there": kd})  # in this process, which is quick
+        return benchmark.execute(resume=True, observe=nobody)
+
+    told = {(run.label, run.answers): run.status for run in run("here:there").runs}
+    assert told == {(label, answers): "finished" for label in ("here", "there") for answers in ("full", "top1")}
+    table = (tmp_path / "table.md").read_text()
+    assert table.count("\n## ") + table.startswith("## ") == 2 and "soft (top1) responses" in table
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert [row["declared"] for row in content["comparisons"]] == ["beforehand"] * 2
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 1 + 4
+    late = run("here:there", "here:there:agreement")
+    assert {row["metric"]: row["declared"] for row in late.comparisons} == {
+        "student_accuracy": "beforehand",
+        "agreement": "afterwards",
+    }
+    assert "here against there (declared afterwards)" in (tmp_path / "table.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
+        (
+            {"answers": "top1", "responses": "hard"},
+            NeedsNotMet,
+            "no run of this grid.*: answers=top1 of hard",
+        ),
+        ({"answers": "topk:10"}, NeedsNotMet, "answers=topk:10 of 10 classes leaves none out"),
+        ({"answers": "rounded:2", "white_box": True}, NeedsNotMet, "answers=rounded:2 of a white box"),
         ({"teacher": "no_such_module:ask"}, UnknownName, "teacher 'no_such_module:ask'"),
         ({"teacher": "gone.safetensors"}, CheckpointError, "no teacher at gone.safetensors"),
         ({"teacher": "lenet6"}, UnknownName, "unknown network 'lenet6'"),
@@ -109,7 +141,11 @@ def test_what_a_rule_takes_out_is_a_row_with_the_reason(tmp_path) -> None:
         ({"hyperparameters": {"kd": {"tempereture": 3}}}, InputError, "tempereture.*did you mean 'temperature'"),
         ({"variants": {"a": {"method": "kd", "set": {"temperature": 0}}}}, InputError, "temperature=0"),
         ({"real_images": 5000}, InputError, "5000"),
-        ({"image_size": 18, "methods": "mekd"}, InputError, "multiples of 4"),
+        (
+            {"image_size": 18, "methods": "mekd", "hyperparameters": {"mekd": {"emulation": "gan"}}},
+            InputError,
+            "multiples of 4",
+        ),
         ({"methods": "ml", "responses": "hard"}, NeedsNotMet, "no run of this grid can be done: LogitMimicry needs"),
     ],
 )

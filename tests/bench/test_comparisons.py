@@ -8,13 +8,22 @@ import math
 import pytest
 from scipy import stats
 
+from mekd_plugin.bench.audit import NOT_AUDITED
 from mekd_plugin.bench.benchmark import Benchmark
 from mekd_plugin.bench.comparison_table import comparison_rows, comparisons_in_markdown
-from mekd_plugin.bench.comparisons import Comparison, declared, resolved, value_of
+from mekd_plugin.bench.comparisons import GENERATOR, Comparison, declared, resolved, value_of
 from mekd_plugin.bench.grid import BenchConfig
-from mekd_plugin.bench.statistics import compare, holm, paired_difference, panel_name, summarize
+from mekd_plugin.bench.statistics import (
+    compare,
+    holm,
+    paired_difference,
+    panel_name,
+    possible_tests,
+    summarize,
+)
 from mekd_plugin.bench.table import markdown, panels
 from mekd_plugin.errors import InputError, MekdError, UnknownName
+from mekd_plugin.mekd.health import Health
 from mekd_plugin.records import Queries, Results
 
 A, B = (0.91, 0.93, 0.92, 0.95, 0.90), (0.90, 0.90, 0.91, 0.91, 0.90)
@@ -32,7 +41,15 @@ def test_the_difference_is_students_paired_test() -> None:
 
 
 def test_a_sign_test_could_not_decide_at_five_seeds() -> None:
-    assert stats.binomtest(5, 5).pvalue == 0.0625
+    assert stats.binomtest(5, 5).pvalue == stats.wilcoxon([1, 2, 3, 4, 5]).pvalue == 0.0625
+    for seeds, comparisons in ((5, 1), (6, 1), (7, 4), (8, 4)):
+        least = comparisons * stats.binomtest(seeds, seeds).pvalue
+        said = possible_tests(seeds, comparisons)
+        assert ("only the paired t-test can be significant" in said) == (least >= 0.05), said
+        assert ("so can a sign test" in said) == (least < 0.05), said
+    assert "cannot be, since its least p is 0.0625 (it takes 6 seeds)" in possible_tests(5)
+    assert "is 0.01562, 4 times that after Holm (it takes 8 seeds)" in possible_tests(7, 4)
+    assert possible_tests(2) == "With 2 seeds no test is possible: it takes 3 for a paired t-test."
 
 
 def test_too_few_pairs_and_pairs_without_spread_are_not_tested() -> None:
@@ -137,6 +154,8 @@ def test_ways_to_write_them(given) -> None:
         (["mekd:kd:queries.totl"], UnknownName, "did you mean 'queries.total'"),
         (["mekd:kd:teacher"], UnknownName, "unknown number of a record 'teacher'"),
         (["mekd:kd:generator"], UnknownName, "unknown number of a record 'generator'"),
+        (["mekd:kd:generator.class_mach"], UnknownName, "did you mean 'generator.class_match'"),
+        (["mekd:kd:generator.warnings"], UnknownName, "unknown number of a record 'generator.warnings'"),
     ],
 )
 def test_what_cannot_be_is_refused(given, error, message) -> None:
@@ -206,3 +225,28 @@ def test_a_benchmark_with_comparisons(tmp_path, monkeypatch) -> None:
     assert Results.from_json(kept) == results
     for name in ("table.md", "report.html"):
         assert "kd against cold" in (tmp_path / "out" / name).read_text()
+
+
+def test_every_number_of_a_generator_can_be_compared() -> None:
+    health = Health([0.5, 0.5], 0.9, 0.1, 0.1, 0.8, []).as_record()
+    numbers = {name for name, value in health.items() if isinstance(value, float)}
+    assert numbers | set(NOT_AUDITED) | {"expected_coverage", "audited"} == set(GENERATOR)
+
+
+def test_what_was_declared_afterwards_neither_shines_nor_dims_the_others(record) -> None:
+    told = {"mekd": [value + 0.1 for value in A], "kd": B, "ml": [value + 0.2 for value in B]}
+    runs = [
+        record(name, seed, student_accuracy=value) for name, values in told.items() for seed, value in enumerate(values)
+    ]
+    first, second = Comparison("mekd", "kd"), Comparison("mekd", "ml")
+    alone, late = compare(runs, [first, second], afterwards=[second])
+    assert (alone["declared"], alone["p_holm"]) == ("beforehand", alone["p"])
+    assert late["declared"] == "afterwards" and late["p_holm"] < 0.05
+    assert late["p_holm"] in (late["p"], 2 * late["p"]), "corrected for all"
+    rows = comparison_rows([alone, late])
+    assert [row.significant for row in rows] == [True, False]
+    assert rows[1].cells[0] == "mekd against ml (declared afterwards)"
+    text = markdown(panels(summarize(runs), [alone, late]))
+    assert "but for 1 declared afterwards, when there were results" in text and "With 5 seeds only the paired" in text
+    (withdrawn,) = compare(runs, [first], withdrawn=3)
+    assert withdrawn["p_holm"] == pytest.approx(4 * withdrawn["p"]), "what is not shown any more still counts"

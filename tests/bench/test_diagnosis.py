@@ -26,7 +26,8 @@ def bench(tmp_path_factory):
     out = tmp_path_factory.mktemp("bench") / "out"
     settings = ["--methods", "mekd,kd", "--seeds", "0", "--steps", "60"]
     settings += ["--teacher", "lenet5", "--student", "lenet5_half"]
-    small = ["--query-budget", "300", "--teacher-steps", "200", "--set", "mekd.emulation.steps=60", "--jobs", "1"]
+    small = ["--query-budget", "300", "--teacher-steps", "200", "--jobs", "1"]
+    small += ["--set", "mekd.surrogate_steps=20", "--set", "mekd.emulation.surrogate_steps=60"]
     runner = CliRunner()
     made = runner.invoke(app, ["bench", "--out", str(out), *settings, *small])
     assert made.exit_code == 0, made.output

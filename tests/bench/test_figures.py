@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from mekd_plugin.bench.figures import curves, dots, draw_all, sent, spending
+from mekd_plugin.bench.figures import curves, dots, draw_all, draw_pictures, sent
+from mekd_plugin.bench.public_spending import public_spending
+from mekd_plugin.bench.query_frontier import frontier, spending
+from mekd_plugin.records import Queries
 
 
 def test_dots_hold_every_seed(record) -> None:
@@ -24,8 +29,6 @@ def test_a_curve_is_the_mean_at_the_steps_of_all_seeds(record) -> None:
 
 
 def test_spending_is_in_order_of_what_was_really_asked(record) -> None:
-    from mekd_plugin.records import Queries
-
     runs = [
         record(budget=None, queries=Queries({"ask": 9000}, 9000), student_accuracy=0.97),
         record(budget=100, queries=Queries({"ask": 90}, 90), student_accuracy=0.8),
@@ -52,3 +55,41 @@ def test_all_figures_are_drawn(tmp_path, record, theme, per_1000) -> None:
 def test_nothing_finished_draws_nothing(tmp_path, record) -> None:
     failed = [record(status="failed", student_accuracy=None)]
     assert draw_all(failed, failed, lambda key: tmp_path, per_1000=None, theme="light") == {}
+
+
+def spent(record, label, budget, accuracy, **changes):
+    return record(label, budget=budget, queries=Queries({"ask": budget}, budget), student_accuracy=accuracy, **changes)
+
+
+def test_the_frontier_is_what_no_cheaper_point_reaches(record) -> None:
+    runs = [spent(record, "kd", 100, 0.6), spent(record, "kd", 1000, 0.7), spent(record, "mekd", 100, 0.5),
+            spent(record, "mekd", 500, 0.65), spent(record, "mekd", 1000, 0.9),
+            spent(record, "ml", 5000, 0.8)]  # fmt: skip
+    assert frontier(spending(runs)) == [(100, 0.6), (500, 0.65), (1000, 0.9)]
+
+
+def test_whose_real_images_stay_at_home(record) -> None:
+    told = {
+        "real images": False,
+        "mixtures of real images": False,
+        "synthetic images": True,
+        "nothing of the edge": True,
+    }
+    runs = [record(label, leaves_edge=label) for label in told]
+    assert {entry.method: entry.private for entry in spending(runs)} == told
+
+
+def test_public_spending_is_marked_where_it_concerns(record) -> None:
+    def texts(dataset, *budgets):
+        runs = [spent(record, "kd", budget, 0.9, dataset=dataset) for budget in budgets]
+        drawn = draw_pictures(runs[:1], runs, lambda key: Path("nowhere"), per_1000=1.5, theme="light")
+        return drawn["accuracy_against_queries"].svg.decode()
+
+    assert public_spending("digits", "soft") == []
+    soft, hard = (public_spending("mnist", kind) for kind in ("soft", "hard"))
+    assert [one.asked for one in soft] == [1200, 6000, 35000, 16_420_000] and len(hard) == len(soft) + 2
+    several = texts("mnist", 2000, 26000)
+    assert "MEKD, public code: 16,420,000" in several and "frontier" in several and "$15,000" in several
+    for other in (texts("digits", 2000, 26000), texts("mnist", 2000)):
+        assert "public code" not in other
+    assert texts("mnist", 2000, 26000) == several, "the same figure, the same bytes"

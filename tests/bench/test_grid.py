@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from mekd_plugin.bench.grid import BenchConfig, expand, kind_of_teacher
+from mekd_plugin.errors import InputError
 
 
 def test_the_default_grid() -> None:
@@ -118,6 +119,18 @@ def test_another_file_under_the_old_name_is_another_teacher(tmp_path) -> None:
 def test_adapting_is_another_run_and_leaves_the_keys_of_those_without() -> None:
     """The key of version 0.2.0 before there was the switch, computed from the same settings."""
     plain, adapted = (expand(BenchConfig(adapt=adapt), device="cpu")[0] for adapt in (False, True))
-    settings = {name: value for name, value in asdict(plain).items() if name != "adapt"}
+    settings = {name: value for name, value in asdict(plain).items() if name not in ("adapt", "answers")}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
     assert plain.key.endswith(digest) and adapted.key != plain.key
+
+
+def test_what_is_done_to_answers_is_an_axis() -> None:
+    config = BenchConfig.from_mapping({"answers": "full,rounded:2,topk:1,noisy:1e-1", "methods": "kd", "seeds": 0})
+    specs = expand(config, device="cpu")
+    assert [spec.answers for spec in specs] == ["full", "rounded:2", "top1", "noisy:0.1"]
+    assert len({spec.key for spec in specs}) == 4
+    assert specs[0].key == expand(BenchConfig.from_mapping({"methods": "kd", "seeds": 0}), device="cpu")[0].key
+    with pytest.raises(InputError, match="answers='round:2'.*expected full, rounded:DECIMALS"):
+        BenchConfig(answers=("round:2",))
+    with pytest.raises(InputError, match="answers=top1,top1: expected each value once"):
+        BenchConfig(answers=("top1", "topk:1"))

@@ -21,6 +21,8 @@ def test_every_file_is_there(tmp_path, record) -> None:
     paths = _write(tmp_path, [record(), record("mekd")])
     names = {str(path.relative_to(tmp_path)) for path in paths}
     assert {"results.json", "table.md", "report.html", "figures/accuracy.png", "figures/learning_curves.png"} <= names
+    assert {"table.csv", "table.tex", "figures/accuracy.svg", "figures/accuracy_against_queries.svg"} <= names
+    assert (tmp_path / "figures/accuracy.svg").read_text().startswith("<?xml")
     assert json.loads((tmp_path / "results.json").read_text())["schema"] == 2
 
 
@@ -50,6 +52,11 @@ def test_what_a_run_says_is_escaped(tmp_path, record) -> None:
 def test_a_figure_for_each_panel(tmp_path, record) -> None:
     names = {path.name for path in _write(tmp_path, [record(), record(budget=100)])}
     assert {"accuracy-1.png", "accuracy-2.png"} <= names
+    assert {name for name in names if "queries" in name or "frontier" in name} == {
+        "query_frontier-1.png",
+        "query_frontier-1.svg",
+    }, "it is about all budgets: once"
+    assert "The query frontier" in (tmp_path / "report.html").read_text()
 
 
 def test_a_report_without_a_finished_run(tmp_path, record) -> None:

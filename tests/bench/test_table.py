@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from mekd_plugin.bench.statistics import summarize
-from mekd_plugin.bench.table import COLUMNS, FAIR_PLAY, format_interval, markdown, panels, terminal
+from mekd_plugin.bench.table import COLUMNS, FAIR_PLAY, format_interval, interval_note, markdown, panels, terminal
 
 
 def test_intervals_as_text() -> None:
@@ -25,6 +25,37 @@ def test_a_panel_for_each_comparable_group(record) -> None:
         "digits: resnet20 (99.00 %) to resnet8, soft responses, 125 unlabelled images, at most 5,000 queries"
     )
     assert parts[2].title.endswith("no query budget")
+
+
+def test_degraded_answers_are_a_panel_of_their_own(record) -> None:
+    parts = panels(summarize([record(), record(answers="rounded:2"), record("mekd", answers="rounded:2")]))
+    assert [len(part.rows) for part in parts] == [1, 2]
+    assert "soft (rounded:2) responses" in parts[1].title and "soft responses" in parts[0].title
+    old = [{name: value for name, value in row.items() if name != "answers"} for row in summarize([record()])]
+    assert panels(old)[0].title == parts[0].title, "results of an earlier version"
+
+
+def test_the_note_tells_each_kind_of_interval(record) -> None:
+    def note(*runs):
+        return interval_note(panels(summarize(runs)))
+
+    generator = {"class_match": 0.9, "audited": 50}
+    attacked = {"images": 9, "sample": 9, "membership": ATTACK}
+    one, three = (
+        record(generator=generator, sent=attacked),
+        [record(seed=seed, generator=generator) for seed in (0, 1, 2)],
+    )
+    for text in ("over the test images of a single run", "over the questions of a single run's audit", "attack, [low"):
+        assert text in note(one) and text not in note(*three)
+    assert "half the 95 % interval" in note(*three) and "half the 95 %" not in note(one)
+    assert "No comparison was declared" in note(*three) and "With 3 seeds only the paired t-test" in note(*three)
+    assert "With 1 seed no test is possible" in note(one)
+
+
+def test_calibration_stands_beside_agreement_where_it_is_known(record) -> None:
+    text = markdown(panels(summarize([record(calibration_error=0.031)])))
+    assert "| Agreement % | ECE % |" in text and "] | 3.10 | 5,000 |" in text
+    assert "expected calibration error" in text and "ECE" not in markdown(panels(summarize([record()])))
 
 
 def test_markdown_has_columns_notes_and_the_rules(record) -> None:

@@ -135,6 +135,27 @@ def test_whole_answers_are_kept_beside_the_classes_and_asked_for_once_more_at_mo
     assert told("hard", True).asked == 10 and asked == [5, 5]
 
 
+def test_evaluations_of_two_kinds_do_not_read_each_others_answers(tmp_path) -> None:
+    """Both were cut short: each goes on with its own."""
+    asked, images = [], torch.linspace(0, 1, 300).view(-1, 1, 1, 1).expand(300, *SHAPE)
+
+    def ask(batch):
+        asked.append(len(batch))
+        if len(batch) == 44 and len(asked) < 5:
+            raise ConnectionResetError("the server went away")
+        return torch.eye(3)[(batch[:, 0, 0, 0] * 2.9).long()]
+
+    def told(responses):
+        return evaluation_answers(ask, images, name="ask", responses=responses, classes=3, folder=tmp_path, whole=True)
+
+    for responses in ("hard", "soft"):
+        with pytest.raises(ConnectionError, match="went away"):
+            told(responses)
+    assert told("soft").response.kind == "logits" and told("hard").response.kind == "hard"
+    assert torch.equal(told("hard").labels, told("soft").response.labels)
+    assert asked == [256, 44, 256, 44, 44]
+
+
 def test_a_failing_server_answers_nothing_twice_for_an_evaluation(tmp_path) -> None:
     """In batches of the black box's size; what came before the failure is kept for the next attempt."""
     asked, images = [], torch.arange(1000.0).view(-1, 1, 1, 1).expand(1000, *SHAPE) / 1000

@@ -27,7 +27,7 @@ def ask(images):
 
 SMALL = {"teacher": "counted_service:ask", "student": "lenet5_half", "methods": "mekd", "steps": 3, "seeds": "0",
          "real_images": 40, "query_budget": 60, "device": "cpu",
-         "hyperparameters": {"mekd": {"emulation.steps": 3}}}  # fmt: skip
+         "hyperparameters": {"mekd": {"surrogate_steps": 3, "emulation.surrogate_steps": 3}}}  # fmt: skip
 
 
 @pytest.fixture
@@ -70,6 +70,68 @@ def test_an_audit_of_a_run_whose_files_are_gone_asks_nothing(service, out):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert "the run's files are gone" in do(run, Place(str(out), audit=20))
     assert sum(service.asked) == asked and (out / "runs" / run.spec.key / "record.json").read_bytes() == record
+
+
+def record_of(out, run):
+    return json.loads((out / "runs" / run.spec.key / "record.json").read_text())
+
+
+def test_a_failed_run_says_what_it_spent(service, out):
+    run = job()
+    service.broken.append(lambda images, asked: len(asked) == 3)  # an evaluation of 540 in three batches, then the run
+    assert "service is away" in do(run, Place(str(out)))
+    record = record_of(out, run)
+    assert record["status"] == "failed" and record["queries"]["by_stage"] == {"probe": 1}
+    assert record["queries"]["total"] == record["queries"]["uncertain"] == 1, "the answer never came, and may have cost"
+    service.broken.clear()
+    assert do(run, Place(str(out))) is None
+    assert record_of(out, run)["queries"]["total"] == 60
+
+
+def test_a_first_audit_that_fails_leaves_a_finished_run(service, out):
+    run = job()
+    service.broken.append(lambda images, asked: len(images) == 25)
+    assert "service is away" in do(run, Place(str(out), audit=25))
+    record, asked = record_of(out, run), sum(service.asked)
+    assert record["status"] == "finished" and record["student_accuracy"] is not None and record["error"] is None
+    assert "audited" not in record["generator"] and record["queries"]["total"] == 60
+    service.broken.clear()
+    assert do(run, Place(str(out), audit=25)) is None
+    again = record_of(out, run)
+    assert again["generator"]["audited"] == 25 and again["seconds"] == record["seconds"]
+    assert sum(service.asked) == asked + 25
+
+
+def test_only_an_audit_asks_about_the_test_set_for_whole_answers(service, out):
+    """Hard answers were there first; a run without a generator has no use for more."""
+    for settings in ({"responses": "hard"}, {"methods": "kd", "hyperparameters": {}}):
+        assert do(job(**settings), Place(str(out), audit=20)) is None
+    run = job()
+    before = sum(service.asked)
+    assert do(job(methods="ml", hyperparameters={}), Place(str(out), audit=20)) is None
+    assert sum(service.asked) == before + 60, "no test image for these"
+    assert do(run, Place(str(out), audit=20)) is None
+    assert sum(service.asked) == before + 120 + 540 + 20
+    assert record_of(out, run)["queries"]["evaluation"] == 540 + 540 + 20
+
+
+def test_degraded_answers_are_another_run_of_the_same_images(service, out):
+    records = {}
+    for text in ("full", "rounded:0", "noisy:3"):
+        run = job(methods="kd", hyperparameters={}, answers=text)
+        assert do(run, Place(str(out))) is None
+        records[text] = record_of(out, run)
+    assert {record["answers"] for record in records.values()} == set(records)
+    assert len({record["key"] for record in records.values()}) == 3
+    students = {(out / "runs" / record["key"] / "student.safetensors").read_bytes() for record in records.values()}
+    assert len(students) == 3
+    assert sum(service.asked) == 540 + 3 * 60, "the evaluation is about the teacher itself: asked once"
+    for text, record in records.items():
+        told = "" if text == "full" else f" answers={text}"
+        assert f"counted_service:ask{told}" in record["signature"] and (" answers=" in record["signature"]) == bool(
+            told
+        )
+    assert "noisy:3 answers_seed=0" in records["noisy:3"]["signature"]
 
 
 def test_an_audit_that_was_cut_short_goes_on_with_another_number_of_questions(service, out):

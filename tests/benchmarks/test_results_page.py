@@ -36,7 +36,9 @@ query_budget: 200
 seeds: [0, 1, 2]
 device: cpu
 audit: 100
-hyperparameters: {mekd: {emulation.steps: 5}, mekd_bank: {emulation.steps: 5}}
+hyperparameters:
+  mekd: {surrogate_steps: 5, emulation.surrogate_steps: 5}
+  mekd_bank: {surrogate_steps: 5, emulation.surrogate_steps: 5}
 """
 
 
@@ -150,6 +152,25 @@ def test_what_did_not_run_says_why(tmp_path):
     assert "- `off`: no luck" in text
 
 
+@pytest.mark.parametrize(
+    ("row", "bold"),
+    [
+        ({"p_holm": 0.01, "declared": "beforehand"}, True),
+        ({"p_holm": 0.01, "declared": "afterwards"}, False),
+        ({"p_holm": 0.2, "declared": "beforehand"}, False),
+        (None, False),
+    ],
+)
+def test_bold_is_what_was_declared_beforehand_and_is_significant(row, bold):
+    table = results(BenchConfig(), on=ABOVE, off=BASE)
+    panel = "digits: t to s, soft responses, at most 50 queries"
+    if row is not None:
+        about = {"panel": panel, "metric": "student_accuracy", "a": "off", "b": "on", "pairs": 4}
+        table.results.comparisons.append({**about, "difference": -0.05, "interval": None, "p": 0.01, **row})
+    text = page([table], title="t", made_by="m", reference="off")
+    assert cells_of(text, "on")[6] == ("**+4.92**" if bold else "+4.92") and cells_of(text, "on")[8] == "< 0.001"
+
+
 def test_claims_that_nothing_shows():
     with pytest.raises(InputError, match="--claim on: expected ON:OFF"):
         verdict([], "on", "It")
@@ -186,6 +207,12 @@ def test_variants_need_a_file_and_the_nearest_one_is_named(tmp_path):
     assert command(table, tmp_path) == (
         f"mekd bench --config {folder}/mine.yaml --seeds 0,1 --data-root DIR --out somewhere"
     )
+
+
+def test_a_configuration_in_a_folder_below_is_named_with_it():
+    path = results_page.CONFIGS / "races/digits_soft.yaml"
+    config = BenchConfig.from_mapping(read_yaml(path))
+    assert command(results(config, kd=BASE)) == "mekd bench --config configs/races/digits_soft.yaml --out somewhere"
 
 
 def test_our_own_configurations_are_found():

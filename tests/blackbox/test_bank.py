@@ -569,3 +569,20 @@ def test_a_column_that_comes_later_joins_the_others_on_their_device(probe, draw)
     bank = filled(Bank(), probe, draw).to("meta")
     bank.add_column("target", torch.zeros(SIZE, 1))
     assert {column.device.type for column in bank.extra.values()} == {"meta"}
+
+
+def test_a_teacher_that_takes_more_at_once_is_asked_as_seldom_about_the_same_rows(new_probe):
+    def drawn(start, stop):  # what is drawn for a row hangs on the whole range
+        rng = torch.Generator().manual_seed(start)
+        images = torch.rand(4, stop - start, 4, generator=rng).permute(1, 0, 2).unsqueeze(1) * 2 - 1
+        return Rows(images, extra={"style": torch.arange(start, stop)})
+
+    banks, batches = {}, {}
+    for size in (256, 600, 10_000):
+        probe, banks[size] = new_probe(), Bank()
+        banks[size].fill(BlackBox(probe, "logits", 3, batch_size=size), drawn, 1100, stage="ask")
+        batches[size] = probe.batches
+        assert torch.equal(banks[size].images, banks[256].images)
+        assert torch.equal(banks[size].response.values, banks[256].response.values)
+        assert torch.equal(banks[size].rows().extra["style"], torch.arange(1100))
+    assert batches == {256: 5, 600: 3, 10_000: 1}

@@ -26,8 +26,8 @@ from mekd_plugin.training.hosting import Hosted
 from mekd_plugin.training.recipe import Recipe
 
 METHODS = {
-    "mekd": {"preset": "tiny", "emulation_settings": {"steps": 20}},
-    "mekd_bank": {"preset": "tiny", "emulation_settings": {"steps": 20}},
+    "mekd": {"preset": "tiny", "emulation": "gan", "surrogate": None, "emulation_settings": {"steps": 20}},
+    "mekd_bank": {"preset": "tiny", "emulation": "gan", "surrogate": None, "emulation_settings": {"steps": 20}},
     "logit_mimicry": {},
     "distribution_alignment": {},
     "kd": {},

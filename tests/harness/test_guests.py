@@ -13,7 +13,7 @@ from mekd_plugin.errors import InputError
 from mekd_plugin.harness.guests import open_guest, run_to_student, stages_told
 from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
 
-TINY = {"preset": "tiny", "emulation_settings": {"steps": 5}}
+TINY = {"preset": "tiny", "emulation": "gan", "surrogate": None, "emulation_settings": {"steps": 5}}
 
 
 def guest(method="kd", teacher=None, **settings):

@@ -32,7 +32,12 @@ from mekd_plugin.training.recipe import Recipe
 
 HOME = os.environ.get("MDISTILLER_HOME", str(Path(__file__).parent / "suites" / "mdistiller"))
 SETTINGS = {
-    "mekd": {"preset": "tiny", "emulation_settings": {"steps": 10, "style_dim": 4}},
+    "mekd": {
+        "preset": "tiny",
+        "emulation": "gan",
+        "surrogate": None,
+        "emulation_settings": {"steps": 10, "style_dim": 4},
+    },
     "logit_mimicry": {},
     "distribution_alignment": {},
     "kd": {},

@@ -30,7 +30,7 @@ from mekd_plugin.training.checkpoint import save_weights
 from mekd_plugin.training.recipe import Recipe
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "torchdistill"
-TINY = {"preset": "tiny", "emulation_settings": {"steps": 20}}
+TINY = {"preset": "tiny", "emulation": "gan", "surrogate": None, "emulation_settings": {"steps": 20}}
 SETTINGS = {"mekd": TINY, "logit_mimicry": {}, "distribution_alignment": {}, "kd": {}}
 FITTING = [name for name in available() if how_it_runs(SUITE, distillers().get(name).needs)[0]]
 STEPS, BATCH = 20, 32
@@ -339,7 +339,7 @@ def change(config, path, value):
         ("teacher.auxiliary_model_wrapper.kwargs.temprature", 3, "temperature"),
         ("teacher.auxiliary_model_wrapper.kwargs.budget", 10, "batch_size=32: expected at most the 10 rows"),
         ("teacher.auxiliary_model_wrapper.kwargs.responses", "words", "words"),
-        ("teacher.auxiliary_model_wrapper.kwargs.preset", "fast", "preset of mekd"),
+        ("teacher.auxiliary_model_wrapper.kwargs.preset", "slow", "preset of mekd"),
         ("train_data_loader.kwargs.batch_size", None, "batch_size"),
         ("train_data_loader", LEFT_OUT, "train_data_loader is missing"),
     ],

@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*log_every_n_steps"),
 ]
 METHODS = {
-    "mekd": {"preset": "tiny", "emulation_settings": {"steps": 20}},
+    "mekd": {"preset": "tiny", "emulation": "gan", "surrogate": None, "emulation_settings": {"steps": 20}},
     "logit_mimicry": {},
     "distribution_alignment": {},
 }

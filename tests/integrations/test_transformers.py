@@ -18,7 +18,7 @@ from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images
 from mekd_plugin.training.recipe import Recipe
 
 METHODS = {
-    "mekd": {"preset": "tiny", "emulation_settings": {"steps": 20}},
+    "mekd": {"preset": "tiny", "emulation": "gan", "surrogate": None, "emulation_settings": {"steps": 20}},
     "logit_mimicry": {},
     "distribution_alignment": {},
 }

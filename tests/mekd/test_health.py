@@ -104,7 +104,13 @@ def test_a_run_that_teaches_nothing_of_a_two_class_teacher_says_so():
         nn.Linear(64, 2),
     )
     boundary = mekd.BlackBox(TellsStrokes(), "logits", 2, budget=400)
-    settings = {"preset": "tiny", "emulation_settings": {"steps": 20}, "recipe": mekd.Recipe(steps=100)}
+    settings = {
+        "preset": "tiny",
+        "emulation": "gan",
+        "surrogate": None,
+        "emulation_settings": {"steps": 20},
+        "recipe": mekd.Recipe(steps=100),
+    }
     with pytest.warns(UserWarning, match="hardly depend on what these look like"):
         result = mekd.distill(student, boundary, strokes(300, seed=1), "mekd", progress=False, device="cpu", **settings)
     fresh = strokes(300, seed=9)

@@ -13,11 +13,12 @@ from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows, Shard
 
 SHAPE = (1, 8, 8)
+OF_A_GAN = {"emulation": "gan", "surrogate": None}
 
 
 def method(classes=3, shape=SHAPE, **settings):
     torch.manual_seed(0)
-    distiller = MEKD(num_classes=classes, image_shape=shape, **{"latent_temperature": 2.0, **settings})
+    distiller = MEKD(num_classes=classes, image_shape=shape, **{**OF_A_GAN, "latent_temperature": 2.0, **settings})
     distiller.freeze(Generator(classes, shape, style_dim=2, width=4))
     return distiller
 
@@ -81,7 +82,7 @@ def test_a_hard_response_is_95_percent_sure_whatever_the_number_of_classes(class
 
 def test_stages_come_in_order_and_the_bank_carries_what_stage_two_needs():
     distiller = MEKD(
-        num_classes=3, image_shape=SHAPE, queries=40, emulation_settings={"steps": 7, "generator_width": 4}
+        num_classes=3, image_shape=SHAPE, queries=40, emulation_settings={"steps": 7, "generator_width": 4}, **OF_A_GAN
     )
     student = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
     teacher = BlackBox(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)), "logits", 3)
@@ -135,3 +136,22 @@ def test_needs_are_those_of_the_settings():
     assert MEKD.needs.queries == "once" == method().needs.queries
     paper = MEKD(num_classes=10, image_shape=(1, 32, 32), **MEKD.presets["paper"])
     assert paper.needs.queries == "every step" and MEKD.needs.queries == "once"
+
+
+@pytest.mark.parametrize(
+    ("settings", "emulation", "surrogate"),
+    [
+        ({}, "Mixture", "wide"),
+        ({"mode": "fresh", "latent_temperature": 1.0}, "GAN", None),
+        ({"generator": Generator(3, SHAPE, style_dim=2, width=4)}, "GAN", "wide"),
+        ({"emulation": "conditional", "surrogate": "resnet8"}, "Conditional", "resnet8"),
+    ],
+)
+def test_the_emulation_and_the_surrogate_go_with_what_else_is_said(settings, emulation, surrogate):
+    made = MEKD(num_classes=3, image_shape=SHAPE, **settings)
+    assert (type(made.emulation).__name__, made.surrogate) == (emulation, surrogate)
+
+
+def test_a_setting_of_another_emulation_is_told_whose_it_is():
+    with pytest.raises(InputError, match="'generator_width'.*it is one of emulation 'conditional' and 'gan'"):
+        MEKD(num_classes=3, image_shape=SHAPE, emulation_settings={"generator_width": 4})

@@ -142,3 +142,27 @@ def test_it_can_draw_without_and_then_with_a_gradient_and_be_copied():
     other.load_state_dict(fitted(answers=False).state_dict())
     assert torch.equal(other(latents(4)), fitted(answers=False)(latents(4)))
     pickle.dumps(mixture)
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_an_inverted_point_is_drawn_again(answers):
+    mixture, (images, scores) = fitted(answers), two_blobs()
+    points = mixture.encode(images[:50])
+    found = mixture.invert(points, scores[:50], torch.Generator().manual_seed(0))
+    assert torch.equal(found[:, :2], scores[:50])
+    expected = (mixture.centre + points @ mixture.basis).clamp(-1, 1).view(-1, *SHAPE)
+    assert torch.allclose(mixture(found), expected, atol=1e-3)
+
+
+def test_a_fit_in_parts_is_the_fit(monkeypatch):
+    whole = fitted(answers=True)
+    monkeypatch.setattr("mekd_plugin.networks.mixtures._LARGEST_TABLE", 1)
+    parts = fitted(answers=True)
+    for name, value in whole.state_dict().items():
+        assert torch.allclose(value, parts.state_dict()[name], atol=1e-4), name
+
+
+def test_usual_answers_are_those_it_was_fitted_to():
+    drawn = fitted(answers=True).sample_answers(2000, torch.Generator().manual_seed(0))
+    assert torch.allclose(drawn.mean(0), two_blobs()[1].mean(0), atol=0.1)
+    assert (drawn[:, 0] > 0).float().mean() == pytest.approx(0.5, abs=0.05)

@@ -81,7 +81,11 @@ def run(method: str, seed: int, directory: Path, *, budget: int = BUDGET, teache
         checkpoint_steps=5,
         evaluate_steps=[STEPS // 2 + 2],
         progress=False,
-        **{**({"queries": 40} if budget > BUDGET else {}), **options},
+        **{
+            **({"emulation": "gan", "surrogate": None} if method == "mekd" else {}),
+            **({"queries": 40} if budget > BUDGET else {}),
+            **options,
+        },
     )
 
 

@@ -152,7 +152,7 @@ def run_in(directory, teacher, method="kd", *, budget=50, **settings):
     return mekd.distill(toy_student(), box, toy_images(60, seed=1), method, **wanted)
 
 
-TINY = {"preset": "tiny", "emulation_settings": {"steps": 10, "batch_size": 16}}
+TINY = {"preset": "tiny", "emulation": "gan", "surrogate": None, "emulation_settings": {"steps": 10, "batch_size": 16}}
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
 from mekd_plugin.training.recipe import Recipe
 
 METHODS = {
-    "mekd": {"preset": "tiny", "emulation_settings": {"steps": 20}},
-    "mekd_bank": {"preset": "tiny", "emulation_settings": {"steps": 20}},
+    "mekd": {"preset": "tiny", "emulation": "gan", "surrogate": None, "emulation_settings": {"steps": 20}},
+    "mekd_bank": {"preset": "tiny", "emulation": "gan", "surrogate": None, "emulation_settings": {"steps": 20}},
     "logit_mimicry": {},
     "distribution_alignment": {},
     "kd": {},
@@ -169,7 +169,14 @@ def test_rows_carry_the_hosts_augmentation():
 def test_rows_asked_anew_are_counted_where_they_are_learnt_from():
     student, teacher = toy_student(), ToyTeacher()
     box = mekd.BlackBox(teacher, "logits", CLASSES)
-    settings = {"preset": "tiny", "emulation_settings": {"steps": 5}, "mode": "fresh", "latent_temperature": 3.0}
+    settings = {
+        "preset": "tiny",
+        "emulation": "gan",
+        "surrogate": None,
+        "emulation_settings": {"steps": 5},
+        "mode": "fresh",
+        "latent_temperature": 3.0,
+    }
     hosted = mekd.host(student, box, toy_images(60, seed=1), progress=False, **settings)
     with pytest.raises(InputError, match="steps="):
         hosted.loader(BATCH)

@@ -138,7 +138,17 @@ def test_a_module_that_the_meta_device_cannot_run_is_not_refused():
 
 
 def test_a_function_is_seen_to_answer_before_a_generator_is_trained(tmp_path):
-    asked, settings = [], {**SHORT, "method": "mekd", "preset": "tiny", "emulation_settings": {"steps": 5}}
+    asked, settings = (
+        [],
+        {
+            **SHORT,
+            "method": "mekd",
+            "preset": "tiny",
+            "emulation": "gan",
+            "surrogate": None,
+            "emulation_settings": {"steps": 5},
+        },
+    )
 
     def odd(images):
         asked.append(len(images))

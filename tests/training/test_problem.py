@@ -62,7 +62,14 @@ def test_a_name_a_class_and_an_instance_are_the_same_method():
 
 def test_an_instance_serves_many_runs():
     """Each takes a copy: what one trained is not found by the next."""
-    method = MEKD(num_classes=CLASSES, image_shape=SHAPE, emulation_preset="tiny", emulation_settings={"steps": 5})
+    method = MEKD(
+        num_classes=CLASSES,
+        image_shape=SHAPE,
+        emulation_preset="tiny",
+        emulation="gan",
+        surrogate=None,
+        emulation_settings={"steps": 5},
+    )
     with pytest.warns(UserWarning):
         first, second = solved(method), solved(method)
     assert torch.equal(weights(first), weights(second))
@@ -92,7 +99,14 @@ def test_a_runs_signature_knows_an_instances_settings(tmp_path):
 def test_an_instance_of_mekd_is_resumed_by_an_equal_one(tmp_path):
     def method(steps):
         settings = {"steps": steps}
-        return MEKD(num_classes=CLASSES, image_shape=SHAPE, emulation_preset="tiny", emulation_settings=settings)
+        return MEKD(
+            num_classes=CLASSES,
+            image_shape=SHAPE,
+            emulation_preset="tiny",
+            emulation="gan",
+            surrogate=None,
+            emulation_settings=settings,
+        )
 
     with warnings.catch_warnings(action="ignore"):
         first = solved(method(5), directory=tmp_path)

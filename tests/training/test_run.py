@@ -80,6 +80,7 @@ def test_the_papers_mode_asks_at_every_step():
         "preset": "tiny",
         "mode": "fresh",
         "latent_temperature": 5.0,
+        "emulation": "gan",
         "emulation_settings": {"steps": 10, "response_weight": 0.5, "batch_size": 8},
     }
     result = run(method="mekd", budget=None, **settings)
@@ -90,7 +91,11 @@ def test_the_papers_mode_asks_at_every_step():
 def test_stage_one_asks_nothing_where_there_is_a_budget():
     with pytest.warns(UserWarning, match="would ask about 80 images in stage 1; there is a query budget"):
         result = run(
-            method="mekd", preset="tiny", emulation_settings={"steps": 10, "batch_size": 8, "response_weight": 0.5}
+            method="mekd",
+            preset="tiny",
+            emulation="gan",
+            surrogate=None,
+            emulation_settings={"steps": 10, "batch_size": 8, "response_weight": 0.5},
         )
     assert result.ledger.by_stage == {"bank": 200}
 
@@ -115,7 +120,14 @@ def test_a_teacher_with_another_value_range(method):
 
 
 def test_a_paid_bank_and_its_generator_serve_another_student(tmp_path):
-    run(method="mekd", preset="tiny", emulation_settings={"steps": 30}, directory=tmp_path)
+    run(
+        method="mekd",
+        preset="tiny",
+        emulation="gan",
+        surrogate=None,
+        emulation_settings={"steps": 30},
+        directory=tmp_path,
+    )
     kept = {path: path.read_bytes() for path in (tmp_path / "banks/bank").iterdir()}
     toy = ToyTeacher()
     settings = {"generator": str(tmp_path / "generator.safetensors"), "bank": str(tmp_path / "banks/bank")}
@@ -131,7 +143,7 @@ def test_a_paid_bank_and_its_generator_serve_another_student(tmp_path):
 
 def test_health_warnings_are_said_not_only_recorded():
     with pytest.warns(UserWarning, match="train stage 1 for more steps|nearly the same image"):
-        run(method="mekd", preset="tiny", emulation_settings={"steps": 2})
+        run(method="mekd", preset="tiny", emulation="gan", surrogate=None, emulation_settings={"steps": 2})
 
 
 def test_ctrl_c_stops_between_steps_and_says_how_to_go_on(tmp_path):
@@ -169,6 +181,7 @@ def test_held_out_answers_cost_nothing_more():
 
 def test_a_generator_is_trained_once_for_all_students(tmp_path):
     options = {"method": "mekd", "preset": "tiny", "cache": tmp_path / "cache", "emulation.steps": 30}
+    options |= {"emulation": "gan", "surrogate": None}
     first = run(**options, directory=tmp_path / "a")
     kept = list((tmp_path / "cache").iterdir())
     second = run(**options, directory=tmp_path / "b", student=toy_student(seed=7))
@@ -183,7 +196,15 @@ def test_a_generator_is_trained_once_for_all_students(tmp_path):
 
 
 def test_the_directory_holds_what_a_later_look_needs(tmp_path):
-    run(method="mekd", preset="tiny", emulation_settings={"steps": 30}, directory=tmp_path, snapshots=4)
+    run(
+        method="mekd",
+        preset="tiny",
+        emulation="gan",
+        surrogate=None,
+        emulation_settings={"steps": 30},
+        directory=tmp_path,
+        snapshots=4,
+    )
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert {"student.safetensors", "generator.safetensors", "metrics.jsonl", "run.json", "ledger-0.jsonl"} <= names
     assert sorted(name for name in names if name.startswith("snapshots")) == [
@@ -193,7 +214,7 @@ def test_the_directory_holds_what_a_later_look_needs(tmp_path):
 
 
 def test_a_generators_health_is_reported():
-    report = run(method="mekd", preset="tiny", emulation_settings={"steps": 5}).report
+    report = run(method="mekd", preset="tiny", emulation="gan", surrogate=None, emulation_settings={"steps": 5}).report
     assert len(report["generator"]["class_shares"]) == CLASSES
     assert report["warnings"], "five steps make no generator"
 
@@ -201,7 +222,14 @@ def test_a_generators_health_is_reported():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("settings", [{"mode": "fresh", "latent_temperature": 3.0}, {"queries": 60}])
 def test_a_finished_run_reports_what_it_reported_at_first(tmp_path, settings):
-    settings = {"preset": "tiny", "emulation_settings": {"steps": 10}, "budget": 1000, **settings}
+    settings = {
+        "preset": "tiny",
+        "emulation": "gan",
+        "surrogate": None,
+        "emulation_settings": {"steps": 10},
+        "budget": 1000,
+        **settings,
+    }
     first = run(method="mekd", directory=tmp_path / "run", **settings)
     assert first.report["generator"] and "warnings" in first.report
     again = run(method="mekd", directory=tmp_path / "run", resume=True, **settings)
@@ -271,7 +299,7 @@ def test_a_plan_of_the_papers_mode_counts_every_step():
         ({"device": "cuda:99"}, InputError, "device='cuda:99' cannot be used here"),
         ({"method": "mekd", "mode": "stale"}, InputError, "mode='stale'"),
         ({"method": "mekd", "mode": "fresh"}, InputError, "give latent_temperature"),
-        ({"method": "mekd", "emulation.discriminator": "big"}, InputError, "discriminator='big'"),
+        ({"method": "mekd", "emulation": "gan", "emulation.discriminator": "big"}, InputError, "discriminator='big'"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_asked(options, error, message):
@@ -284,7 +312,7 @@ def test_what_cannot_be_is_refused_before_anything_is_asked(options, error, mess
 def test_images_that_a_generator_cannot_draw_are_refused():
     student = nn.Sequential(nn.Flatten(), nn.Linear(36, CLASSES))
     with pytest.raises(InputError, match=r"image_shape \(1, 6, 6\).*multiples of 4"):
-        run(images=torch.zeros(4, 1, 6, 6), student=student, method="mekd")
+        run(images=torch.zeros(4, 1, 6, 6), student=student, method="mekd", emulation="gan")
 
 
 def test_a_teacher_is_described_once():
@@ -350,7 +378,14 @@ def test_a_stage_that_asks_at_every_step_cannot_do_without_its_checkpoint(tmp_pa
     def stop(student):
         raise Stop
 
-    settings = {"preset": "tiny", "emulation_settings": {"steps": 10}, "mode": "fresh", "latent_temperature": 3.0}
+    settings = {
+        "preset": "tiny",
+        "emulation": "gan",
+        "surrogate": None,
+        "emulation_settings": {"steps": 10},
+        "mode": "fresh",
+        "latent_temperature": 3.0,
+    }
     settings |= {"method": "mekd", "budget": 1000, "resume": True, "checkpoint_steps": 4}
     teacher = ToyTeacher()
     with pytest.raises(Stop):
@@ -404,7 +439,15 @@ def test_an_evaluation_without_numbers_costs_no_training(tmp_path):
 def test_queries_that_others_leave_no_budget_for_are_refused_before_a_generator_is_trained(tmp_path):
     boundary = mekd.BlackBox(ToyTeacher(), "logits", CLASSES, budget=100)
     boundary.query(toy_images(51, seed=2), stage="elsewhere")
-    settings = {"preset": "tiny", "emulation_settings": {"steps": 10}, "queries": 100, "directory": tmp_path, **SHORT}
+    settings = {
+        "preset": "tiny",
+        "emulation": "gan",
+        "surrogate": None,
+        "emulation_settings": {"steps": 10},
+        "queries": 100,
+        "directory": tmp_path,
+        **SHORT,
+    }
     with pytest.raises(QueryBudgetExceeded, match="queries=100 needs 100 more answers for 'bank'.* has 49 left"):
         mekd.distill(toy_student(), boundary, toy_images(40, seed=1), "mekd", **settings)
     assert boundary.ledger.total == 51 and not [*tmp_path.glob("stages/*"), *tmp_path.glob("*.safetensors")]

@@ -40,6 +40,8 @@ settings = {}
 if method == "mekd":
     settings = {
         "preset": "tiny",
+        "emulation": "gan",
+        "surrogate": None,
         "emulation.steps": 40,
         "emulation.response_weight": 0.5,
         "emulation.batch_size": 16,

@@ -168,7 +168,15 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
     known_as = prepared.identity if directory.resolve().parent.name == "runs" else None
 
     def boundary(limit: int | None) -> BlackBox:
-        return BlackBox(prepared.teacher, spec.responses, data.num_classes, budget=limit, identity=known_as)
+        return BlackBox(
+            prepared.teacher,
+            spec.responses,
+            data.num_classes,
+            budget=limit,
+            identity=known_as,
+            answers=spec.answers,
+            answers_seed=spec.seed,
+        )
 
     def network(path: Path) -> nn.Module:
         return load_weights(build(spec.student, data.num_classes, data.image_shape), path).eval()
@@ -215,7 +223,17 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
 def siblings(directory: Path) -> Iterator[tuple[str, Path]]:
     """Finished runs of other methods beside a run, on the same images, teacher, student and seed: method and place."""
     spec, _ = RunSpec.of_run(directory)
-    shared = ("dataset", "image_size", "teacher", "student", "responses", "query_budget", "real_images", "seed")
+    shared = (
+        "dataset",
+        "image_size",
+        "teacher",
+        "student",
+        "responses",
+        "query_budget",
+        "real_images",
+        "seed",
+        "answers",
+    )
     for folder in sorted(directory.parent.iterdir()):
         if (
             folder == directory

@@ -68,7 +68,7 @@ class ReferenceProblem:
     teacher_network: ClassVar[str] = "lenet5"
     student_network: ClassVar[str] = "resnet8"
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "mekd": {"emulation_settings": {"steps": 800, "generator_width": 24}}
+        "mekd": {"emulation_settings": {"surrogate_steps": 300}, "surrogate_steps": 600}
     }
 
     @cached_property

@@ -15,12 +15,13 @@ from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_one_of
 from mekd_plugin.distiller import Stage
 from mekd_plugin.errors import InputError
+from mekd_plugin.mekd.health import Advice
 from mekd_plugin.registry import emulations, unknown_name
 from mekd_plugin.responses import ScoreNormalisation
 
 __all__ = ["Emulation", "make_emulation"]
 
-_PRESETS = ("quick", "paper", "tiny")
+_PRESETS = ("quick", "fast", "thorough", "paper", "tiny")
 """An emulation that has no form of its own for one of them is as its settings' defaults say."""
 
 
@@ -47,6 +48,8 @@ class Emulation(ABC):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {}}
     """Settings by MEKD's presets; a missing preset is the same as ``"quick"``."""
     needs_answers: ClassVar[bool] = False
+    advice: ClassVar[Advice] = Advice()
+    """What the warnings about its generator tell the user to change."""
 
     def __init__(
         self, settings: Any, *, num_classes: int, image_shape: tuple[int, int, int], seed: int, hard_scale: float
@@ -141,5 +144,17 @@ def make_emulation(
     given = dict(settings or {})
     for name in given:
         if name not in known:
-            raise InputError(str(unknown_name(f"setting of emulation {cls.__name__}", name, known)))
+            found = unknown_name(f"setting of emulation {cls.__name__}", name, known)
+            raise InputError(f"{found}{_who_has(name)}")
     return cls(cls.Settings(**{**cls.presets.get(preset, {}), **given}), **world)
+
+
+def _who_has(setting: Any) -> str:
+    """Which other emulation has a setting, as the end of a message; empty where none does."""
+    registry = emulations()
+    owners = [
+        entry.name
+        for entry in registry.entries()
+        if setting in {f.name for f in fields(registry.load(entry.name).Settings)}
+    ]
+    return f"; it is one of emulation {' and '.join(map(repr, owners))}: name that with emulation=" if owners else ""

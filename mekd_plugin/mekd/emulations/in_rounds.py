@@ -7,6 +7,7 @@ query and shows no real image to anybody.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +30,11 @@ from mekd_plugin.prediction import predict, reference_of
 from mekd_plugin.responses import ScoreNormalisation, centre_scores
 from mekd_plugin.rows import Rows
 
-__all__ = ["InRounds", "RoundSettings"]
+__all__ = ["FAR", "InRounds", "RoundSettings"]
+
+_ATTEMPTS = 50
+_PART = 1000  # images whose distances to all others are in memory at a time
+FAR = 7_919_000_003  # beyond any bank's rows: another attempt draws other numbers
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class RoundSettings:
         surrogate: network of the surrogate; see :func:`~mekd_plugin.mekd.surrogate.surrogate_network`.
         surrogate_steps: its training steps in each round.
         consistency: weight of its consistency on real images.
+        apart: how far from every real image an image that is sent must lie, as a part of the median distance from a
+            real image to its nearest other one; nearer ones are drawn again, and never sent. 0 sends all.
 
     Raises:
         InputError: a value cannot be used.
@@ -57,6 +64,7 @@ class RoundSettings:
     surrogate: str = "wide"
     surrogate_steps: int = 1000
     consistency: float = 0.0
+    apart: float = 0.0
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {
@@ -66,6 +74,7 @@ class RoundSettings:
             "mixed": as_number("emulation.mixed", self.mixed, at_least=0, at_most=1),
             "surrogate_steps": as_whole("emulation.surrogate_steps", self.surrogate_steps, at_least=1),
             "consistency": as_number("emulation.consistency", self.consistency, at_least=0),
+            "apart": as_number("emulation.apart", self.apart, at_least=0),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -80,6 +89,8 @@ class InRounds(Emulation):
     def __init__(self, settings: Any, **world: Any) -> None:
         super().__init__(settings, **world)
         self._wanted: WantedAnswers | None = None
+        self._real: Tensor | None = None
+        self._least = 0.0
         with torch.device("meta"):  # an unknown network is refused here
             self._new_surrogate(0)
 
@@ -115,7 +126,9 @@ class InRounds(Emulation):
         """Those of :meth:`begin`; then ``bank``, ``surrogate_1``, the conditioning one, and so on, round by round."""
         settings, span = self.settings, teacher.value_range
         yield from self.begin(teacher, images, bank, size)
-        real = to_range(images, span, (-1.0, 1.0))
+        real = self._real = to_range(images, span, (-1.0, 1.0))
+        if settings.apart:
+            self._least = settings.apart * _typical_distance(real)
         for round_ in range(1, settings.rounds):
             yield Asking("bank", bank, partial(self._draw, span=span), self._rows_by(round_, size), grows=True)
             surrogate = Surrogate(self._new_surrogate(round_))
@@ -144,9 +157,42 @@ class InRounds(Emulation):
         """Latents of wanted answers; of N(0, I) as long as the generator was not conditioned.
 
         Raises:
-            InputError: it was, in another run, and nobody said on what.
+            InputError: it was, in another run, and nobody said on what; or none are found whose images lie far enough
+                from the real ones.
         """
-        latent = super().draw(start, stop)
+        latent = self._propose(start, stop, 0)
+        if not self.settings.apart:
+            return latent
+        if self._real is None:
+            raise InputError(
+                f"emulation.apart={self.settings.apart}: the generator was trained by another run, and its images "
+                "would be kept away from none: leave it out, or leave generator= out"
+            )
+        for attempt in range(1, _ATTEMPTS):
+            near = self._nearness(latent) < self._least
+            if not bool(near.any()):
+                return latent
+            latent = torch.where(near[:, None], self._propose(start, stop, attempt), latent)
+        if left := int((self._nearness(latent) < self._least).sum()):
+            raise InputError(
+                f"emulation.apart={self.settings.apart}: {left} of {stop - start} generated images lie closer to a "
+                f"real one in each of {_ATTEMPTS} draws; nothing of them was sent: lower it"
+            )
+        return latent
+
+    def _nearness(self, latent: Tensor) -> Tensor:
+        """Root mean square distance from the image of each latent to its nearest real one, ``(N,)`` on the CPU."""
+        generator, real = self.frozen(), self._real
+        assert real is not None
+        with torch.no_grad():
+            images = generator(latent.to(reference_of(generator).device))
+        nearest: Tensor = torch.cdist(images.flatten(1), real.flatten(1).to(images)).amin(dim=1).cpu()
+        return nearest / math.sqrt(real[0].numel())
+
+    def _propose(self, start: int, stop: int, attempt: int) -> Tensor:
+        """Latents to draw from, others at each attempt; a pure function of its arguments."""
+        begin = start + attempt * FAR
+        latent: Tensor = super().draw(begin, begin + stop - start)
         if self.normalisation is None:
             return latent
         if self._wanted is None:
@@ -154,7 +200,7 @@ class InRounds(Emulation):
                 "this generator draws for wanted answers, and without the bank of its run none are known: give bank= "
                 "beside generator="
             )
-        scores = self._wanted.draw(start, stop)
+        scores = self._wanted.draw(begin, begin + stop - start)
         return torch.cat([self.normalisation(scores), latent[:, self.num_classes :].to(scores)], dim=1)
 
     def _draw(self, start: int, stop: int, *, span: tuple[float, float]) -> Rows:
@@ -171,3 +217,12 @@ class InRounds(Emulation):
     def _new_surrogate(self, round_: int) -> nn.Module:
         seed = self.seed * 1_000_003 + round_
         return surrogate_network(self.settings.surrogate, self.num_classes, self.image_shape, seed)
+
+
+def _typical_distance(images: Tensor) -> float:
+    """The median, over images, of the root mean square distance to the nearest other one."""
+    points = images.flatten(1)
+    nearest: Tensor = torch.cat([
+        torch.cdist(part, points).topk(2, largest=False).values[:, 1] for part in points.split(_PART)
+    ])  # fmt: skip
+    return float(nearest.median()) / math.sqrt(points.shape[1])

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from mekd_plugin.blackbox.backends import identity_of
@@ -21,14 +22,17 @@ from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_number, as_whole
 from mekd_plugin.distiller import Player, Query, Stage, Training, Update
 from mekd_plugin.errors import InputError
-from mekd_plugin.mekd.emulations.in_rounds import InRounds, RoundSettings
+from mekd_plugin.mekd.emulations.in_rounds import FAR, InRounds, RoundSettings
 from mekd_plugin.mekd.generated import to_range
+from mekd_plugin.mekd.health import Advice
 from mekd_plugin.mekd.surrogate import Surrogate
 from mekd_plugin.networks.mixtures import MixtureGenerator
 from mekd_plugin.responses import ScoreNormalisation
 from mekd_plugin.rows import Rows, Shard
 
 __all__ = ["Mixture", "MixtureSettings"]
+
+_ANSWERS = 2000  # drawn from a mixture that was taken over, to stand for those to real images
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,9 @@ class MixtureSettings(RoundSettings):
         steps: of expectation-maximisation, for each fit.
         floor: variance that every direction keeps in every component, as a part of the images' mean variance along a
             coordinate: the larger, the farther what is drawn lies from single images.
+        nearness: s in (0, 1], to draw around single real images: the noise behind one is turned towards fresh noise
+            until a part s of it is fresh. Near 0 draws the real images themselves, so the less is private; None draws
+            from the whole mixture.
 
     Raises:
         InputError: a value cannot be used.
@@ -50,6 +57,7 @@ class MixtureSettings(RoundSettings):
     coordinates: int | None = None
     steps: int = 40
     floor: float = 0.03
+    nearness: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,6 +65,8 @@ class MixtureSettings(RoundSettings):
             "steps": as_whole("emulation.steps", self.steps, at_least=1),
             "floor": as_number("emulation.floor", self.floor, above=0),
         }
+        if self.nearness is not None:
+            checked["nearness"] = as_number("emulation.nearness", self.nearness, above=0, at_most=1)
         for name in ("components", "coordinates"):
             if getattr(self, name) is not None:
                 checked[name] = as_whole(f"emulation.{name}", getattr(self, name), at_least=1)
@@ -68,7 +78,17 @@ class Mixture(InRounds):
     """A mixture of Gaussians, conditioned on answers by joint fit."""
 
     Settings = MixtureSettings
-    presets: ClassVar = {"quick": {}, "tiny": {"steps": 20, "surrogate_steps": 100}}
+    presets: ClassVar = {
+        "quick": {},
+        "fast": {"surrogate_steps": 500},
+        "thorough": {"surrogate_steps": 2500},
+        "tiny": {"steps": 20, "surrogate_steps": 100},
+    }
+    advice = Advice(
+        closer="give the mixture more coordinates (emulation.coordinates)",
+        richer="more components (emulation.components)",
+        freer="raise emulation.apart, or emulation.floor",
+    )
     settings: MixtureSettings
 
     def __init__(self, settings: MixtureSettings, **world: Any) -> None:
@@ -105,6 +125,28 @@ class Mixture(InRounds):
         answers = generator.normalisation(scores)
         return self._fit(f"mixture_with_answers_{round_}", generator.encode(real), answers)
 
+    def _propose(self, start: int, stop: int, attempt: int) -> Tensor:
+        near = self.settings.nearness
+        if near is None:
+            return super()._propose(start, stop, attempt)
+        generator, real = self._fitted(), self._real
+        if real is None:
+            raise InputError(
+                f"emulation.nearness={near}: the generator was fitted by another run, and no real images are known to "
+                "draw around: leave it out, or leave generator= out"
+            )
+        rng = torch.Generator().manual_seed(self.seed * 1_000_003 + start + attempt * FAR)
+        chosen = torch.randint(len(real), (stop - start,), generator=rng)
+        answers = torch.randn(stop - start, self.num_classes, generator=rng)
+        if self.normalisation is not None:
+            answers = self.normalisation(self.wanted.scores[chosen])
+        points = generator.encode(real[chosen.to(real.device)])
+        latent = generator.invert(points, answers.to(points), rng).cpu()
+        noise = latent[:, self.num_classes : -1]
+        fresh = torch.randn(noise.shape, generator=rng)
+        latent[:, self.num_classes : -1] = (1 - near**2) ** 0.5 * noise + near * fresh
+        return latent
+
     def adopt(self, generator: nn.Module) -> None:
         """Use a previously fitted mixture.
 
@@ -114,7 +156,7 @@ class Mixture(InRounds):
         if not isinstance(generator, MixtureGenerator):
             raise InputError(
                 f"generator={type(generator).__name__}: emulation 'mixture' expects the generator.safetensors of a run "
-                "of its own"
+                "of its own; for a network take emulation='gan'"
             )
         wanted, given = (self.num_classes, self.image_shape), (generator.num_classes, generator.image_shape)
         if wanted != given:
@@ -123,6 +165,9 @@ class Mixture(InRounds):
                 f"classes and images of {wanted[1]}: take one of a run like this one, or leave it out"
             )
         self.generator = generator
+        if self._wanted is None and self.normalisation is not None:
+            rng = torch.Generator().manual_seed(self.seed)
+            self.want(self.normalisation.undone(generator.sample_answers(_ANSWERS, rng)))
 
     def frozen(self) -> nn.Module:
         """The mixture: there is nothing in it that a gradient could train."""

@@ -9,7 +9,7 @@ ask the teacher about real images; here a surrogate answers about them at home.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from mekd_plugin.distiller import Player, Query, Training, Update
 from mekd_plugin.errors import InputError
-from mekd_plugin.mekd.emulations.conditional import Conditional
+from mekd_plugin.mekd.emulations.conditional import Conditional, ConditionalSettings
 from mekd_plugin.mekd.emulations.gan import adam
 from mekd_plugin.mekd.folding import training_form
 from mekd_plugin.mekd.surrogate import Surrogate
@@ -30,6 +30,14 @@ class Regression(Conditional):
     """A generator that is led on from the GAN's to the mean image of each answer."""
 
     presets: ClassVar = Conditional.presets
+
+    def __init__(self, settings: ConditionalSettings, **world: Any) -> None:
+        if settings.answer_weight != ConditionalSettings.answer_weight:
+            raise InputError(
+                f"emulation.answer_weight={settings.answer_weight}: the regression has no such term; leave it out, or "
+                "take emulation='conditional'"
+            )
+        super().__init__(settings, **world)
 
     def condition(
         self, round_: int, surrogate: Surrogate, real: Tensor, scores: Tensor, span: tuple[float, float]

@@ -155,6 +155,10 @@ def test_three_rounds_ask_in_three_parts():
         ("mixture", {"components": 0}, "emulation.components=0"),
         ("mixture", {"floor": 0}, "emulation.floor=0"),
         ("mixture", {"mixed": 2}, "emulation.mixed=2"),
+        ("mixture", {"apart": -1}, "emulation.apart=-1"),
+        ("mixture", {"nearness": 0}, "emulation.nearness=0"),
+        ("mixture", {"nearness": 1.5}, "emulation.nearness=1.5"),
+        ("regression", {"answer_weight": 0.5}, "the regression has no such term"),
         ("latent_inverse", {"width": 0}, "emulation.width=0"),
         ("latent_inverse", {"first_share": 0}, "emulation.first_share=0"),
         ("latent_inverse", {"first_share": 1}, "emulation.first_share=1"),
@@ -175,7 +179,7 @@ def test_an_unknown_surrogate_is_named_before_anything_is_trained():
         MEKD(num_classes=3, image_shape=(1, 8, 8), surrogate="wyde")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "mixture"])
 def test_a_conditioned_generator_wants_the_bank_that_says_on_what(name, tmp_path):
     run(name, directory=tmp_path)
     generator = str(tmp_path / "generator.safetensors")
@@ -191,7 +195,9 @@ def test_the_unconditional_emulation_reads_what_a_conditioned_generator_says_of_
     said = load_generator(kept["generator"]).normalisation
     box = mekd.BlackBox(ToyTeacher(), "logits", CLASSES, budget=10)
     settings = {"recipe": mekd.Recipe(steps=5, batch_size=16), "device": "cpu", "progress": False}
-    found = mekd.distill(toy_student(), box, toy_images(60, seed=1), "mekd", emulation="gan", **kept, **settings)
+    found = mekd.distill(
+        toy_student(), box, toy_images(60, seed=1), "mekd", emulation="gan", surrogate=None, **kept, **settings
+    )
     assert torch.equal(found.inverse.normalisation.scale, said.scale)
 
 
@@ -207,3 +213,44 @@ def test_a_generator_of_another_emulation_is_not_adopted(tmp_path):
     kept = {"generator": str(tmp_path / "generator.safetensors"), "bank": str(tmp_path / "banks/bank")}
     with pytest.raises(InputError, match="emulation 'latent_inverse' expects"):
         run("latent_inverse", **kept)
+
+
+def test_a_mixture_knows_by_itself_which_answers_are_usual(tmp_path):
+    run("mixture", directory=tmp_path)
+    found = run("mixture", generator=str(tmp_path / "generator.safetensors"))
+    assert found.ledger.total == 300
+    assert min(found.report["generator"]["class_shares"]) > 0.1
+
+
+def distances_to(real, images):
+    return torch.cdist(images.flatten(1), real.flatten(1)).amin(dim=1) / real[0].numel() ** 0.5
+
+
+@pytest.mark.parametrize("name", ["mixture", "conditional"])
+def test_nothing_is_sent_that_lies_too_near_to_a_real_image(name, tmp_path):
+    real = toy_images(60, seed=1)
+    among = torch.cdist(real.flatten(1), real.flatten(1)).fill_diagonal_(torch.inf).amin(dim=1).median() / 8
+    run(name, directory=tmp_path / "free", budget=600)
+    free = mekd.Bank.load(tmp_path / "free/banks/bank").images
+    apart = float(distances_to(real, free).quantile(0.3) / among)
+    settings = {**FAST[name], "apart": apart}
+    run(name, directory=tmp_path / "kept", budget=600, emulation_settings=settings)
+    sent = mekd.Bank.load(tmp_path / "kept/banks/bank").images
+    assert distances_to(real, free).min() < apart * among <= distances_to(real, sent).min()
+    with pytest.raises(InputError, match=r"emulation.apart=50.*nothing of them was sent: lower it"):
+        run(name, emulation_settings={**FAST[name], "apart": 50})
+
+
+def test_the_nearer_to_real_images_one_draws_the_more_alike_is_what_is_sent(tmp_path):
+    real, found = toy_images(60, seed=1), []
+    for near in (0.05, 0.5, 1.0):
+        settings = {**FAST["mixture"], "nearness": near}
+        run("mixture", directory=tmp_path / str(near), emulation_settings=settings)
+        sent = mekd.Bank.load(tmp_path / str(near) / "banks/bank").images
+        found.append(float(distances_to(real, sent).median()))
+    assert found[0] < 0.7 * found[1] < 0.7 * found[2]
+    kept = {"generator": str(tmp_path / "0.5/generator.safetensors")}
+    with pytest.raises(InputError, match=r"emulation.nearness=0.5.*no real images are known"):
+        run("mixture", **kept, emulation_settings={**FAST["mixture"], "nearness": 0.5})
+    with pytest.raises(InputError, match=r"emulation.apart=0.5.*kept away from none"):
+        run("mixture", **kept, emulation_settings={**FAST["mixture"], "apart": 0.5})

@@ -1,0 +1,195 @@
+"""DAFL: a generator trained through the teacher to draw what it answers surely and strongly (Chen et al. 2019).
+
+**White-box**: the generator's gradient comes through the teacher, and its features are looked at. A black box refuses
+it; it stands in a table as a reference only, marked, with ``--white-box``.
+
+Source: Chen, Wang, Xu, Yang, Liu, Shi, Xu, Xu, Tian, *Data-Free Learning of Student Networks*, ICCV 2019, whose loss of
+the generator is ``L_oh + alpha L_a + beta L_ie``: the cross-entropy of the teacher's answers with their own arg max, the
+strength of its features, and the entropy of the mean answer.
+
+Departures:
+- generator and student take turns: the generator's loss does not know the student, so it is trained first, and the
+  student learns, by every method's recipe, from the answers to all images that the generator drew on the way. The paper
+  steps both at once;
+- each image counts as a query, once, though the teacher is gone through a second time for its gradient: of the budget
+  the generator gets as many steps as its batches go into it, and fewer than ten are refused;
+- the features are what the teacher's last linear layer takes, and the scores where it has none;
+- a batch norm before tanh in place of behind it, so that images stay in the teacher's range;
+- preset ``quick``: batches of 32 in place of 512, a lower rate than the paper's, and the divergence at the temperature
+  that all methods have here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Adam
+
+from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.blackbox.whitebox import WhiteBox
+from mekd_plugin.checks import as_number, as_whole
+from mekd_plugin.distiller import Distiller, Needs, Player, Query, Stage, Student, Training, Update
+from mekd_plugin.errors import InputError
+from mekd_plugin.functional import kd_divergence
+from mekd_plugin.mekd.generated import moved_to, to_range
+from mekd_plugin.modes import evaluating
+from mekd_plugin.networks.generators import NoiseGenerator
+from mekd_plugin.replay import Replay, covered
+from mekd_plugin.rows import NoiseRows, Rows
+from mekd_plugin.synthetic import WITHOUT_BUDGET, generator_width, mean_class_entropy
+from mekd_plugin.transfer import as_queries, number_of_queries
+
+__all__ = ["DAFL", "generator_losses"]
+
+_FEWEST_STEPS = 10
+
+
+def generator_losses(logits: Tensor, features: Tensor) -> dict[str, Tensor]:
+    r"""The three terms of the generator's loss, each to be minimised.
+
+    .. math:: L_{oh} = -\frac{1}{N} \sum_i \log \max_c p_{ic}, \quad
+        L_a = -\frac{1}{N d} \sum_{ik} |f_{ik}|, \quad
+        L_{ie} = \sum_c \bar p_c \log \bar p_c
+
+    Args:
+        logits: the teacher's, ``(N, C)``.
+        features: the teacher's, ``(N, d)``.
+
+    Returns:
+        ``one_hot``, ``activation`` and ``evenness``, scalars. (The paper divides the second by N alone; the mean, as in
+        its public code, does not depend on how wide the teacher is.)
+    """
+    return {
+        "one_hot": F.cross_entropy(logits, logits.argmax(dim=1)),
+        "activation": -features.abs().mean(),
+        "evenness": -mean_class_entropy(logits.softmax(dim=1)),
+    }
+
+
+class DAFL(Distiller):
+    """The student minimises ``t^2 KL(softmax(y_T / t) || softmax(y_S / t))`` on the images of the generator's training.
+
+    Args:
+        queries: images drawn in all; None takes what the teacher's budget leaves (5,000 without a budget).
+        batch_size: images per step of the generator.
+        activation_weight: alpha.
+        evenness_weight: beta.
+        generator_rate: of the generator's Adam.
+        latent_dim: coordinates of noise that the generator is fed; at least C.
+        generator_width: channels of its last hidden layer; None takes as many as the longer side of the images has
+            pixels, from 16 to 64.
+        memory: images that are kept for the student, the last ones.
+        temperature: t, positive.
+        **world: see :class:`~mekd_plugin.distiller.Distiller`.
+    """
+
+    needs = Needs(
+        responses="soft", leaves_edge="nothing of the edge", pool="none", queries="every step", gradients=True
+    )
+    presets: ClassVar = {
+        "quick": {},
+        "paper": {"batch_size": 512, "generator_rate": 0.2, "latent_dim": 100, "generator_width": 64}
+        | {"temperature": 1.0},
+        "tiny": {"batch_size": 16, "latent_dim": 16},
+    }
+    reference: ClassVar = "Chen et al., *Data-Free Learning of Student Networks*, ICCV 2019"
+
+    def __init__(
+        self,
+        *,
+        queries: int | None = None,
+        batch_size: int = 32,
+        activation_weight: float = 0.1,
+        evenness_weight: float = 5.0,
+        generator_rate: float = 1e-2,
+        latent_dim: int = 64,
+        generator_width: int | None = None,
+        memory: int = 20_000,
+        temperature: float = 4.0,
+        **world: Any,
+    ) -> None:
+        super().__init__(**world)
+        self.queries = as_queries(queries)
+        self.batch_size = as_whole("batch_size", batch_size, at_least=2)
+        self.activation_weight = as_number("activation_weight", activation_weight, at_least=0)
+        self.evenness_weight = as_number("evenness_weight", evenness_weight, at_least=0)
+        self.generator_rate = as_number("generator_rate", generator_rate, above=0)
+        self.latent_dim = as_whole("latent_dim", latent_dim, at_least=1)
+        self.generator_width = None if generator_width is None else as_whole("generator_width", generator_width, at_least=1)
+        self.memory = as_whole("memory", memory, at_least=2)
+        self.temperature = as_number("temperature", temperature, above=0)
+        with torch.device("meta"):  # images that it cannot draw are refused here
+            self._new_generator()
+        if self.queries is not None and self.queries < self.fewest_queries(0):
+            raise InputError(f"queries={self.queries}: expected at least {self.fewest_queries(0):,}, ten steps")
+
+    def fewest_queries(self, images: int) -> int:
+        """Ten steps of the generator."""
+        return _FEWEST_STEPS * self.batch_size
+
+    def stages(self, teacher: BlackBox, images: Tensor, student: nn.Module) -> Iterator[Stage]:
+        assert isinstance(teacher, WhiteBox)
+        size = number_of_queries(teacher, "generator", self.queries, otherwise=WITHOUT_BUDGET)
+        steps = max(1, size // self.batch_size)
+        capacity = min(self.memory, steps * self.batch_size)
+        replay = Replay(capacity, self.image_shape, teacher.responses, self.num_classes, seed=self.seed)
+        yield self._train_generator(teacher, self._new_generator(), replay, steps)
+        yield self.align("student", replay, student)
+
+    def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
+        return {"loss": kd_divergence(student(rows.images), rows.answers().scores(), self.temperature)}
+
+    def _train_generator(
+        self, teacher: WhiteBox, generator: NoiseGenerator, replay: Replay, steps: int
+    ) -> Training:
+        span = teacher.value_range
+
+        def step(batch: Rows, update: Update, query: Query) -> dict[str, Tensor]:
+            if not covered(teacher, self.batch_size):
+                return {"loss": batch.images.new_zeros(())}
+            images = to_range(generator(batch.images), (-1.0, 1.0), span)
+            replay.keep(images.detach(), query(images.detach()))
+            # The question is what counts, and what a resumed run is answered from; this is the same once more, with
+            # the gradient that no black box gives.
+            with evaluating(moved_to(teacher.module, images)):
+                terms = generator_losses(*_answers_and_features(teacher.module, images))
+            loss = (
+                terms["one_hot"]
+                + self.activation_weight * terms["activation"]
+                + self.evenness_weight * terms["evenness"]
+            )
+            update({"generator": loss})
+            return {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
+
+        players = {
+            "generator": Player(generator, partial(Adam, lr=self.generator_rate)),
+            "replay": Player(replay, None),
+        }
+        rows = NoiseRows(self.latent_dim, seed=self.seed)
+        return Training("generator", rows, step, players, steps=steps, batch_size=self.batch_size)
+
+    def _new_generator(self) -> NoiseGenerator:
+        return NoiseGenerator(
+            self.latent_dim,
+            num_classes=self.num_classes,
+            image_shape=self.image_shape,
+            width=generator_width(self.generator_width, self.image_shape),
+        )
+
+
+def _answers_and_features(teacher: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The teacher's logits, and what its last linear layer was given, or the logits again; both with their gradient."""
+    seen: list[Tensor] = []
+    linear = [part for part in teacher.modules() if isinstance(part, nn.Linear)][-1:]
+    handles = [part.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for part in linear]
+    try:
+        logits: Tensor = teacher(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return logits, (seen[-1] if seen else logits).flatten(1)

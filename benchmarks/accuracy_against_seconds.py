@@ -1,0 +1,54 @@
+"""What accuracy a number of seconds buys: a figure and a table from the records of a grid over `steps`.
+
+    mekd bench --config configs/races/seconds.yaml --data-root DIR --out results/races/seconds
+    python benchmarks/accuracy_against_seconds.py results/races/seconds
+
+Seconds are those of the run's process on one processor core, both stages and the questions together; the figure is
+``accuracy_against_seconds.png`` in the same directory, the table goes to standard output.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean
+
+import matplotlib.pyplot as plt
+
+import mekd_plugin as mekd
+
+
+def points(records: list[dict]) -> dict[str, list[tuple[float, float, int]]]:
+    """Per row of the grid: mean processor seconds, mean accuracy and the number of seeds, by the student's steps."""
+    grouped: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
+    for record in records:
+        if record["status"] == "finished":
+            found = record["seconds_processor"], record["student_accuracy"]
+            grouped[record["label"], record["steps"]].append(found)
+    lines = defaultdict(list)
+    for (label, _), runs in grouped.items():
+        lines[label].append((mean(s for s, _ in runs), mean(a for _, a in runs), len(runs)))
+    return {label: sorted(found) for label, found in lines.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="directory that `mekd bench` wrote")
+    options = parser.parse_args()
+    lines = points(mekd.load_records(options.results))
+    print("| Row | Processor seconds | Accuracy % | Seeds |\n|---|---:|---:|---:|")
+    for label, found in lines.items():
+        for seconds, accuracy, seeds in found:
+            print(f"| {label} | {seconds:.0f} | {100 * accuracy:.2f} | {seeds} |")
+    with mekd.plotting.figure_style():
+        figure, axes = plt.subplots(figsize=(6.4, 3.8))
+        for (label, found), marker in zip(lines.items(), "osD^vPX*", strict=False):
+            axes.plot([s for s, _, _ in found], [100 * a for _, a, _ in found], marker=marker, label=label)
+        axes.set(xscale="log", xlabel="processor seconds of a run", ylabel="test accuracy, %")
+        axes.legend(loc="lower right")
+        figure.savefig(options.results / "accuracy_against_seconds.png", dpi=150, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    main()

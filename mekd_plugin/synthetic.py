@@ -1,0 +1,241 @@
+"""Methods without a question of their own to ask: in rounds, a generator makes images that the student's state calls for.
+
+Each round trains a generator by the student as it stands, which costs no query; asks about its images, each once; and
+trains the student on all answers so far. How a generator is trained, and which of its images are asked about, is the
+method's own. All of them draw with the same network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.optim import Adam, Optimizer
+
+from mekd_plugin.blackbox.bank import Bank
+from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.checks import as_number, as_whole
+from mekd_plugin.distiller import Asking, Distiller, Player, Query, Stage, Training, Update
+from mekd_plugin.errors import InputError
+from mekd_plugin.mekd.generated import moved_to, to_range
+from mekd_plugin.modes import evaluating, mode_kept
+from mekd_plugin.networks.generators import Generator, NoiseGenerator
+from mekd_plugin.prediction import reference_of
+from mekd_plugin.rows import Rows, Shard, ShuffledIndices
+from mekd_plugin.transfer import as_queries, number_of_queries
+from mekd_plugin.views import translate
+
+__all__ = ["WITHOUT_BUDGET", "FixedRows", "SyntheticRounds", "generate", "generator_width", "mean_class_entropy"]
+
+WITHOUT_BUDGET = 5000
+"""Queries of a method that makes its own images, where neither a budget nor an argument says how many."""
+_PART = 256  # images drawn at a time
+
+
+def generator_width(wanted: int | None, image_shape: tuple[int, int, int]) -> int:
+    """Channels of a generator's last hidden layer: ``wanted``, or as many as the longer side has pixels, 16 to 64."""
+    return wanted or min(64, max(16, *image_shape[1:]))
+
+
+def mean_class_entropy(probabilities: Tensor) -> Tensor:
+    r"""The entropy of the mean of rows of probabilities, in nats, in [0, log C]: how evenly they fall into classes.
+
+    .. math:: -\sum_c \bar p_c \log \bar p_c, \qquad \bar p = \frac{1}{N} \sum_i p_i
+
+    Args:
+        probabilities: ``(N, C)``, in [0, 1], each row summing to 1.
+
+    Returns:
+        a scalar.
+
+    >>> round(mean_class_entropy(torch.eye(4)).item(), 4)  # log 4
+    1.3863
+    """
+    return torch.special.entr(probabilities.mean(dim=0)).sum()
+
+
+class FixedRows:
+    """A source of the same rows over and over, in shuffled order.
+
+    Args:
+        rows: all of them.
+        seed: the seed of the order.
+    """
+
+    def __init__(self, rows: Rows, *, seed: int) -> None:
+        self._rows = rows
+        self._order = ShuffledIndices(len(rows), seed)
+
+    def batch(self, step: int, size: int, shard: Shard) -> Rows:
+        """``size`` rows for this process at ``step``; all of them, if there are fewer."""
+        size = min(size, max(2, len(self._rows)))
+        return self._rows[self._order.batch(step, size, shard).to(self._rows.images.device)]
+
+
+@torch.no_grad()
+def generate(generator: nn.Module, latents: Tensor, span: tuple[float, float], *, as_trained: bool) -> Tensor:
+    """Images in the value range ``span``, on the generator's device; the generator stays as it is.
+
+    Args:
+        generator: latents -> images in [-1, 1].
+        latents: ``(N, d)``.
+        span: smallest and largest pixel value.
+        as_trained: whether its batch norms look at the images drawn together, as they did in its training; a generator
+            of few steps has no running statistics to speak of. Else it is in evaluation mode.
+    """
+    place, drawn = reference_of(generator).device, []
+    parts = torch.tensor_split(latents, max(1, math.ceil(len(latents) / _PART)))  # no small remainder to be normed by
+    with mode_kept(generator):
+        generator.train(as_trained)
+        for part in parts:
+            statistics = {name: buffer.clone() for name, buffer in generator.named_buffers()}
+            drawn.append(functional_call(generator, statistics, (part.to(place),)))
+    return to_range(torch.cat(drawn), (-1.0, 1.0), span)
+
+
+class SyntheticRounds(Distiller):
+    """Base of the methods that ask in rounds about the images of a generator that the student trains.
+
+    Args:
+        queries: images asked about in all; None takes what the teacher's budget leaves (5,000 without a budget).
+        rounds: in how many parts they are asked about.
+        generator_steps: of the generator, in each round.
+        batch_size: images per step of the generator.
+        learning_rate: of the generator's Adam.
+        latent_dim: coordinates of noise that the generator is fed; at least C.
+        generator_width: channels of its last hidden layer; None takes as many as the longer side of the images has
+            pixels, from 16 to 64.
+        shift: pixels of the shift at which the student sees an image while the generator learns.
+        **world: see :class:`~mekd_plugin.distiller.Distiller`.
+    """
+
+    def __init__(
+        self,
+        *,
+        queries: int | None = None,
+        rounds: int = 10,
+        generator_steps: int = 100,
+        batch_size: int = 128,
+        learning_rate: float = 1e-3,
+        latent_dim: int = 64,
+        generator_width: int | None = None,
+        shift: int = 1,
+        **world: Any,
+    ) -> None:
+        super().__init__(**world)
+        self.queries = as_queries(queries)
+        self.rounds = as_whole("rounds", rounds, at_least=1)
+        self.generator_steps = as_whole("generator_steps", generator_steps, at_least=1)
+        self.batch_size = as_whole("batch_size", batch_size, at_least=2)
+        self.learning_rate = as_number("learning_rate", learning_rate, above=0)
+        self.latent_dim = as_whole("latent_dim", latent_dim, at_least=1)
+        self.generator_width = (
+            None if generator_width is None else as_whole("generator_width", generator_width, at_least=1)
+        )
+        self.shift = as_whole("shift", shift, at_least=0)
+        self.generator: Generator | None = None
+        with torch.device("meta"):  # images that it cannot draw are refused here
+            self.new_generator()
+        if self.queries is not None and self.queries < self.fewest_queries(0):
+            raise InputError(
+                f"queries={self.queries}: expected at least {self.fewest_queries(0)}, two for each of {self.rounds} "
+                "rounds; or take fewer rounds"
+            )
+
+    def fewest_queries(self, images: int) -> int:
+        """Two a round."""
+        return 2 * self.rounds
+
+    def stages(self, teacher: BlackBox, images: Tensor, student: nn.Module) -> Iterator[Stage]:
+        """In each round those of :meth:`train_generator`, then ``bank``, then the student's share of its steps."""
+        size = number_of_queries(teacher, "bank", self.queries, otherwise=WITHOUT_BUDGET)
+        bank, span = Bank("bank"), teacher.value_range
+        rounds = min(self.rounds, size // 2)  # a budget that others have spent from may leave fewer
+        for round_ in range(1, rounds + 1):
+            held, reach = len(bank), round(size * round_ / rounds)
+            latents = self.latents(round_, reach - held)
+            yield from self.train_generator(round_, latents, images, student, span)
+            asked = self.choose(latents, reach - held, student, span)
+            yield Asking("bank", bank, partial(_rows_of, asked, held), reach, grows=round_ < rounds)
+            yield self.align(f"student_{round_}", bank.order(self.seed), student, fraction=1 / rounds)
+
+    def train_generator(
+        self, round_: int, latents: Rows, images: Tensor, student: nn.Module, span: tuple[float, float]
+    ) -> Iterator[Stage]:
+        """The stages that train the generator; they ask nothing. By default it begins anew, on the round's own latents.
+
+        Args:
+            round_: from 1.
+            latents: of :meth:`latents`.
+            images: those of the method's pool, in ``span``.
+            student: as it stands.
+            span: the teacher's value range.
+        """
+        self.generator = generator = self.new_generator()
+
+        def step(batch: Rows, update: Update, query: Query) -> dict[str, Tensor]:
+            made = generator(batch.images)
+            shown = translate(to_range(made, (-1.0, 1.0), span), self.shift, fill=span[0])
+            with evaluating(moved_to(student, made)):
+                parts = self.generator_losses(made, student(shown), batch.extra["target"])
+            update({"generator": parts["loss"]})
+            return {name: part.detach() for name, part in parts.items()}
+
+        players = {"generator": Player(generator, self.adam)}
+        rows = FixedRows(latents, seed=self.seed)
+        yield Training(
+            f"generator_{round_}", rows, step, players, steps=self.generator_steps, batch_size=self.batch_size
+        )
+
+    def generator_losses(self, images: Tensor, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """``{"loss": what the generator minimises, ...its named parts}``.
+
+        Args:
+            images: made, ``(N, channels, height, width)`` in [-1, 1].
+            logits: the student's to a shift of them, ``(N, C)``.
+            targets: the class drawn for each, ``(N,)``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say what its generator minimises")
+
+    def choose(self, latents: Rows, count: int, student: nn.Module, span: tuple[float, float]) -> Tensor:
+        """The images to ask about, ``(count, channels, height, width)`` in ``span``; arguments as above."""
+        return generate(self.trained(), latents.images[:count], span, as_trained=True)
+
+    def trained(self) -> Generator:
+        """The generator of the round under way."""
+        assert self.generator is not None
+        return self.generator
+
+    def latents(self, round_: int, count: int) -> Rows:
+        """The latents of a round's images, N(0, I), and the column ``target``: a class for each, all equally often."""
+        rng = self.draws(round_)
+        classes = torch.arange(count) % self.num_classes
+        noise = torch.randn(count, self.latent_dim, generator=rng)
+        return Rows(noise, extra={"target": classes[torch.randperm(count, generator=rng)]})
+
+    def draws(self, round_: int) -> torch.Generator:
+        """A source of random numbers, on the CPU, that the seed and the round decide."""
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + round_)
+
+    def new_generator(self) -> Generator:
+        """An untrained generator of the method's settings."""
+        return NoiseGenerator(
+            self.latent_dim,
+            num_classes=self.num_classes,
+            image_shape=self.image_shape,
+            width=generator_width(self.generator_width, self.image_shape),
+        )
+
+    def adam(self, weights: Iterable[nn.Parameter]) -> Optimizer:
+        """The optimiser of the generator, and of what is trained beside it."""
+        return Adam(weights, lr=self.learning_rate, betas=(0.5, 0.999))
+
+
+def _rows_of(asked: Tensor, held: int, start: int, stop: int) -> Rows:
+    """Rows ``start`` to ``stop`` of a bank that held ``held`` of them before."""
+    return Rows(asked[start - held : stop - held])
