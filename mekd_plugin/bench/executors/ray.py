@@ -124,6 +124,7 @@ class RayExecutor:
         self._running.clear()
         self._claims.clear()
         self._ray.kill(self._home)
+        del self._home, self._work  # what belongs to a connection goes before it
         self._disconnect()
 
     def _end(self, job: Job, task: Any) -> str | None:
