@@ -6,13 +6,11 @@ import hashlib
 import importlib
 import inspect
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import platformdirs
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
@@ -26,7 +24,7 @@ from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.data.datasets import ImageData
 from mekd_plugin.data.splits import EdgeSplit
 from mekd_plugin.errors import CheckpointError, InputError, UnknownName
-from mekd_plugin.files import writable_directory
+from mekd_plugin.files import CACHE_VARIABLE, cache_directory, writable_directory
 from mekd_plugin.networks import build, load_weights
 from mekd_plugin.responses import Kind, Response, resolve_kind
 from mekd_plugin.training.checkpoint import load_state, save_state, save_weights
@@ -40,6 +38,7 @@ __all__ = [
     "LabelledImages",
     "PreparedTeacher",
     "cache_directory",
+    "cached_as",
     "evaluation_answers",
     "load_teacher",
     "patience_for",
@@ -47,7 +46,6 @@ __all__ = [
     "trained_teacher",
 ]
 
-CACHE_VARIABLE = "MEKD_CACHE"
 TOKEN_VARIABLE = "MEKD_TEACHER_TOKEN"  # noqa: S105 (the variable's name)
 _SEED = 0
 """One teacher for all students: it is not what a benchmark varies."""
@@ -68,10 +66,9 @@ class LabelledImages:
         return channels, height, width
 
 
-def cache_directory() -> Path:
-    """``$MEKD_CACHE``, or the platform's directory for what can be made again."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("mekd-plugin", appauthor=False))
+def cached_as(network: str) -> str:
+    """How the files of trained networks of that name begin, below ``teachers`` of the cache."""
+    return network.replace(":", "-").replace("/", "-")
 
 
 def load_teacher(name: str, *, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module | Callable[..., Any]:
@@ -186,8 +183,7 @@ def trained_teacher(
         folder = writable_directory(place / "teachers")
     except InputError as error:
         raise InputError(f"{error}; ${CACHE_VARIABLE} names where trained teachers are kept") from error
-    readable = network.replace(":", "-").replace("/", "-")
-    path = folder / f"{readable}-{digest}.safetensors"
+    path = folder / f"{cached_as(network)}-{digest}.safetensors"
 
     def untrained() -> nn.Module:
         return build(network, data.num_classes, data.image_shape, seed=_SEED)
@@ -231,27 +227,38 @@ class PreparedTeacher(NamedTuple):
 
 
 def prepare_teacher(
-    spec: RunSpec, data: ImageData, split: EdgeSplit, *, device: str = "cpu", progress: bool = False
+    spec: RunSpec,
+    data: ImageData,
+    split: EdgeSplit,
+    *,
+    device: str = "cpu",
+    progress: bool = False,
+    found_as: str | None = None,
+    cache: Path | None = None,
 ) -> PreparedTeacher:
     """The teacher of a run, trained or read; it is asked nothing.
 
     Args:
         spec: the run's settings.
-        data: its data set.
+        data: what a teacher that is trained here learns.
         split: which images the teacher is trained on, and which the edge holds.
         device: where a module works.
         progress: whether to draw a progress bar.
+        found_as: the name under which this machine finds a teacher's file; None for the spec's own.
+        cache: where trained teachers are kept; None for :func:`mekd_plugin.files.cache_directory`.
     """
     teacher: nn.Module | Callable[..., Any]
     if spec.teacher_steps is not None:
-        rows = split.teacher_indices
-        labelled = LabelledImages(data.train_images[rows], data.train_labels[rows], data.num_classes)
+        labelled = LabelledImages(data.train_images, data.train_labels, data.num_classes)
+        if split.disjoint:
+            rows = split.teacher_indices
+            labelled = LabelledImages(data.train_images[rows], data.train_labels[rows], data.num_classes)
         teacher, path = trained_teacher(
-            spec.teacher, labelled, steps=spec.teacher_steps, device=device, progress=progress
+            spec.teacher, labelled, steps=spec.teacher_steps, device=device, progress=progress, directory=cache
         )
         name = path.name
     else:
-        teacher = load_teacher(spec.teacher, num_classes=data.num_classes, image_shape=data.image_shape)
+        teacher = load_teacher(found_as or spec.teacher, num_classes=data.num_classes, image_shape=data.image_shape)
         # A service says what it is, such as its model's version; a file has its digest.
         known_as = getattr(teacher, "identity", "") if kind_of_teacher(spec.teacher) == "service" else None
         name = f"{spec.teacher} {known_as or spec.teacher_digest}"
