@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import importlib
 import inspect
 import json

@@ -21,7 +21,7 @@ def tensor_digest(images: Tensor) -> str:
     """A hash of the images' shape and values."""
     content = images.detach().cpu().contiguous()
     digest = hashlib.sha256(str(tuple(content.shape)).encode())
-    digest.update(content.reshape(-1).view(torch.uint8).numpy())  # bytes, since NumPy knows no bfloat16
+    digest.update(content.reshape(-1).view(torch.uint8).numpy().data)  # bytes, since NumPy knows no bfloat16
     return digest.hexdigest()[:16]
 
 
