@@ -257,6 +257,7 @@ environment = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ADDRESS": "local",
     "OMP_NUM_THREADS": "1",
 }
 options = "--insecure --simulation --disable-runtime-dependency-installation --host 127.0.0.1 --port"

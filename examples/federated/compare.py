@@ -61,6 +61,7 @@ def superlink(folder: Path) -> Iterator[dict[str, str]]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ADDRESS": "local",  # a Ray of its own, whatever else runs on this machine
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
     }
