@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import importlib
 import inspect
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
