@@ -239,8 +239,8 @@ print(settings.count("\n"), "lines")
 #
 # A *SuperLink* passes messages between the server's app and the clients', and each client has a *SuperNode* that starts
 # its app when there is a message for it. Here all are processes of this machine; on several machines they are started
-# with the same commands, and with certificates instead of `--insecure`. (To simulate many clients in one process, Flower
-# uses Ray: `flwr run . --stream` does that by itself. And Flower reports every run to its makers unless
+# with the same commands, and with certificates instead of `--insecure`. (To simulate many clients in one process,
+# Flower uses Ray: `flwr run . --stream` does that by itself. And Flower reports every run to its makers unless
 # `FLWR_TELEMETRY_ENABLED` is 0.)
 
 
