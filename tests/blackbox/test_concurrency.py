@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from mekd_plugin.blackbox import BlackBox, Retry
 from mekd_plugin.errors import InputError, QueryBudgetExceeded, Refused, RefusedForGood, TeacherUnavailable
+
+ROOT = Path(__file__).parents[2]
 
 
 class Service:
@@ -130,3 +136,41 @@ def test_a_module_is_not_asked_so():
         BlackBox(torch.nn.Flatten(), "logits", 3, concurrent=2)
     with pytest.raises(InputError, match="concurrent=65: expected a whole number of batches from 1 to 64"):
         boxed(Service(), concurrent=65)
+
+
+LIFE = """
+import os, sys, threading
+from tests.blackbox.test_concurrency import boxed, numbered
+
+asked, lock = [], threading.Lock()
+
+def teacher(images):
+    with lock:
+        asked.append(1)
+        os.write(computed, b"1")
+        if len(asked) == 9:
+            os._exit(9)  # as kill -9 does it: nothing is closed or written any more
+    return images.flatten(1)[:, :3].clone()
+
+computed = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+box = boxed(teacher)
+box.keep(sys.argv[1])
+box.query(numbered(20))
+"""
+
+
+def test_a_killed_process_loses_no_more_than_was_open(tmp_path):
+    computed = tmp_path / "computed"
+    command = [sys.executable, "-c", LIFE, str(tmp_path / "run"), str(computed)]
+    died = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert died.returncode == 9, died.stderr
+    service, images = Service(), numbered(20)
+    again = boxed(service)
+    again.keep(tmp_path / "run")
+    first = len(computed.read_bytes())
+    assert first == 9 <= again.ledger.total <= 9 + 4 and 1 <= again.ledger.uncertain <= 4 + 1
+    assert torch.equal(again.query(images).values, expected(images))
+    assert again.ledger.total - again.ledger.uncertain == 20
+    assert again.ledger.total >= first + sum(service.computed)

@@ -11,7 +11,7 @@ from mekd_plugin.blackbox.remote.endpoint import ImageEndpoint, image_endpoint
 from mekd_plugin.blackbox.remote.inference import InferenceTeacher, TensorSpec, open_inference_teacher
 from mekd_plugin.blackbox.remote.labels import LabelMap
 from mekd_plugin.blackbox.remote.recorded import RecordedTeacher, recorded_teacher
-from mekd_plugin.blackbox.remote.service import Service
+from mekd_plugin.blackbox.remote.service import Reply, Service
 from mekd_plugin.blackbox.remote.tables import Table
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "InferenceTeacher",
     "LabelMap",
     "RecordedTeacher",
+    "Reply",
     "Service",
     "Table",
     "TensorSpec",

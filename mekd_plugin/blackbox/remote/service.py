@@ -120,8 +120,9 @@ class Service:
             **headers: further ones, with ``_`` for ``-``.
 
         Raises:
-            Refused: the service says that it did no work, or was never reached. RefusedForGood: the same, and another
-            attempt would not help. TeacherUnavailable: whether it did any work is open.
+            Refused: the service says that it did no work, or was never reached.
+            RefusedForGood: the same, and another attempt would not help.
+            TeacherUnavailable: whether it did any work is open.
         """
         import httpx
 
