@@ -294,7 +294,7 @@ print(f"{record['asked']} images in {record['rounds']} rounds")
 for account in sorted(record["accounts"], key=lambda account: account["name"] or "z"):
     name = account["name"] or "a client that never got to its name"
     print(f"{name}: {account['answered']} answered, {account['refused']} refused, {account['failed']} failed")
-    print(f"    {account['bytes_sent']:,} bytes to it, {account['bytes_received']:,} back")
+    print(f"    {account['bytes_sent'] / 1000:.0f} kB to it, {account['bytes_received'] / 1000:.0f} kB back")
 
 # %% [markdown]
 # Each client was sent a byte a pixel, 256 for an image, and gave back forty for an answer. Client 1 answered the first
@@ -303,7 +303,7 @@ for account in sorted(record["accounts"], key=lambda account: account["name"] or
 
 # %%
 [strict] = [account for account in record["accounts"] if account["name"] == "client 1"]
-print(strict["reason"])
+print(re.sub(r"run \d+", "run N", strict["reason"]))
 
 # %% [markdown]
 # And the student? It has seen no private image, and no real one has been sent.
