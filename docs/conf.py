@@ -64,7 +64,7 @@ def list_methods(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def link_outwards(app: Sphinx, page: str, source: list[str]) -> None:
-    """Links out of ``docs/``, which are right where the page lies, lead to rendered notebooks, or to copies of files."""
+    """Have links out of ``docs/``, right where a page lies, lead to rendered notebooks, or to copies of files."""
     source[0] = _NOTEBOOK.sub(r'<a href="../tutorials/\2.html">\1</a>', source[0])
     source[0] = source[0].replace("](../../", "](path:../../")
 
