@@ -5,18 +5,25 @@ Steps are cut to a few, and methods take their smallest preset; everything else 
 
 from __future__ import annotations
 
+import io
+import json
 import re
 import shlex
+import threading
+from collections.abc import Iterator
 from contextlib import chdir
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import typer
 import yaml
+from PIL import Image
 from torch import Tensor, nn
 
 import mekd_plugin as mekd
@@ -94,14 +101,66 @@ def named(reader: nn.Module) -> dict[str, Any]:
         "images": mekd.data.edge_images(digits, real_images=40, seed=0).images,
         "teacher": mekd.BlackBox(reader, responses="logits", num_classes=10, budget=2000),
         "someone_elses_model": mekd.networks.build("lenet5", 10, (1, 32, 32), seed=0).eval(),
-        "ask_service": labels_of,
         "post": lambda url, images: SimpleNamespace(status=200, labels=labels_of(images)),
         "train": train,
     }
 
 
-def _smaller(code: str) -> str:
-    """The same code with fewer steps, images and questions."""
+class _Service(BaseHTTPRequestHandler):
+    """A server of the Open Inference Protocol, and one that labels images: ``model`` answers for both."""
+
+    model: nn.Module
+    names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+    def do_GET(self) -> None:
+        sizes = {"inputs": [-1, 1, 16, 16], "outputs": [-1, 10]}
+        tensors = {kind: [{"name": kind, "datatype": "FP32", "shape": shape}] for kind, shape in sizes.items()}
+        self._reply({"name": "digits", **tensors} if self.path == "/v2/models/digits" else {})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/classify":
+            pixels = np.asarray(Image.open(io.BytesIO(body)), dtype=np.float32)
+            chances = self._answers(torch.from_numpy(pixels)[None, None] / 127.5 - 1).softmax(dim=1)[0].tolist()
+            self._reply([{"label": name, "score": chance} for name, chance in zip(self.names, chances, strict=True)])
+            return
+        question = json.loads(body)
+        images = torch.tensor(question["inputs"][0]["data"]).view(question["inputs"][0]["shape"])
+        found = self._answers(images)
+        answer = {"name": "outputs", "datatype": "FP32", "shape": list(found.shape), "data": found.flatten().tolist()}
+        self._reply({"id": question["id"], "outputs": [answer]})
+
+    def _answers(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            found: Tensor = self.model(images)
+        return found
+
+    def _reply(self, content: Any) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def address(reader: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where the service of the page on teachers is in fact."""
+    monkeypatch.setenv("MY_TOKEN", "a token")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Service", (_Service,), {"model": reader}))
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def _smaller(code: str, address: str) -> str:
+    """The same code with fewer steps, images and questions, and a service that is there."""
+    code = code.replace("localhost:8000", address)
     for pattern, replacement in (
         (r"steps=\d[\d_]*", f"steps={FEW}"),
         (r"budget=(2000|5000|1000)\b", "budget=400"),
@@ -114,7 +173,7 @@ def _smaller(code: str) -> str:
 @pytest.mark.parametrize("page", _with_python(), ids=lambda page: page.stem)
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")  # a generator of a few steps is unwell, and says so
 def test_python_on_the_page_runs(
-    page: Path, small: None, named: dict[str, Any], reader: nn.Module, tmp_path: Path
+    page: Path, small: None, named: dict[str, Any], reader: nn.Module, address: str, tmp_path: Path
 ) -> None:
     if page.stem in ("faq", "privacy"):  # they go on with the run of another page
         resnet = mekd.networks.build("resnet8", 10, (1, 16, 16))
@@ -123,7 +182,7 @@ def test_python_on_the_page_runs(
         if page.stem == "your-teacher":
             export_onnx(reader, Path("model.onnx"), (1, 16, 16))
         for code in _blocks(page, "python"):
-            exec(compile(_smaller(code), str(page), "exec"), named)
+            exec(compile(_smaller(code, address), str(page), "exec"), named)
 
 
 def test_the_guide_has_python_and_commands() -> None:
@@ -138,8 +197,10 @@ def test_command_lines_are_accepted(page: Path, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(f"mekd_plugin.bench.commands.{name}", lambda *_, name=name, **__: called.append(name) or 0)
     with chdir(ROOT):
         for words in _command_lines(page):
-            command = COMMAND.commands[words[0]]  # type: ignore[attr-defined]
-            with command.make_context(words[0], words[1:]) as context:
+            command, *rest = COMMAND.commands[words[0]], *words[1:]  # type: ignore[attr-defined]
+            while hasattr(command, "commands"):
+                command, *rest = command.commands[rest[0]], *rest[1:]
+            with command.make_context(words[0], rest) as context:
                 if words[0] in ("bench", "distill"):  # so that the values are checked as well
                     with pytest.raises(typer.Exit):
                         command.invoke(context)
@@ -161,7 +222,9 @@ def test_yaml_on_the_page_is_a_benchmark(page: Path) -> None:
 def test_names_in_the_text_exist(page: Path) -> None:
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     flags = {"--help", "--version"}
-    flags |= {flag for command in COMMAND.commands.values() for item in command.params for flag in item.opts}  # type: ignore[attr-defined]
+    every = list(COMMAND.commands.values())  # type: ignore[attr-defined]
+    every += [inner for command in every for inner in getattr(command, "commands", {}).values()]
+    flags |= {flag for command in every for item in command.params for flag in item.opts}
     for flag in re.findall(r"`(?:mekd [^`]*)?(--[a-z][a-z0-9-]*)", text):
         assert flag in flags, flag
     for command in re.findall(r"`mekd ([a-z]+)", text):
