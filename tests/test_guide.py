@@ -9,6 +9,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import chdir
@@ -178,6 +179,7 @@ def test_python_on_the_page_runs(
     if page.stem in ("faq", "privacy"):  # they go on with the run of another page
         resnet = mekd.networks.build("resnet8", 10, (1, 16, 16))
         mekd.distill(resnet, named["teacher"], named["images"], directory=tmp_path / "run", queries=100, progress=False)
+    shutil.copytree(ROOT / "results" / "digits", tmp_path / "mekd-results")
     with chdir(tmp_path):
         if page.stem == "your-teacher":
             export_onnx(reader, Path("model.onnx"), (1, 16, 16))
