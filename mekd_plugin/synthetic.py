@@ -153,7 +153,7 @@ class SyntheticRounds(Distiller):
         return 2 * self.rounds
 
     def stages(self, teacher: BlackBox, images: Tensor, student: nn.Module) -> Iterator[Stage]:
-        """In each round those of :meth:`train_generator`, then ``bank``, then the student's share of its steps."""
+        """In each round those of ``train_generator``, then ``bank``, then the student's share of its steps."""
         size = number_of_queries(teacher, "bank", self.queries, otherwise=WITHOUT_BUDGET)
         bank, span = Bank("bank"), teacher.value_range
         rounds = min(self.rounds, size // 2)  # a budget that others have spent from may leave fewer
@@ -172,7 +172,7 @@ class SyntheticRounds(Distiller):
 
         Args:
             round_: from 1.
-            latents: of :meth:`latents`.
+            latents: of ``latents``.
             images: those of the method's pool, in ``span``.
             student: as it stands.
             span: the teacher's value range.

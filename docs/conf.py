@@ -1,12 +1,14 @@
-"""Settings of Sphinx for the reference pages; ``tox -e docs`` writes them to ``build/reference/index.html``."""
+"""Settings of Sphinx for the guide and the reference; ``tox -e docs`` writes them to ``build/index.html``."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from pydoc import locate
 from typing import Any
 
 from docutils.nodes import Element
+from nbconvert import HTMLExporter
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -17,9 +19,17 @@ from mekd_plugin.version import __version__
 project = "mekd-plugin"
 version = release = __version__
 copyright = ""  # noqa: A001 (Sphinx's own word)
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
+myst_heading_anchors = 3
+myst_enable_extensions = ["deflist"]
 html_theme = "alabaster"
-html_theme_options = {"page_width": "1080px", "show_powered_by": False}
+html_theme_options = {
+    "page_width": "1300px",
+    "code_font_size": "0.8em",
+    "show_powered_by": False,
+    "description": "Black-box knowledge distillation with a metered teacher",
+    "fixed_sidebar": True,
+}
 html_show_copyright = html_show_sourcelink = False
 add_module_names = False
 
@@ -36,13 +46,15 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         "py:.*",
-        r"(abc|importlib|torch|numpy|collections|pathlib|typing|types|contextlib|lightning|transformers|pandas)\..*",
+        r"(abc|importlib|torch|numpy|collections|pathlib|typing|types|contextlib|lightning|transformers|pandas|flwr)\..*",
     ),
-    ("py:class", r"(nn\.)?Module|Tensor|Message|Path|Choice|dict\[str|mekd_plugin\..*\._\w+"),
+    ("py:class", r"(nn\.)?Module|Tensor|Choice|Path|Grid|Message|dict\[str|mekd_plugin\..*\._\w+"),
     ("py:class", r"mekd_plugin\.training\.(processes\.Processes|execution\.Run)"),
     ("py:class", r"mekd_plugin\.blackbox\.(journal\.Forgotten|spending\.(Question|Staged))"),
 ]
 _COLON = "\0"
+_NOTEBOOK = re.compile(r"\[([^\]]+)\]\(\.\./\.\./tutorials/(\w+)\.ipynb\)")
+_LINK_TO_NOTEBOOK = re.compile(r'href="(\w+)\.ipynb')
 _NO_CODE_AFTER = re.compile(r"^$|^- |^\.\. |^\w+:$|::$")  # nothing, a list, a directive, a section, code already
 
 
@@ -50,6 +62,23 @@ def list_methods(app: Sphinx, page: str, source: list[str]) -> None:
     """Put every registered method's module where ``methods.rst`` has its mark."""
     modules = dict.fromkeys(entry.target.partition(":")[0] for entry in distillers().entries())
     source[0] = source[0].replace("[[methods]]", "\n\n".join(f".. automodule:: {module}" for module in modules))
+
+
+def link_outwards(app: Sphinx, page: str, source: list[str]) -> None:
+    """Have links out of ``docs/``, right where a page lies, lead to rendered notebooks, or to copies of files."""
+    source[0] = _NOTEBOOK.sub(r'<a href="../tutorials/\2.html">\1</a>', source[0])
+    source[0] = source[0].replace("](../../", "](path:../../")
+
+
+def render_tutorials(app: Sphinx, error: Exception | None) -> None:
+    """Write the notebooks, with their saved outputs, as pages beside the others."""
+    if error is not None or app.builder.name != "html":
+        return
+    folder = Path(app.outdir) / "tutorials"
+    folder.mkdir(exist_ok=True)
+    for notebook in sorted((Path(app.srcdir).parent / "tutorials").glob("*.ipynb")):
+        page, _ = HTMLExporter().from_filename(str(notebook))
+        (folder / f"{notebook.stem}.html").write_text(_LINK_TO_NOTEBOOK.sub(r'href="\1.html', page))
 
 
 def as_markup(app: Sphinx, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
@@ -98,6 +127,8 @@ def find_by_last_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, co
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", list_methods)
+    app.connect("source-read", link_outwards)
+    app.connect("build-finished", render_tutorials)
     app.connect("autodoc-process-docstring", as_markup, priority=400)  # napoleon's is 500
     app.connect("autodoc-process-docstring", with_colons, priority=600)
     app.connect("missing-reference", find_by_last_name)
