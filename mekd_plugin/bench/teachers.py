@@ -40,6 +40,7 @@ __all__ = [
     "cache_directory",
     "evaluation_answers",
     "load_teacher",
+    "name_of_teacher",
     "prepare_teacher",
     "trained_teacher",
 ]
@@ -221,7 +222,12 @@ def prepare_teacher(
         name = f"{spec.teacher} {spec.teacher_digest}"
     if isinstance(teacher, nn.Module):
         return PreparedTeacher(teacher.to(device), name, None)
-    return PreparedTeacher(teacher, name, f"{spec.teacher} {spec.teacher_digest or ''}".strip())
+    return PreparedTeacher(teacher, name, name_of_teacher(spec))
+
+
+def name_of_teacher(spec: RunSpec) -> str:
+    """What the black boxes of a benchmark call a teacher that is not a module: its name, and the hash of its file."""
+    return f"{spec.teacher} {spec.teacher_digest or ''}".strip()
 
 
 class EvaluationAnswers(NamedTuple):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mekd_plugin.bench.audit import draw_images, latents_of
 from mekd_plugin.bench.grid import RunSpec
-from mekd_plugin.bench.teachers import prepare_teacher
+from mekd_plugin.bench.teachers import name_of_teacher, prepare_teacher
 from mekd_plugin.bench.worker import Place, edge_of, load_data, recipe_of
 from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.ledger import Ledger
@@ -151,7 +151,8 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
     Raises:
         CheckpointError: it holds no finished run.
     """
-    spec, data_root = RunSpec.of_run(directory)
+    kept = RunSpec.of_run(directory)
+    spec, data_root = kept.located()
     student_file = directory / "student.safetensors"
     if not student_file.is_file():
         raise CheckpointError(f"{directory} holds a run that is not finished: go on with it first, with --resume")
@@ -164,7 +165,8 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
     finally:
         torch.set_num_threads(threads)
     # A benchmark names its teachers, and `mekd distill` leaves that to the black box.
-    known_as = prepared.identity if directory.resolve().parent.name == "runs" else None
+    named = directory.resolve().parent.name == "runs" and prepared.identity is not None
+    known_as = name_of_teacher(kept.spec) if named else None
 
     def boundary(limit: int | None) -> BlackBox:
         return BlackBox(
@@ -221,7 +223,7 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
 
 def siblings(directory: Path) -> Iterator[tuple[str, Path]]:
     """Finished runs of other methods beside a run, on the same images, teacher, student and seed: method and place."""
-    spec, _ = RunSpec.of_run(directory)
+    spec, _ = RunSpec.of_run(directory).located()
     shared = (
         "dataset",
         "image_size",
@@ -240,7 +242,7 @@ def siblings(directory: Path) -> Iterator[tuple[str, Path]]:
             or not (folder / "student.safetensors").is_file()
         ):
             continue
-        other, _ = RunSpec.of_run(folder)
+        other, _ = RunSpec.of_run(folder).located()
         alike = all(getattr(other, name) == getattr(spec, name) for name in shared)
         if alike and other.method != spec.method:
             yield other.method, folder
