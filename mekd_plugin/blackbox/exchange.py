@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -132,6 +133,7 @@ class Exchange:
         if self.journal is not None:
             self.journal.append(response, fingerprints, stage, serial, evaluation=evaluation)
         self.ledger.settle()
+        _LOGGER.debug("%s: %d images answered for %r; %s", self.kind, len(images), stage, self.ledger)
         return response
 
     def _what_is_kept(self) -> str:
@@ -160,6 +162,8 @@ class Exchange:
         self.num_classes = response.num_classes
         return self.degradation(response, fingerprints, self.degradation_seed)
 
+
+_LOGGER = logging.getLogger(__name__)
 
 _ASKS: WeakKeyDictionary[Exchange, Ask] = WeakKeyDictionary()
 """The ways to ask, away from the objects that methods are handed."""

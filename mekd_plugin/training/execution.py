@@ -36,6 +36,7 @@ from mekd_plugin.training.metrics import Metrics
 from mekd_plugin.training.processes import Processes
 from mekd_plugin.training.recipe import Recipe
 from mekd_plugin.training.stage_store import StageStore
+from mekd_plugin.transport.statistics.proportions import Proportion, proportion_of
 from mekd_plugin.version import __version__
 
 __all__ = ["Distillation", "Evaluate", "Run"]
@@ -49,7 +50,7 @@ _NETWORKS = ("generator.safetensors", "discriminator.safetensors")
 _LOGGER = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(repr=False)
 class Distillation:
     """What a distillation leaves.
 
@@ -64,8 +65,12 @@ class Distillation:
             own, so a resumed run counts what it did after resuming.
         peak_memory_mb: the largest resident size of the process, or of the GPU's tensors where there is a GPU.
         held_out_agreement: share of held-out answers on which the student names the teacher's class; None without any.
+            They are about images of the kind that the method sent, which for ``mekd`` are generated ones: how good the
+            student is on real images may be another matter, and :meth:`check` asks about those.
         signature: one line with every setting that decides the result.
         inverse: the method's generator, and which latents it takes; None for a method that has none.
+        held_out: the same share, with its 95 % interval and the number of images.
+        held_out_on: what those images are, such as ``"synthetic images"``.
     """
 
     student: nn.Module
@@ -78,6 +83,41 @@ class Distillation:
     held_out_agreement: float | None
     signature: str
     inverse: Inverse | None = None
+    held_out: Proportion | None = None
+    held_out_on: str = ""
+
+    def check(self, teacher: BlackBox, images: Tensor) -> Proportion:
+        """How often student and teacher name the same class on ``images``, such as real ones; this asks the teacher.
+
+        Args:
+            teacher: the black box that was distilled. Every image is a question, counted as ``ledger.evaluation``:
+                outside the budget, though a service charges for it.
+            images: ``(N, channels, height, width)``, N at least 1, in the teacher's value range. They leave the edge.
+
+        Returns:
+            The share, its 95 % interval, and ``trials``: how many images were asked about.
+
+        Raises:
+            MekdError: as :meth:`BlackBox.evaluate`.
+        """
+        answers = teacher.evaluate(images, stage="check")
+        return proportion_of(round(agreement(self.student, images, answers) * len(images)), len(images))
+
+    def __str__(self) -> str:
+        stages = ", ".join(f"{name} {value:,.0f} s" for name, value in self.seconds.items() if name != "processor")
+        lines = [
+            f"{self.signature.partition(' ')[0]}: {type(self.student).__name__} after {self.steps:,} steps ({stages})",
+            f"asked: {self.ledger}",
+        ]
+        if self.held_out is not None:
+            value, low, high, count = self.held_out
+            lines.append(
+                f"agrees with the teacher on {100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of {count:,} "
+                f"held-out {self.held_out_on}; result.check(teacher, images) asks about images of your own"
+            )
+        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.report.get("warnings", []))])
+
+    __repr__ = __str__
 
 
 @dataclass
@@ -109,6 +149,15 @@ class Run:
     def identity(self) -> str:
         """Names the run in each of its files: a hash of its signature."""
         return hashlib.sha256(self.signature.encode()).hexdigest()[:16]
+
+    def check_budget(self) -> None:
+        """Refuse a budget that does not last until the student is trained by the recipe, before anything is.
+
+        Raises:
+            NeedsNotMet: it does not; the message says what it takes.
+        """
+        rows = self.recipe.batch_size * self.processes.shard.world
+        self.distiller.check_training(self.teacher.ledger.budget, self.recipe.steps, rows)
 
     def open(
         self,
@@ -217,7 +266,8 @@ class Run:
             self.measure(self.loop.student_steps, self.student)
         held_out = None
         if self.held_out is not None:
-            held_out = agreement(self.student, self.held_out.images, self.held_out.answers())
+            share = agreement(self.student, self.held_out.images, self.held_out.answers())
+            held_out = proportion_of(round(share * len(self.held_out)), len(self.held_out))
         if self.directory is not None and self.processes.main:
             save_weights(self.student, self.directory / "student.safetensors")
         report = self._report()
@@ -236,7 +286,9 @@ class Run:
             steps=self.loop.student_steps,
             seconds=self.seconds,
             peak_memory_mb=_peak_memory_mb(self.processes.device),
-            held_out_agreement=held_out,
+            held_out_agreement=None if held_out is None else held_out.value,
+            held_out=held_out,
+            held_out_on=_images_sent(self.distiller),
             signature=self.signature,
             inverse=self.distiller.inverse(),
         )
@@ -411,6 +463,14 @@ class Run:
         count = 0 if stage.grows else round(self.validation * len(stage.bank))
         if count >= _FEWEST_HELD_OUT:
             self.held_out = stage.bank.hold_out(count)
+
+
+def _images_sent(distiller: Distiller) -> str:
+    """What the answers are about, in words."""
+    leaves = distiller.needs.leaves_edge
+    return {"mixtures": "mixtures of images", "nothing of the edge": "images that show nothing of the edge"}.get(
+        leaves, leaves
+    )
 
 
 def _forget_others(directory: Path) -> None:
