@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mekd_plugin.bench.grid import BenchConfig, hyperparameters
+from mekd_plugin.bench.grid import BenchConfig, hyperparameters, kind_of_teacher
 from mekd_plugin.checks import as_path, as_seed
 from mekd_plugin.errors import InputError, MekdError
 from mekd_plugin.files import bundled, writable_directory
@@ -122,7 +122,13 @@ def distill(
     ],
     out: Annotated[Path, typer.Option("--out", help="Directory of the student and of what it takes to resume.")],
     dataset: Annotated[str, typer.Option(help="The edge's images are drawn from its training images.")] = "digits",
-    student: Annotated[str, typer.Option(help="A network.")] = "resnet8",
+    student: Annotated[
+        str,
+        typer.Option(
+            help="A network: a name, torchvision:NAME, or package.module:factory, which is called as "
+            "factory(num_classes=C, image_shape=(channels, height, width)) and returns a torch module."
+        ),
+    ] = "resnet8",
     method: Annotated[str, typer.Option(help="A method; `mekd list` shows them.")] = "mekd",
     responses: Annotated[str, typer.Option(help="What the teacher answers: soft (logits), probabilities, or hard.")] = (
         "soft"
@@ -142,6 +148,8 @@ def distill(
 ) -> None:
     """Distil one student from a teacher that can only be asked."""
     overrides = parse_assignments(assignments or [], owner=method)
+    if kind_of_teacher(teacher) in ("network", "file", "onnx"):
+        settings = {"price_per_1000": None, **settings}  # asking a file of one's own costs nothing
     wanted = BenchConfig.from_mapping(
         {
             **settings,

@@ -107,13 +107,17 @@ def test_teacher_then_distill_then_resume(tmp_path) -> None:
     assert "lenet5: test accuracy" in call("teacher", "lenet5", "--steps", "30", "--out", file, "--device", "cpu")
     words = ["distill", "--teacher", file, "--student", "lenet5_half", "--method", "kd", "--steps", "20", "--out",
              str(out), "--real-images", "60", "--query-budget", "200", "--device", "cpu"]  # fmt: skip
-    assert "Nothing was asked." in call(*words, "--dry-run")
+    planned = call(*words, "--dry-run")
+    assert "Nothing was asked." in planned and "$" not in planned, "a file of one's own has no price"
     assert not out.exists()
+    words += ["--price-per-1000", "1.5"]
     said = call(*words)
     assert "test accuracy" in said and "200 of 200 images sent" in said and "price $0.30" in said
     weights = (out / "student.safetensors").read_bytes()
     call(*words, "--resume")
     assert (out / "student.safetensors").read_bytes() == weights
+    planned = call(*words, "--resume", "--dry-run")
+    assert "All together: 0 queries" in planned and "Left out: 1 finished run" in planned
     settings = (out / "spec.json").read_bytes()
     record = json.loads((out / "record.json").read_text())
     assert RunRecord.from_json(record).status == "finished" and record["method"] == record["label"] == "kd"

@@ -72,7 +72,11 @@ class BenchConfig:
         "FILE.onnx, or package.module:function.",
     )
     teacher_steps: int = setting(2000, "Optimiser steps where the teacher is trained here.")
-    student: tuple[str, ...] = setting(("resnet8",), "Student networks.")
+    student: tuple[str, ...] = setting(
+        ("resnet8",),
+        "Student networks: a name, torchvision:NAME, or package.module:factory, which is called as "
+        "factory(num_classes=C, image_shape=(channels, height, width)) and returns a torch module.",
+    )
     methods: tuple[str, ...] = setting(
         ("mekd", "kd", "logit_mimicry", "distribution_alignment"), "Names or aliases; `mekd list` shows them."
     )
