@@ -139,7 +139,7 @@ def distill(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, onnx
             ""
             if held_out is None
             else f"; agreement with the teacher {100 * held_out.value:.2f} % [{100 * held_out.low:.2f}, "
-            f"{100 * held_out.high:.2f}] on {held_out.trials:,} held-out {result.held_out_on}"
+            f"{100 * held_out.high:.2f}] on {held_out.images:,} held-out {result.held_out_on}"
         ),
         *([] if record.adapted_accuracy is None else [f"adapted test accuracy {100 * record.adapted_accuracy:.2f} %"]),
         f"{result.ledger}" + ("" if price is None else f"; price {format_price(price)}"),

@@ -10,7 +10,7 @@ tracing is refused.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Self
@@ -29,6 +29,7 @@ from mekd_plugin.blackbox.backends import (
     make_backend,
     place_of,
 )
+from mekd_plugin.blackbox.class_names import as_class_names, digest_of_names, in_order
 from mekd_plugin.blackbox.degradation import FULL, Degradation
 from mekd_plugin.blackbox.exchange import Exchange
 from mekd_plugin.blackbox.image_hashes import image_hashes
@@ -78,6 +79,8 @@ class BlackBox:
             :class:`~mekd_plugin.blackbox.Degradation`. Only what is left is kept, and a teacher that
             answers otherwise is another one to a run and to a bank.
         answers_seed: of the noise of ``"noisy:..."``.
+        classes: names of the classes in order, for a service that answers with those: N names where ``responses`` is
+            ``"hard"``, or N mappings from names to scores. They go with a student that is saved.
 
     With ``rounding`` or ``top_k`` the probabilities do not sum to 1. What is missing is spread evenly over the classes
     answered as 0, so that every method and loss can use the answer. Left at 0, a class would be called impossible, and
@@ -109,6 +112,7 @@ class BlackBox:
         top_k: int | None = None,
         answers: str = FULL,
         answers_seed: int = 0,
+        classes: Sequence[str] | None = None,
     ) -> None:
         if isinstance(teacher, BlackBox):
             raise InputError("the teacher is a BlackBox already: use it as it is")
@@ -118,6 +122,11 @@ class BlackBox:
                 'responses= is missing: say what the teacher returns, "logits" (or "soft"), "probabilities" or "hard"; '
                 "it is never guessed"
             )
+        self._classes = None if classes is None else as_class_names(classes)
+        if self._classes is not None:
+            if num_classes not in (None, len(self._classes)):
+                raise InputError(f"num_classes={num_classes}, and classes= names {len(self._classes)}: leave one out")
+            num_classes = len(self._classes)
         if num_classes is None and not isinstance(teacher, nn.Module):
             raise InputError("num_classes= is missing: a function does not tell how many classes its answers are about")
         if ledger is not None and budget is not None:
@@ -151,7 +160,8 @@ class BlackBox:
         if num_classes is not None:
             self.expect_classes(num_classes)
         place = as_device("device", device)
-        ask = make_backend(teacher, place, answer)
+        named = answer if self._classes is None else in_order(self._classes, answer)
+        ask = make_backend(teacher, place, named)
         if timeout is not None:
             if isinstance(teacher, nn.Module):
                 raise InputError(
@@ -179,6 +189,11 @@ class BlackBox:
             InputError: it was not declared, and no answer has told it yet.
         """
         return self._exchange.known_classes()
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Their names, in order; None where they were not declared."""
+        return self._classes
 
     @property
     def value_range(self) -> tuple[float, float]:
@@ -400,7 +415,10 @@ class BlackBox:
         return response
 
     def _degraded(self, identity: Identity) -> Identity:
-        """``identity``, with what is done to the answers."""
+        """``identity``, with what is done to the answers: names in another order are other answers."""
+        if self._classes is not None:
+            plain, names = identity.describe, digest_of_names(self._classes)
+            identity = identity._replace(describe=lambda: f"{plain()} names={names}")
         rule = self._exchange.degradation.rule
         if rule == FULL:
             return identity

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from mekd_plugin.errors import DataMissing, InputError
+from mekd_plugin.image_files import GREYSCALE_MODES, image_files, mode_of, read_all, size_of, to_value_range
 
 __all__ = ["read_image_folder", "read_tiny_imagenet", "to_value_range"]
 
@@ -20,15 +18,6 @@ Parts = tuple[Tensor, Tensor, Tensor, Tensor, int]
 _TINY = "tiny-imagenet-200"
 _TINY_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 _TINY_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
-_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-_GREYSCALE_MODES = {"1", "L"}
-_ORIENTATION = ExifTags.Base.Orientation
-_LYING = {5, 6, 7, 8}  # the orientations that exchange width and height
-
-
-def to_value_range(pixels: Tensor) -> Tensor:
-    """uint8 pixels 0..255, any shape, to float32 in [-1, 1], contiguous, with one copy in memory."""
-    return pixels.to(torch.float32, memory_format=torch.contiguous_format, copy=True).div_(127.5).sub_(1)
 
 
 def read_image_folder(path: Path, image_size: int | None) -> Parts:
@@ -53,15 +42,16 @@ def read_image_folder(path: Path, image_size: int | None) -> Parts:
         )
     if len(classes) < 2:
         raise InputError(f"{train} holds {len(classes)} class folders: expected at least 2")
-    parts = [[_image_files(part / name) for name in classes] for part in (train, test)]
+    parts = [[image_files(part / name) for name in classes] for part in (train, test)]
     everything = [file for part in parts for files in part for file in files]
-    mode = "L" if all(_mode(file) in _GREYSCALE_MODES for file in everything) else "RGB"
+    mode = "L" if all(mode_of(file) in GREYSCALE_MODES for file in everything) else "RGB"
     # One size for both parts; the first image's if none is asked for.
-    size = (image_size, image_size) if image_size else _size(everything[0])
+    size = (image_size, image_size) if image_size else size_of(everything[0])
     read: list[Tensor] = []
     for part in parts:
         labels = [label for label, files in enumerate(part) for _ in files]
-        images = _read([file for files in part for file in files], mode, size, scale=image_size is not None)
+        files = [file for files in part for file in files]
+        images = read_all(files, mode, size, scale=image_size is not None, remedy="image_size=")
         read += [images, torch.tensor(labels)]
     return read[0], read[1], read[2], read[3], len(classes)
 
@@ -89,69 +79,15 @@ def read_tiny_imagenet(root: Path, download: bool) -> Parts:
         )
     classes = sorted(names.read_text().split())
     label_of = {name: label for label, name in enumerate(classes)}
-    train_files = [_image_files(folder / "train" / name / "images") for name in classes]
+    train_files = [image_files(folder / "train" / name / "images") for name in classes]
     train_labels = [label for label, files in enumerate(train_files) for _ in files]
     rows = [line.split("\t")[:2] for line in annotations.read_text().splitlines() if line]
     test_files = [folder / "val" / "images" / file for file, _ in rows]
     size = (64, 64)
-    train = _read([file for files in train_files for file in files], "RGB", size, scale=False)
-    test = _read(test_files, "RGB", size, scale=False)
+    train = read_all([file for files in train_files for file in files], "RGB", size, scale=False, remedy="image_size=")
+    test = read_all(test_files, "RGB", size, scale=False, remedy="image_size=")
     return train, torch.tensor(train_labels), test, torch.tensor([label_of[name] for _, name in rows]), len(classes)
 
 
 def _class_names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _image_files(folder: Path) -> list[Path]:
-    files = sorted(file for file in folder.glob("*") if file.suffix.lower() in _SUFFIXES)
-    if not files:
-        raise DataMissing(f"{folder} holds no image files: expected some of {', '.join(sorted(_SUFFIXES))}")
-    return files
-
-
-def _open(file: Path) -> Image.Image:
-    try:
-        image = Image.open(file)
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{file} is far too large to be decoded safely ({error}): scale it down first") from error
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataMissing(f"{file} cannot be read as an image ({error}): replace it or remove it") from error
-    if image.mode.startswith(("I", "F")):
-        # Pillow would silently clip such values at 255.
-        raise InputError(f"{file} has more than 8 bits per channel (mode {image.mode}): convert it to 8 bits first")
-    return image
-
-
-def _mode(file: Path) -> str:
-    with _open(file) as image:
-        return image.mode
-
-
-def _size(file: Path) -> tuple[int, int]:
-    with _open(file) as image:
-        width, height = image.size
-        return (height, width) if image.getexif().get(_ORIENTATION) in _LYING else (width, height)
-
-
-def _read(files: Sequence[Path], mode: str, size: tuple[int, int], *, scale: bool) -> Tensor:
-    """``(N, channels, height, width)`` float32 in [-1, 1]; ``size`` is Pillow's (width, height)."""
-    channels = 1 if mode == "L" else 3
-    images = torch.empty(len(files), channels, size[1], size[0])
-    for row, file in enumerate(files):
-        with _open(file) as opened:
-            try:
-                # Cameras store a picture as the sensor saw it, with a note of how they were held.
-                image = ImageOps.exif_transpose(opened).convert(mode)
-            except (OSError, ValueError, SyntaxError) as error:
-                raise DataMissing(f"{file} is truncated or damaged ({error}): replace it or remove it") from error
-        if image.size != size:
-            if not scale:
-                raise InputError(
-                    f"{file} is {image.size[0]}x{image.size[1]} and others are {size[0]}x{size[1]}: "
-                    "set image_size= to scale them all to one size"
-                )
-            image = image.resize(size, Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(image)).view(size[1], size[0], channels)
-        images[row] = to_value_range(pixels.permute(2, 0, 1))
-    return images

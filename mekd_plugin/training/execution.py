@@ -30,13 +30,13 @@ from mekd_plugin.rows import Rows
 from mekd_plugin.sealing import CHECKSUM, check_seal, seal
 from mekd_plugin.training.checkpoint import load_state, load_weights_into, save_state, save_weights
 from mekd_plugin.training.directory import DirectoryLock, spent_by_then, threads_of_run
-from mekd_plugin.training.evaluation import agreement, as_scalars
+from mekd_plugin.training.evaluation import Agreement, as_scalars, measured_agreement
 from mekd_plugin.training.loop import Loop, stage_seed
 from mekd_plugin.training.metrics import Metrics
 from mekd_plugin.training.processes import Processes
 from mekd_plugin.training.recipe import Recipe
+from mekd_plugin.training.saved_student import save_student
 from mekd_plugin.training.stage_store import StageStore
-from mekd_plugin.transport.statistics.proportions import Proportion, proportion_of
 from mekd_plugin.version import __version__
 
 __all__ = ["Distillation", "Evaluate", "Run"]
@@ -71,6 +71,10 @@ class Distillation:
         inverse: the method's generator, and which latents it takes; None for a method that has none.
         held_out: the same share, with its 95 % interval and the number of images.
         held_out_on: what those images are, such as ``"synthetic images"``.
+        image_shape: ``(channels, height, width)`` of the student's images.
+        num_classes: C.
+        value_range: of those images.
+        classes: names of the classes; None where the black box was not told them.
     """
 
     student: nn.Module
@@ -83,10 +87,44 @@ class Distillation:
     held_out_agreement: float | None
     signature: str
     inverse: Inverse | None = None
-    held_out: Proportion | None = None
+    held_out: Agreement | None = None
     held_out_on: str = ""
+    image_shape: tuple[int, int, int] = (1, 1, 1)
+    num_classes: int = 0
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    classes: tuple[str, ...] | None = None
 
-    def check(self, teacher: BlackBox, images: Tensor) -> Proportion:
+    def save(self, directory: str | Path, *, network: str | None = None) -> Path:
+        """Write the student into a folder that travels, for :func:`mekd_plugin.load_student`.
+
+        Weights as safetensors, an ONNX model where onnx is installed, and ``student.json``: image shape, value range,
+        names of the classes, signature, and the agreement on held-out answers.
+
+        Args:
+            directory: created where missing.
+            network: the student's name for :func:`mekd_plugin.networks.build`, if it has one.
+
+        Returns:
+            The directory.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        held_out = None if self.held_out is None else {**self.held_out._asdict(), "on": self.held_out_on}
+        return save_student(
+            self.student,
+            directory,
+            image_shape=self.image_shape,
+            value_range=self.value_range,
+            num_classes=self.num_classes,
+            classes=self.classes,
+            network=network,
+            signature=self.signature,
+            held_out=held_out,
+            queries=self.ledger.as_record(),
+        )
+
+    def check(self, teacher: BlackBox, images: Tensor) -> Agreement:
         """How often student and teacher name the same class on ``images``, such as real ones; this asks the teacher.
 
         Args:
@@ -95,13 +133,12 @@ class Distillation:
             images: ``(N, channels, height, width)``, N at least 1, in the teacher's value range. They leave the edge.
 
         Returns:
-            The share, its 95 % interval, and ``trials``: how many images were asked about.
+            The share, its 95 % interval, and how many images were asked about.
 
         Raises:
             MekdError: as :meth:`BlackBox.evaluate`.
         """
-        answers = teacher.evaluate(images, stage="check")
-        return proportion_of(round(agreement(self.student, images, answers) * len(images)), len(images))
+        return measured_agreement(self.student, images, teacher.evaluate(images, stage="check"))
 
     def __str__(self) -> str:
         stages = ", ".join(f"{name} {value:,.0f} s" for name, value in self.seconds.items() if name != "processor")
@@ -266,8 +303,7 @@ class Run:
             self.measure(self.loop.student_steps, self.student)
         held_out = None
         if self.held_out is not None:
-            share = agreement(self.student, self.held_out.images, self.held_out.answers())
-            held_out = proportion_of(round(share * len(self.held_out)), len(self.held_out))
+            held_out = measured_agreement(self.student, self.held_out.images, self.held_out.answers())
         if self.directory is not None and self.processes.main:
             save_weights(self.student, self.directory / "student.safetensors")
         report = self._report()
@@ -289,6 +325,10 @@ class Run:
             held_out_agreement=None if held_out is None else held_out.value,
             held_out=held_out,
             held_out_on=_images_sent(self.distiller),
+            image_shape=self.distiller.image_shape,
+            num_classes=self.distiller.num_classes,
+            value_range=self.teacher.value_range,
+            classes=self.teacher.classes,
             signature=self.signature,
             inverse=self.distiller.inverse(),
         )

@@ -258,7 +258,7 @@ def test_a_check_on_real_images_counts_its_questions():
     images = toy_images(30, seed=9)
     found = result.check(box, images)
     guesses = mekd.predict(result.student, images).argmax(dim=1)
-    assert found.value == (guesses == teacher(images).argmax(dim=1)).double().mean() and found.trials == 30
+    assert found.value == (guesses == teacher(images).argmax(dim=1)).double().mean() and found.images == 30
     assert (box.ledger.total, box.ledger.evaluation) == (40, 30) and result.held_out is None
 
 
