@@ -16,6 +16,7 @@ from mekd_plugin.errors import DataMissing, InputError
 __all__ = [
     "GREYSCALE_MODES",
     "SUFFIXES",
+    "channels_of",
     "image_files",
     "is_images_of_files",
     "mode_of",
@@ -46,8 +47,8 @@ def image_files(folder: Path) -> list[Path]:
     """
     files = sorted(file for file in folder.glob("*") if file.suffix.lower() in SUFFIXES)
     if not files:
-        what = "holds no image files" if folder.is_dir() else "is no folder"
-        raise DataMissing(f"{folder} {what}: expected a folder with some of {', '.join(sorted(SUFFIXES))} in it")
+        what = "holds no image files" if folder.is_dir() else "is no folder of image files"
+        raise DataMissing(f"{folder} {what}: expected some of {', '.join(sorted(SUFFIXES))}")
     return files
 
 
@@ -59,7 +60,10 @@ def is_images_of_files(images: Any) -> bool:
 
 
 def read_images(
-    images: str | Path | Iterable[str | Path | Image.Image], image_shape: tuple[int, int, int] | None = None
+    images: str | Path | Iterable[str | Path | Image.Image],
+    image_shape: tuple[int, int, int] | None = None,
+    *,
+    remedy: str = "image_shape=(channels, height, width)",
 ) -> Tensor:
     """Images of files as one tensor; pictures that a camera took lying are turned upright.
 
@@ -67,6 +71,7 @@ def read_images(
         images: a folder, of which every image file is read in sorted order, a file, or a list of files or PIL images.
         image_shape: ``(channels, height, width)`` to which each is brought, with 1 channel (grey) or 3 (RGB), scaled
             bilinearly with antialiasing; None takes the first one's size, grey if all of them are.
+        remedy: what to set where sizes differ, for the message.
 
     Returns:
         ``(N, channels, height, width)`` float32 in [-1, 1].
@@ -79,11 +84,10 @@ def read_images(
     if image_shape is not None and image_shape[0] not in (1, 3):
         raise InputError(f"image_shape={image_shape}: expected 1 channel (grey) or 3 (RGB) for images of files")
     if image_shape is None:
-        mode = "L" if all(mode_of(source) in GREYSCALE_MODES for source in sources) else "RGB"
-        size = size_of(sources[0])
+        mode, size = "L" if channels_of(sources) == 1 else "RGB", size_of(sources[0])
     else:
         mode, size = "L" if image_shape[0] == 1 else "RGB", (image_shape[2], image_shape[1])
-    return read_all(sources, mode, size, scale=image_shape is not None, remedy="image_shape=(channels, height, width)")
+    return read_all(sources, mode, size, scale=image_shape is not None, remedy=remedy)
 
 
 def read_all(
@@ -119,6 +123,11 @@ def read_all(
         pixels = torch.from_numpy(np.array(image)).view(size[1], size[0], channels)
         images[row] = to_value_range(pixels.permute(2, 0, 1))
     return images
+
+
+def channels_of(sources: Sequence[Path | Image.Image]) -> int:
+    """1 where every image is grey, else 3."""
+    return 1 if all(mode_of(source) in GREYSCALE_MODES for source in sources) else 3
 
 
 def mode_of(source: Path | Image.Image) -> str:

@@ -45,7 +45,7 @@ def test_one_file_keeps_its_size_and_colour_makes_three_channels(photos):
     ("given", "shape", "error", "words"),
     [
         ("", None, InputError, "b.JPG is 6x6 and others are 8x8: set image_shape="),
-        ("missing", None, DataMissing, "missing is no folder: expected a folder with some of .bmp"),
+        ("missing", None, DataMissing, "missing is no folder of image files: expected some of .bmp"),
         ("notes.txt", None, DataMissing, "notes.txt cannot be read as an image"),
         ("", (4, 8, 8), InputError, r"image_shape=\(4, 8, 8\): expected 1 channel \(grey\) or 3 \(RGB\)"),
     ],

@@ -18,6 +18,7 @@ from mekd_plugin.bench.benchmark import Benchmark, Planned, failures
 from mekd_plugin.bench.calibration import expected_calibration_error
 from mekd_plugin.bench.comparison_table import comparisons_in_terminal
 from mekd_plugin.bench.display import Display
+from mekd_plugin.bench.edge_folder import distill_folder
 from mekd_plugin.bench.grid import BenchConfig, kind_of_teacher
 from mekd_plugin.bench.pricing import format_price, price_of
 from mekd_plugin.bench.store import Store, is_finished, spent_in, write_record
@@ -72,14 +73,48 @@ def bench(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, consol
     return 1 if unaudited or any(failures(results)) else 0
 
 
-def distill(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, onnx: bool, console: Console) -> int:
-    """Distil the one run that ``config`` describes; returns the exit status."""
+def distill(
+    config: BenchConfig,
+    out: Path,
+    *,
+    resume: bool,
+    dry_run: bool,
+    onnx: bool,
+    console: Console,
+    edge_images: Path | None = None,
+    classes: str | None = None,
+) -> int:
+    """Distil the one run that ``config`` describes; returns the exit status.
+
+    Args:
+        config: the settings.
+        out: the run's directory.
+        resume: go on with what it holds.
+        dry_run: only say what the run would ask.
+        onnx: write the student as an ONNX model, too.
+        console: to print on.
+        edge_images: a folder of image files in place of the data set, which then has no part in the run.
+        classes: names or number of the classes, with ``edge_images``.
+    """
     benchmark = Benchmark(config, out)
     spec, place = benchmark.specs[0], benchmark.place
     if kind_of_teacher(spec.teacher) == "network":
         raise InputError(
             f"--teacher {spec.teacher} names a network: train one first, `mekd teacher {spec.teacher} --out FILE`, and "
             "name that file"
+        )
+    if edge_images is not None:
+        return distill_folder(
+            spec,
+            edge_images,
+            out,
+            classes=classes,
+            device=place.device,
+            price_per_1000=config.price_per_1000,
+            resume=resume,
+            dry_run=dry_run,
+            onnx=onnx,
+            console=console,
         )
     if dry_run:
         finished = resume and is_finished(out / "record.json", spec.key)
@@ -146,6 +181,7 @@ def distill(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, onnx
         *(f"warning: {warning}" for warning in record.warnings),
         f"student: {out / 'student.safetensors'}",
     ]
+    result.save(out, network=spec.student, onnx=False)
     if onnx:
         lines.append(f"student: {export_onnx(result.student, out / 'student.onnx', data.image_shape)}")
     for line in lines:

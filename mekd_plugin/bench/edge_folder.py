@@ -79,7 +79,7 @@ def distill_folder(
     count, names = class_names(classes, spec.teacher)
     files = image_files(folder)
     size = spec.image_size
-    images = read_images(files, None if size is None else (channels_of(files), size, size))
+    images = read_images(files, None if size is None else (channels_of(files), size, size), remedy="--image-size N")
     channels, height, width = images.shape[1:]
     shape = (channels, height, width)
     torch.set_num_threads(spec.threads)

@@ -22,6 +22,7 @@ from mekd_plugin.version import __version__
 __all__ = [
     "FEWEST_AUDITED",
     "BenchConfig",
+    "PANELS",
     "Cell",
     "KeptSpec",
     "RunSpec",
@@ -44,6 +45,26 @@ FEWEST_AUDITED = 20
 def setting(default: Any, help: str, **metadata: Any) -> Any:  # noqa: A002 (the command line's own word)
     """A field of a configuration that is a flag of the command line and a key of its YAML file too."""
     return field(default=default, metadata={"help": help, **metadata})
+
+
+PANELS = {
+    "Data": (
+        "dataset",
+        "data_root",
+        "download",
+        "image_size",
+        "real_fraction",
+        "real_images",
+        "disjoint",
+        "pool_dataset",
+    ),
+    "Teacher": ("teacher", "teacher_steps", "responses", "answers", "white_box"),
+    "Student": ("student", "steps", "validation", "adapt"),
+    "Method": ("methods", "preset", "seeds", "audit"),
+    "Budget": ("query_budget", "price_per_1000"),
+    "Where and how": ("device", "threads", "jobs"),
+}
+"""The settings as `--help` groups them."""
 
 
 class Variant(NamedTuple):

@@ -38,6 +38,7 @@ __all__ = [
     "LabelledImages",
     "PreparedTeacher",
     "cache_directory",
+    "classes_of_file",
     "evaluation_answers",
     "load_teacher",
     "name_of_teacher",
@@ -309,6 +310,15 @@ def _takes_images(function: Callable[..., Any]) -> bool:
     except TypeError:
         return False
     return True
+
+
+def classes_of_file(path: Path) -> int:
+    """How many classes a teacher knows, by its own file.
+
+    Raises:
+        CheckpointError: there is no such file, or it does not say.
+    """
+    return int(_config(path)["num_classes"])
 
 
 def _config(path: Path) -> Mapping[str, Any]:

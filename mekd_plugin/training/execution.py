@@ -94,7 +94,7 @@ class Distillation:
     value_range: tuple[float, float] = (-1.0, 1.0)
     classes: tuple[str, ...] | None = None
 
-    def save(self, directory: str | Path, *, network: str | None = None) -> Path:
+    def save(self, directory: str | Path, *, network: str | None = None, onnx: bool = True) -> Path:
         """Write the student into a folder that travels, for :func:`mekd_plugin.load_student`.
 
         Weights as safetensors, an ONNX model where onnx is installed, and ``student.json``: image shape, value range,
@@ -103,6 +103,7 @@ class Distillation:
         Args:
             directory: created where missing.
             network: the student's name for :func:`mekd_plugin.networks.build`, if it has one.
+            onnx: whether to write the ONNX model.
 
         Returns:
             The directory.
@@ -119,6 +120,7 @@ class Distillation:
             num_classes=self.num_classes,
             classes=self.classes,
             network=network,
+            onnx=onnx,
             signature=self.signature,
             held_out=held_out,
             queries=self.ledger.as_record(),

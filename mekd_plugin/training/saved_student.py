@@ -101,6 +101,7 @@ def save_student(
     num_classes: int,
     classes: Iterable[str] | None = None,
     network: str | None = None,
+    onnx: bool = True,
     **about: Any,
 ) -> Path:
     """Write a student, and what it takes to use it, into ``directory``.
@@ -117,6 +118,7 @@ def save_student(
         classes: their names, in order.
         network: the student's name for :func:`mekd_plugin.networks.build`, such as ``"resnet8"``; without it
             :func:`load_student` wants the module, or uses the ONNX model.
+        onnx: whether to write ``student.onnx``.
         **about: further JSON for ``student.json``.
 
     Returns:
@@ -129,9 +131,10 @@ def save_student(
     (folder / _ONNX).unlink(missing_ok=True)
     config = {"network": network, "num_classes": num_classes, "image_shape": list(image_shape)}
     save_weights(student, folder / _WEIGHTS, config=config)
-    not_exported = None
+    not_exported = None if onnx else "it was not asked for"
     try:
-        export_onnx(student, folder / _ONNX, image_shape)
+        if onnx:
+            export_onnx(student, folder / _ONNX, image_shape)
     except MissingDependency:
         not_exported = "onnx and onnxscript are not installed: pip install 'mekd-plugin[onnx]', and save again"
     except Exception as error:  # a network is the user's code, and may do what no exporter understands
