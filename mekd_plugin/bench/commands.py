@@ -181,9 +181,12 @@ def distill(
         *(f"warning: {warning}" for warning in record.warnings),
         f"student: {out / 'student.safetensors'}",
     ]
-    result.save(out, network=spec.student, onnx=False)
+    result.save(out, network=spec.student, onnx=onnx)
     if onnx:
-        lines.append(f"student: {export_onnx(result.student, out / 'student.onnx', data.image_shape)}")
+        exported = out / "student.onnx"
+        if not exported.is_file():  # the error says why
+            export_onnx(result.student, exported, data.image_shape)
+        lines.append(f"student: {exported}")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return 0

@@ -109,8 +109,8 @@ def distill_folder(
         blank_record(spec), result, last={}, teacher_accuracy=None, real_images=len(images), test_images=0
     )
     write_record(out / "record.json", replace(record, price=price))
-    result.save(out, network=spec.student, onnx=False)
-    if onnx:
+    result.save(out, network=spec.student, onnx=onnx)
+    if onnx and not (out / "student.onnx").is_file():  # the error says why
         export_onnx(result.student, out / "student.onnx", shape)
     lines = [str(result), *([] if price is None else [f"price {format_price(price)}"]), f"student: {out}"]
     for line in lines:

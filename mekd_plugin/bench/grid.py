@@ -284,8 +284,8 @@ class RunSpec:
             expected = "expected a directory of `mekd distill --out`, or one below runs/ of `mekd bench --out`"
             if (directory / "run.json").is_file():
                 expected = (
-                    "mekd_plugin.distill(directory=) wrote it, and cannot write how student, teacher and images are "
-                    "made again. Put the questions in Python, where they are: fill a "
+                    "mekd_plugin.distill(directory=) wrote it, or `mekd distill --edge-images`, which cannot write how "
+                    "student, teacher and images are made again. Put the questions in Python, where they are: fill a "
                     "mekd_plugin.bench.diagnosis.subject.Subject, and hand it to "
                     "mekd_plugin.bench.diagnosis.command.ask"
                 )

@@ -12,11 +12,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mekd_plugin.blackbox.onnx_file import onnx_teacher
-from mekd_plugin.errors import CheckpointError, InputError, MissingDependency
+from mekd_plugin.checks import as_range, as_shape
+from mekd_plugin.errors import CheckpointError, DamagedFile, InputError, MissingDependency
 from mekd_plugin.files import writable_directory, write_atomically
 from mekd_plugin.image_files import read_images
 from mekd_plugin.networks import build, load_weights, network_names
 from mekd_plugin.prediction import predict
+from mekd_plugin.sealing import CHECKSUM, check_seal, file_checksum, seal
 from mekd_plugin.training.checkpoint import save_weights
 from mekd_plugin.training.export import export_onnx
 from mekd_plugin.version import __version__
@@ -54,6 +56,12 @@ class SavedStudent(NamedTuple):
     network: Callable[[Tensor], Any]
     about: dict[str, Any]
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(channels, height, width)`` of what it takes."""
+        channels, height, width = self.about["image_shape"]
+        return channels, height, width
+
     def predict(
         self, images: Tensor | str | Path | Iterable[str | Path | Image.Image], *, batch_size: int = 256
     ) -> Predictions:
@@ -69,24 +77,26 @@ class SavedStudent(NamedTuple):
             InputError: a tensor of another shape, or outside the value range.
             DataMissing: a file is missing, or is no image.
         """
-        shape, (low, high) = tuple(self.about["image_shape"]), self.about["value_range"]
-        if not isinstance(images, Tensor):
-            images = (read_images(images, shape) + 1) * ((high - low) / 2) + low  # type: ignore[arg-type]
-        if images.dim() != 4 or tuple(images.shape[1:]) != shape or not len(images):
+        shape, (low, high) = self.image_shape, self.about["value_range"]
+        if isinstance(images, Tensor):
+            given = images
+        else:
+            given = (read_images(images, self.image_shape) + 1) * ((high - low) / 2) + low
+        if given.dim() != 4 or tuple(given.shape[1:]) != shape or not len(given):
             raise InputError(
-                f"images of shape {tuple(images.shape)}: expected (N, {', '.join(map(str, shape))}); files and PIL "
+                f"images of shape {tuple(given.shape)}: expected (N, {', '.join(map(str, shape))}); files and PIL "
                 "images are brought to that size"
             )
         slack = 1e-4 * (high - low)
-        if not (images.min() >= low - slack and images.max() <= high + slack):
+        if not (given.min() >= low - slack and given.max() <= high + slack):
             raise InputError(
-                f"images with values from {float(images.min()):.4g} to {float(images.max()):.4g}: this student takes "
+                f"images with values from {float(given.min()):.4g} to {float(given.max()):.4g}: this student takes "
                 f"{low:g} to {high:g}"
             )
         if isinstance(self.network, nn.Module):
-            logits = predict(self.network, images, batch_size=batch_size)
+            logits = predict(self.network, given, batch_size=batch_size)
         else:
-            logits = torch.cat([torch.as_tensor(self.network(part)) for part in images.split(batch_size)])
+            logits = torch.cat([torch.as_tensor(self.network(part)) for part in given.split(batch_size)])
         labels, classes = logits.argmax(dim=1), self.about["classes"]
         names = None if classes is None else [classes[label] for label in labels.tolist()]
         return Predictions(labels, logits.float().softmax(dim=1), names)
@@ -148,10 +158,11 @@ def save_student(
         "preprocessing": "upright, grey (1 channel) or RGB (3), bilinear with antialiasing to height x width, "
         "0..255 to value_range",
         "not_exported": not_exported,
+        "onnx_checksum": file_checksum(folder / _ONNX) if not_exported is None else None,
         **about,
         "version": __version__,
     }
-    write_atomically(folder / _ABOUT, (json.dumps(content, indent=1) + "\n").encode())
+    write_atomically(folder / _ABOUT, seal(content))
     return folder
 
 
@@ -166,14 +177,20 @@ def load_student(directory: str | Path, student: nn.Module | None = None) -> Sav
         student: a module that the weights fit, where its name is not in the folder; it is filled in place.
 
     Raises:
-        CheckpointError: the folder holds no student, or one that only its own module can take the weights of.
+        CheckpointError: the folder holds no student, a damaged one, or one that only its own module can take the
+            weights of.
         MissingDependency: it can only run by ONNX Runtime, which is not installed.
     """
     folder = Path(directory)
     try:
-        about: dict[str, Any] = json.loads((folder / _ABOUT).read_text())
-        network, shape = about["network"], tuple(about["image_shape"])
-        classes = int(about["num_classes"])
+        content = (folder / _ABOUT).read_bytes()
+        about: dict[str, Any] = json.loads(content)
+        check_seal(content, about[CHECKSUM])
+        network, shape = about["network"], as_shape("image_shape", about["image_shape"])
+        classes, names = int(about["num_classes"]), about["classes"]
+        as_range("value_range", about["value_range"])
+        if names is not None and len(names) != classes:
+            raise ValueError(f"{len(names)} names of {classes} classes")
         if about["format"] != _FORMAT:
             raise CheckpointError(f"{folder} is of format {about['format']}: this version reads {_FORMAT}")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -183,10 +200,12 @@ def load_student(directory: str | Path, student: nn.Module | None = None) -> Sav
         ) from error
     known = network is not None and (network in network_names() or network.startswith(_TORCHVISION))
     if student is None and known:
-        student = build(network, classes, shape)  # type: ignore[arg-type]
+        student = build(network, classes, shape)
     if student is not None:
         return SavedStudent(load_weights(student, folder / _WEIGHTS).eval(), about)
     if (folder / _ONNX).is_file():
+        if file_checksum(folder / _ONNX) != about["onnx_checksum"]:
+            raise DamagedFile(f"{folder / _ONNX} is not the model that was saved here: copy it again, or save anew")
         return SavedStudent(onnx_teacher(folder / _ONNX), about)
     raise CheckpointError(
         f"{folder} holds the weights of a {about.get('module')}, and no ONNX model ({about.get('not_exported')}): hand "

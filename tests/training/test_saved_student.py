@@ -93,9 +93,21 @@ def test_what_cannot_be_exported_says_so_and_wants_its_module(tmp_path):
     assert len(mekd.load_student(folder, Looks()).predict(toy_images(4, seed=1)).labels) == 4
 
 
-def test_a_folder_without_a_student_is_named(tmp_path):
+def test_a_folder_without_a_whole_student_is_named(tmp_path, result):
     with pytest.raises(CheckpointError, match="holds no student"):
         mekd.load_student(tmp_path)
+    model = result.save(tmp_path) / "student.onnx"
+    model.write_bytes(model.read_bytes()[:-1] + b"\1")
+    with pytest.raises(CheckpointError, match="student.onnx is not the model that was saved here"):
+        mekd.load_student(tmp_path)
+    about = result.save(tmp_path, onnx=False) / "student.json"
+    about.write_text(about.read_text().replace('"kind 1"', '"kind 7"'))
+    with pytest.raises(CheckpointError, match="holds no student"):
+        mekd.load_student(tmp_path, toy_student())
+    weights = result.save(tmp_path, onnx=False) / "student.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    with pytest.raises(CheckpointError, match="damaged"):
+        mekd.load_student(tmp_path, toy_student())
 
 
 def test_images_of_files_are_distilled_from(tmp_path):
