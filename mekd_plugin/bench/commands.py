@@ -50,8 +50,8 @@ def bench(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, consol
             planned = benchmark.plan(resume=resume, observe=lambda spec: status.update(f"rehearsing {spec.label}"))
         _print_plan(planned, config, benchmark.jobs, benchmark.evaluation_queries(), console)
         if resume:
-            pending = benchmark.unfinished()
-            _print_done(len(benchmark.specs) - len(pending), [out / "runs" / spec.key for spec in pending], console)
+            unfinished = [out / "runs" / spec.key for spec in benchmark.unfinished()]
+            _print_done(len(benchmark.specs) - len(unfinished), unfinished, console)
         return 0
     benchmark.check()
     store = Store(out, resume=resume)
@@ -258,8 +258,8 @@ def _print_plan(
         stages = ", ".join(f"{stage} {count:,}" for stage, count in entry.plan.queries.items()) or "none"
         spec = entry.spec
         name = f"{spec.label} on {spec.dataset}, {described_responses(vars(spec))}"
-        price = [] if free else [format_price(price_of(entry.queries, config.price_per_1000))]
-        table.add_row(name, stages, str(entry.seeds), f"{entry.queries:,}", *price, f"{entry.plan.seconds:,.0f}")
+        costs = [] if free else [format_price(price_of(entry.queries, config.price_per_1000))]
+        table.add_row(name, stages, str(entry.seeds), f"{entry.queries:,}", *costs, f"{entry.plan.seconds:,.0f}")
     queries = sum(entry.queries for entry in planned)
     seconds = sum(entry.seeds * entry.plan.seconds for entry in planned) / jobs
     console.print(table)

@@ -144,7 +144,7 @@ def render(results: Results, sections: list[_Section], diagnoses: Sequence[str] 
 def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A name for the files of each panel, from what tells it from the others: ``budget-500``."""
     told = [name for name in PANEL if len({row.get(name, "full") for row in rows}) > 1]
-    names = []
+    names: list[str] = []
     for row in rows:
         values = {name: row.get(name, "full") for name in told}
         words = [
