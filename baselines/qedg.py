@@ -97,7 +97,7 @@ class QEDG(SyntheticRounds):
         "quick": {},
         "paper": {"rounds": 20, "batch_size": 256, "latent_dim": 512, "generator_width": 64},
         "tiny": {"rounds": 3, "generator_steps": 20, "batch_size": 64, "latent_dim": 16}
-        | {"sureness_weight": 1.0, "likeness_weight": 10.0},
+        | {"sureness_weight": 1.0, "likeness_weight": 10.0, "wrong_weight": 1.5},
     }
     reference: ClassVar = (
         "Pei et al., *Exploring Query Efficient Data Generation Towards Data-Free Model Stealing in Hard Label "

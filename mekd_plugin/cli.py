@@ -1,4 +1,4 @@
-"""The command line: ``mekd list | bench | distill | teacher | diagnose | harness | tutorials``."""
+"""The command line: ``mekd list | bench | distill | teacher | diagnose | bank | harness | tutorials``."""
 
 from __future__ import annotations
 
@@ -129,6 +129,7 @@ def bench(
 _DISTILL_SKIPS = (
     *("dataset", "teacher", "student", "methods", "responses", "answers", "query_budget", "seeds"),
     *("hyperparameters", "variants", "comparisons", "audit", "jobs", "disjoint", "teacher_steps"),
+    *("executor", "ray", "cpus_per_run", "gpus_per_run"),
 )
 
 
@@ -141,7 +142,8 @@ def distill(
     teacher: Annotated[
         str,
         typer.Option(
-            help="A file that `mekd teacher` wrote, NETWORK@WEIGHTS, FILE.onnx, or package.module:function.",
+            help="A file that `mekd teacher` wrote, NETWORK@WEIGHTS, FILE.onnx, http(s)://HOST/v2/models/NAME, "
+            "recorded:DIR, or package.module:function.",
             rich_help_panel="Teacher",
         ),
     ],
@@ -217,7 +219,7 @@ def distill(
     elif classes is not None:
         raise InputError(f"--classes {classes} without --edge-images: a data set brings its own")
     overrides = parse_assignments(assignments or [], owner=method)
-    if kind_of_teacher(teacher) in ("network", "file", "onnx"):
+    if kind_of_teacher(teacher) in ("network", "file", "onnx", "recorded"):
         settings = {"price_per_1000": None, **settings}  # asking a file of one's own costs nothing
     wanted = BenchConfig.from_mapping(
         {
@@ -281,6 +283,50 @@ def diagnose(
 
     directory = as_path("DIRECTORY", directory)
     command.diagnose(directory, points=points, budget=budget or None, console=console)
+
+
+bank_app = typer.Typer(no_args_is_help=True, help="Recorded answers: take them out of a run, and into another.")
+app.add_typer(bank_app, name="bank")
+
+
+@bank_app.command("export")
+def export_bank(
+    directory: Annotated[Path, typer.Argument(help="A run that has a bank, or banks/NAME in it.")],
+    out: Annotated[Path, typer.Option("--out", help="FILE.safetensors, or a directory of PNG files and a CSV.")],
+    hashes: Annotated[
+        bool, typer.Option("--hashes", help="Leave the images out: fingerprints stand for them.")
+    ] = False,
+) -> None:
+    """Write what was asked and answered as a table, to publish it or to use it elsewhere."""
+    from mekd_plugin.bench import bank_commands
+
+    bank_commands.export(as_path("DIRECTORY", directory), as_path("--out", out), hashes=hashes, console=console)
+
+
+@bank_app.command("import")
+def import_bank(
+    table: Annotated[Path, typer.Argument(help="What `mekd bank export` wrote, or a CSV of file names and labels.")],
+    out: Annotated[Path, typer.Option("--out", help="Directory of the bank, for bank= and recorded:DIR.")],
+    responses: Annotated[str | None, typer.Option(help="Kind of a CSV's scores: logits or probabilities.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Of a CSV that does not say it.")] = None,
+    classes: Annotated[str | None, typer.Option(help="A CSV's labels in order, with commas between them.")] = None,
+) -> None:
+    """Make a bank of recorded answers."""
+    from mekd_plugin.bench import bank_commands
+
+    names = None if classes is None else [name.strip() for name in classes.split(",")]
+    settings = {"responses": responses, "num_classes": num_classes, "classes": names}
+    bank_commands.take_in(as_path("TABLE", table), as_path("--out", out), settings, console=console)
+
+
+@bank_app.command("show")
+def show_bank(
+    directory: Annotated[Path, typer.Argument(help="A run, a bank, or a table of recorded answers.")],
+) -> None:
+    """What left, what came back, when, and from which teacher."""
+    from mekd_plugin.bench import bank_commands
+
+    bank_commands.show(as_path("DIRECTORY", directory), console=console)
 
 
 @app.command(epilog="Example: mekd harness timm --check")

@@ -15,8 +15,10 @@ __all__ = [
     "NeedsNotMet",
     "QueryBudgetExceeded",
     "Refused",
+    "RefusedForGood",
     "ReplayDiverged",
     "TeacherAnswerError",
+    "TeacherChanged",
     "TeacherUnavailable",
     "UnknownName",
 ]
@@ -34,14 +36,31 @@ class TeacherAnswerError(MekdError):
     """The teacher answered something that cannot be a response to the images sent."""
 
 
+class TeacherChanged(MekdError):
+    """A teacher answers a question of an earlier life otherwise than it did then."""
+
+
 class TeacherUnavailable(MekdError, ConnectionError, TimeoutError):
-    """The teacher did not answer in time, or could not be reached; the images may have arrived, so they count."""
+    """The teacher did not answer in time, or could not be reached; the images may have arrived, so they count.
+
+    Attributes:
+        retry_after: seconds that the service asks to wait before the next attempt; None where it did not say.
+    """
+
+    retry_after: float | None = None
 
 
 class Refused(TeacherUnavailable):
     """A service says that it did no work (503, 429, connection refused): the images do not count.
 
     A function that asks a service raises it; whoever raises it vouches for that.
+    """
+
+
+class RefusedForGood(Refused):
+    """A service did no work, and would not at another attempt: the balance is exhausted, the credentials are wrong.
+
+    No :class:`~mekd_plugin.blackbox.Retry` asks again.
     """
 
 

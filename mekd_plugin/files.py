@@ -6,9 +6,19 @@ import os
 import tempfile
 from pathlib import Path
 
+import platformdirs
+
 from mekd_plugin.errors import InputError
 
-__all__ = ["AppendedFile", "bundled", "cannot_write", "write_atomically", "writable_directory"]
+__all__ = ["AppendedFile", "bundled", "cache_directory", "cannot_write", "write_atomically", "writable_directory"]
+
+CACHE_VARIABLE = "MEKD_CACHE"
+
+
+def cache_directory() -> Path:
+    """``$MEKD_CACHE``, or the platform's directory for what can be made again."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("mekd-plugin", appauthor=False))
 
 
 def bundled(name: str) -> Path:

@@ -116,9 +116,8 @@ def fewest_in_rounds(shares: Sequence[float]) -> int:
     >>> fewest_in_rounds([0.45, 0.45, 0.1])
     16
     """
-    shares = as_shares("shares", shares)
     # Bounds are rounded, so a round may have a row less than its share: with one to spare, all is well.
-    size = math.ceil((_FEWEST + 1) / min(shares))
+    size = math.ceil((_FEWEST + 1) / min(as_shares("shares", shares)))
     while min(_sizes(_bounds(size - 1, shares))) >= _FEWEST:
         size -= 1
     return size

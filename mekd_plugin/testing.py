@@ -328,8 +328,8 @@ def _stop_after(teacher: BlackBox, batch: int) -> None:
     settle = teacher.ledger.settle
     seen: list[None] = []
 
-    def settle_and_stop() -> None:
-        settle()
+    def settle_and_stop(serial: int | None = None) -> None:
+        settle(serial)
         seen.append(None)
         if len(seen) == batch:
             raise InterruptedError("stopped while asking")

@@ -86,7 +86,7 @@ for alpha in (100.0, 1.0, 0.1):
 # is the **client's**, and `answer_question` keeps the ledger in the client's own folder, so that a server cannot start
 # over with a clean slate.
 #
-# Two of our clients will make trouble. Client 1 allows only 200 images. Client 2 can be told to break down.
+# Two of our clients will make trouble. Client 1 allows only 200 images. Client 2 breaks down whenever it is asked.
 
 # %%
 Path("lesson").mkdir()
@@ -134,7 +134,7 @@ def train(message, context):
 @app.query("teacher")
 def teacher(message, context):
     number = context.node_config["partition-id"]
-    if number == 2 and context.run_config["breakdown"]:
+    if number == 2:
         raise OSError("the disk of client 2 is full")
     network = own_network(number)
     network.load_state_dict(context.state["weights"].to_torch_state_dict())
@@ -154,6 +154,7 @@ def teacher(message, context):
 # %%
 # %%writefile lesson/server.py
 import json
+import time
 import warnings
 from pathlib import Path
 
@@ -171,7 +172,8 @@ warnings.filterwarnings("ignore")
 
 @app.main()
 def main(grid, context):
-    clients = list(grid.get_node_ids())
+    while len(clients := list(grid.get_node_ids())) < 3:
+        time.sleep(0.5)
     messages = [Message(RecordDict({"config": ConfigRecord()}), node, "train.teacher") for node in clients]
     replies = [dict(reply.content["told"]) for reply in grid.send_and_receive(messages)]
 
@@ -196,7 +198,6 @@ def main(grid, context):
         "rounds": federation.rounds,
         "asked": result.ledger.total,
         "accounts": federation.as_record(),
-        "table": str(federation),
     }
     Path(context.run_config["folder"], "record.json").write_text(json.dumps(record))
 
@@ -229,7 +230,6 @@ clientapp = "lesson.client:app"
 [tool.flwr.app.config]
 folder = "."
 queries = 600
-breakdown = false
 """
 Path("pyproject.toml").write_text(settings)
 print(settings.count("\n"), "lines")
@@ -237,65 +237,73 @@ print(settings.count("\n"), "lines")
 # %% [markdown]
 # ## Run it
 #
-# A *SuperLink* passes messages between the server's app and the clients'. In a terminal `flwr run . --stream` starts
-# one by itself; a notebook had better own its processes, so we start one and tell Flower where it is. (Flower reports
-# every run to its makers unless `FLWR_TELEMETRY_ENABLED` is 0.)
+# A *SuperLink* passes messages between the server's app and the clients', and each client has a *SuperNode* that starts
+# its app when there is a message for it. Here all are processes of this machine; on several machines they are started
+# with the same commands, and with certificates instead of `--insecure`. (To simulate many clients, Flower uses Ray:
+# `flwr run . --stream` does that by itself. And Flower reports every run to its makers unless
+# `FLWR_TELEMETRY_ENABLED` is 0.)
+
 
 # %%
-with socket.socket() as probe:
-    probe.bind(("127.0.0.1", 0))
-    port = probe.getsockname()[1]
-home = Path(tempfile.mkdtemp())
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def start(program, *options):
+    return subprocess.Popen([tools / program, "--insecure", *options], env=environment, stdout=log, stderr=log)
+
+
+tools, home, port = Path(sys.executable).parent, Path(tempfile.mkdtemp()), free_port()
 (home / "config.toml").write_text(
     f'[superlink]\ndefault = "here"\n\n[superlink.here]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
 )
-tools = Path(sys.executable).parent
 environment = {
     **os.environ,
     "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
     "FLWR_HOME": str(home),
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
     "OMP_NUM_THREADS": "1",
 }
-options = "--insecure --simulation --disable-runtime-dependency-installation --host 127.0.0.1 --port"
-log = open(home / "superlink.log", "w")
-superlink = subprocess.Popen(
-    [tools / "flower-superlink", *options.split(), str(port)], env=environment, stdout=log, stderr=log
-)
+log = open(home / "log.txt", "w")
+processes = [start("flower-superlink", "--port", port, "--disable-runtime-dependency-installation")]
 for _ in range(240):
     try:
         urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
         break
     except OSError:
         time.sleep(0.5)
+for number in range(CLIENTS):
+    options = ["--superlink", f"127.0.0.1:{port}", "--port", free_port(), "--node-config", f"partition-id={number}"]
+    processes.append(start("flower-supernode", *options))
 
+settings = f'folder="{work}" queries={QUERIES}'
+done = subprocess.run(
+    ["flwr", "run", ".", "--stream", "--run-config", settings], env=environment, capture_output=True, text=True
+)
+for process in processes[::-1]:
+    process.terminate()
+    process.wait()
+log.close()
+assert (work / "record.json").exists(), done.stdout + done.stderr + (home / "log.txt").read_text()
 
-def flwr_run(**config):
-    """Run the app; what the server kept."""
-    settings = " ".join(f"{name}={json.dumps(value)}" for name, value in config.items())
-    simulation = f"num-supernodes={CLIENTS} client-resources-num-cpus=1 init-args-num-cpus=1"
-    command = ["flwr", "run", ".", "--stream", "--run-config", settings, "--federation-config", simulation]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    kept = work / "record.json"
-    assert kept.exists(), done.stdout + done.stderr
-    record = json.loads(kept.read_text())
-    kept.unlink()
-    return record
-
-
-record = flwr_run(folder=str(work), queries=QUERIES)
+record = json.loads((work / "record.json").read_text())
 print(f"{record['asked']} images in {record['rounds']} rounds")
-print(record["table"])
+for account in sorted(record["accounts"], key=lambda account: account["name"] or "z"):
+    name = account["name"] or "a client that never got to its name"
+    print(f"{name}: {account['answered']} answered, {account['refused']} refused, {account['failed']} failed")
+    print(f"    {account['bytes_sent'] / 1000:.0f} kB to it, {account['bytes_received'] / 1000:.0f} kB back")
 
 # %% [markdown]
 # Each client was sent a byte a pixel, 256 for an image, and gave back forty for an answer. Client 1 answered the first
-# round and **refused** the second, which was beyond its budget; the mean went on without it. Its own reason:
+# round and **refused** the second, which was beyond its budget. Client 2 **failed** in both, before it could say who it
+# was. The rounds went on without them. Client 1's own reason:
 
 # %%
 [strict] = [account for account in record["accounts"] if account["name"] == "client 1"]
-print(strict["reason"])
+print(re.sub(r"run \d+", "run N", strict["reason"]))
 
 # %% [markdown]
 # And the student? It has seen no private image, and no real one has been sent.
@@ -307,27 +315,16 @@ for told in record["clients"]:
 print(f"student:  {100 * record['student']:.1f} %")
 
 # %% [markdown]
-# ## A budget outlives a run, and a client may fail
+# ## A budget outlives a run
 #
-# Client 1 has answered 180 images, as its own ledger says, whatever the server believes:
+# Client 1 has answered 180 images, as its own ledger says, whatever the server believes. The next run, of whichever
+# server, finds 20 left.
 
 # %%
 own = mekd.BlackBox(lambda images: images, "probabilities", 10, budget=200)
 own.ledger.attach(work / "ledgers" / "client-1")
 own.release()
 print(re.sub(r"run \d+", "run N", str(own.ledger)))
-
-# %% [markdown]
-# A second run, in which client 2 breaks down at every question. The first question is now beyond client 1's budget,
-# too, so that client 0 answers alone. The round goes on, and the table says who did not take part, and why.
-
-# %%
-second = flwr_run(folder=str(work), queries=100, breakdown=True)
-for account in second["accounts"]:
-    name = account["name"] or "(a client that never got to its name)"
-    print(f"{name}: {account['answered']} answered, {account['refused']} refused, {account['failed']} failed")
-    if account["failed"]:
-        print("   ", account["reason"])
 
 # %% [markdown]
 # ## What it costs, and where it loses
@@ -343,10 +340,10 @@ print(f"{QUERIES} questions: {images:,} bytes to each client, {answers:,} back")
 
 # %% [markdown]
 # The networks' size is no part of the second line; with a ResNet-20 of 270,000 weights the first one is seventeen times
-# as large. On five clients and three splits, `examples/federated/compare.py` sets both beside FedDF and FedMD. Its
-# [table](../results/federated/digits/table.md) shows where answers lose: where every client has seen but a few classes,
-# each is sure of itself about what it has never seen, and the mean of such answers is a poor teacher. No student is
-# better than the ensemble that it asks.
+# as large. `examples/federated/compare.py` sets both beside FedDF and FedMD, on five clients and three splits.
+#
+# Answers lose where every client has seen but a few classes: each is sure of itself about what it has never seen, and
+# the mean of such answers is a poor teacher. A student is hardly ever better than the ensemble that it asks.
 #
 # **What is not promised.** A client that lies moves the mean by its share, and nothing here finds out. The server sees
 # each client's answers: there is no secure aggregation. Answers tell something about the images that a model was
@@ -356,16 +353,11 @@ print(f"{QUERIES} questions: {images:,} bytes to each client, {answers:,} back")
 # ## What was learned, as assertions
 
 # %%
-superlink.terminate()
-superlink.wait()
-log.close()
-
-best = max(told["accuracy"] for told in record["clients"])
 assert record["rounds"] == 2 and record["asked"] == QUERIES, "one generator, two rounds of messages"
-assert record["student"] > 0.6, "the student has learnt from answers alone"
+assert record["student"] > 0.5, "the student has learnt from answers alone"
 assert (strict["answered"], strict["refused"]) == (180, 420), "a client keeps to its own budget"
 assert own.ledger.total == 180 and own.ledger.uncertain == 0, "and to its own ledger"
-assert [account["answered"] for account in second["accounts"]].count(100) == 1, "one client is enough to go on"
+assert [account["failed"] for account in record["accounts"]].count(QUERIES) == 1, "the rounds go on without a client"
 assert all(account["bytes_received"] < account["bytes_sent"] for account in record["accounts"])
 print("all as expected")
 

@@ -34,9 +34,12 @@ napoleon_use_rtype = False
 # type that only stands in a signature need not be on these pages.
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:.*", r"(abc|importlib|torch|numpy|collections|pathlib|typing|types|contextlib|lightning|transformers|pandas)\..*"),
+    (
+        "py:.*",
+        r"(abc|importlib|torch|numpy|collections|pathlib|typing|types|contextlib|lightning|transformers|pandas)\..*",
+    ),
+    ("py:class", r"(nn\.)?Module|Tensor|Message|Path|Choice|dict\[str|mekd_plugin\..*\._\w+"),
     ("py:class", r"PIL\..*"),
-    ("py:class", r"(nn\.)?Module|Tensor|Choice|dict\[str|mekd_plugin\..*\._\w+"),
     ("py:class", r"mekd_plugin\.training\.(processes\.Processes|execution\.Run)"),
     ("py:class", r"mekd_plugin\.blackbox\.(journal\.Forgotten|spending\.(Question|Staged))"),
 ]

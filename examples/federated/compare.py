@@ -1,10 +1,10 @@
 """Black-box distillation from a federation's clients, against FedAvg, FedDF and FedMD: the digits, three splits.
 
-    python examples/federated/compare.py                         # about 20 minutes of one core
+    python examples/federated/compare.py
     python examples/federated/compare.py --alphas 1 --seeds 0    # one run of the nine
 
 Each run is the app beside this file, started by ``flwr run`` on a SuperLink of this script's own, in simulation. Runs
-that are there already are not repeated; ``results.json`` and ``table.md`` are written anew from all of them.
+that are there already, in ``runs/``, are not repeated; ``table.md`` is written anew from all of them.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def superlink(folder: Path) -> Iterator[dict[str, str]]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ADDRESS": "local",  # a Ray of its own, whatever else runs on this machine
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
     }

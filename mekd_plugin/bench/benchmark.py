@@ -18,7 +18,7 @@ from mekd_plugin.bench.declarations import Declarations
 from mekd_plugin.bench.executors.executor import Event, Executor, Job, execute, same_teacher, teacher_jobs
 from mekd_plugin.bench.executors.in_process import InProcessExecutor
 from mekd_plugin.bench.executors.local import LocalExecutor
-from mekd_plugin.bench.grid import BenchConfig, Cell, RunSpec, cells, expand, kind_of_teacher
+from mekd_plugin.bench.grid import ASKED, BenchConfig, Cell, RunSpec, cells, expand, kind_of_teacher
 from mekd_plugin.bench.grid_check import check_grid
 from mekd_plugin.bench.pricing import price_of
 from mekd_plugin.bench.report import write_report
@@ -71,8 +71,15 @@ class Benchmark:
 
     def __init__(self, config: BenchConfig, out: Path, methods: Mapping[str, Method] | None = None) -> None:
         self.config, self.out, self.methods = config, out, dict(methods or {})
-        names = config.device.split(",")
-        self.devices = [str(Processes.join(name.strip()).device) for name in names]
+        if config.executor == "ray" and self.methods:
+            raise InputError(
+                f"executor=ray with {', '.join(self.methods)}: only registered methods go to other machines"
+            )
+        self.gpus = config.gpus_per_run if config.gpus_per_run is not None else float(config.device == "cuda")
+        if config.executor == "ray":  # this machine need not have what the workers have
+            self.devices = ["cuda" if self.gpus else "cpu"]
+        else:
+            self.devices = [str(Processes.join(name.strip()).device) for name in config.device.split(",")]
         kinds = {name.partition(":")[0] for name in self.devices}
         if len(kinds) != 1:
             raise InputError(f"device={config.device}: expected devices of one kind, since others round differently")
@@ -135,7 +142,7 @@ class Benchmark:
         data = load_data(spec, self.place)
         student = build(spec.student, data.num_classes, data.image_shape, seed=spec.seed)
         settings: dict[str, Any] = {"budget": spec.query_budget}
-        asked: Any = _ask_nobody if kind_of_teacher(spec.teacher) in ("onnx", "function") else _Nobody()
+        asked: Any = _ask_nobody if kind_of_teacher(spec.teacher) in ASKED else _Nobody()
         if spec.white_box:
             # It has the right kind and shape; what it answers does not matter to a plan.
             stand_in = build(spec.student, data.num_classes, data.image_shape, seed=spec.seed)
@@ -152,7 +159,7 @@ class Benchmark:
             preset=spec.preset,
             recipe=recipe_of(spec),
             seed=spec.seed,
-            device=self.place.device,
+            device="auto" if self.config.executor == "ray" else self.place.device,
             pool=pool_of(spec, self.place),
             price_per_1000=self.config.price_per_1000,
             **settings,
@@ -177,7 +184,7 @@ class Benchmark:
         """Test images that a teacher which is not trained here must answer once, for agreement, by its name."""
         asked = {}
         for spec in self.specs:
-            if kind_of_teacher(spec.teacher) in ("onnx", "function"):
+            if kind_of_teacher(spec.teacher) in ASKED:
                 asked[spec.teacher] = len(load_data(spec, self.place).test_images)
         return asked
 
@@ -228,6 +235,14 @@ class Benchmark:
     def _executor(self, store: Store) -> Executor:
         if self.methods:
             return InProcessExecutor(self.place, self.methods)
+        if self.config.executor == "ray":
+            # Imported here: a benchmark of this machine needs no Ray.
+            from mekd_plugin.bench.executors.ray import RayExecutor
+
+            cpus = float(self.config.threads) if self.config.cpus_per_run is None else self.config.cpus_per_run
+            return RayExecutor(
+                store, self.place, address=self.config.ray, cpus=cpus, gpus=self.gpus, jobs=self.config.jobs
+            )
         return LocalExecutor(store, self.place, self.jobs, self.devices)
 
     def settings(self) -> dict[str, Any]:
@@ -260,7 +275,9 @@ class Benchmark:
     def _results(self, store: Store, told: Mapping[str, str], declarations: Declarations) -> Results:
         records = self._records(store, told)
         environment = describe_environment(device=self.place.device, jobs=self.jobs, threads=self.config.threads)
-        if self.place.device.startswith("cuda"):
+        if self.config.executor == "ray":
+            environment["executor"] = "ray"
+        elif self.place.device.startswith("cuda"):
             environment["device"] = f"{self.place.device}: {torch.cuda.get_device_name(self.place.device)}"
         compared = declarations.compared(self._comparisons(), records)
         return Results(environment, self.settings(), records, summarize(records), compared)

@@ -23,7 +23,7 @@ from mekd_plugin.bench.grid import BenchConfig, kind_of_teacher
 from mekd_plugin.bench.pricing import format_price, price_of
 from mekd_plugin.bench.store import Store, is_finished, spent_in, write_record
 from mekd_plugin.bench.table import fair_play, interval_note, panels, terminal
-from mekd_plugin.bench.teachers import LabelledImages, load_teacher, trained_teacher
+from mekd_plugin.bench.teachers import LabelledImages, load_teacher, patience_for, trained_teacher
 from mekd_plugin.bench.worker import adapted_on, blank_record, edge_of, load_data, pool_of, recipe_of, record_of
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
@@ -139,6 +139,7 @@ def distill(
             budget=spec.query_budget,
             device=place.device if isinstance(asked, nn.Module) else None,
             **degraded,
+            **patience_for(spec.teacher),
         ),
         edge,
         spec.method,

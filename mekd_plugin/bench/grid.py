@@ -20,6 +20,7 @@ from mekd_plugin.registry import distillers, unknown_name
 from mekd_plugin.version import __version__
 
 __all__ = [
+    "ASKED",
     "FEWEST_AUDITED",
     "BenchConfig",
     "PANELS",
@@ -29,6 +30,7 @@ __all__ = [
     "Variant",
     "cells",
     "expand",
+    "file_of_teacher",
     "hyperparameters",
     "kind_of_teacher",
     "setting",
@@ -38,6 +40,8 @@ _FOLDER = "imagefolder:"
 _LARGEST_BUDGET = 10**9
 _LARGEST_PRICE = 1e9
 """What lies beyond them was meant otherwise, and would overflow a table."""
+ASKED = ("onnx", "function", "service", "recorded")
+"""Kinds of teachers that are no modules here, and can only be asked."""
 FEWEST_AUDITED = 20
 """Questions about a generator below which a share would be a guess."""
 
@@ -48,22 +52,14 @@ def setting(default: Any, help: str, **metadata: Any) -> Any:  # noqa: A002 (the
 
 
 PANELS = {
-    "Data": (
-        "dataset",
-        "data_root",
-        "download",
-        "image_size",
-        "real_fraction",
-        "real_images",
-        "disjoint",
-        "pool_dataset",
-    ),
+    "Data": ("dataset", "data_root", "download", "edge_dataset", "image_size", "real_fraction", "real_images",
+             "disjoint", "pool_dataset"),
     "Teacher": ("teacher", "teacher_steps", "responses", "answers", "white_box"),
     "Student": ("student", "steps", "validation", "adapt"),
     "Method": ("methods", "preset", "seeds", "audit"),
     "Budget": ("query_budget", "price_per_1000"),
-    "Where and how": ("device", "threads", "jobs"),
-}
+    "Where and how": ("device", "threads", "jobs", "executor", "ray", "cpus_per_run", "gpus_per_run"),
+}  # fmt: skip
 """The settings as `--help` groups them."""
 
 
@@ -83,14 +79,19 @@ class Variant(NamedTuple):
 class BenchConfig:
     """Every setting of `mekd bench`. Tuples are axes of the grid: a run for each combination."""
 
-    dataset: tuple[str, ...] = setting(("digits",), "Data sets: digits, mnist, fashion_mnist, imagefolder:PATH, ...")
+    dataset: tuple[str, ...] = setting(
+        ("digits",), "Data sets: digits, rendered_digits:color, mnist, imagefolder:PATH, ..."
+    )
     data_root: str | None = setting(None, "Where the data sets' files are; default $MEKD_DATA.", place=True)
     download: bool = setting(False, "Fetch missing data sets into --data-root.", place=True)
+    edge_dataset: str | None = setting(
+        None, "The edge's data set, in training and test, where the teacher's (--dataset) is of another domain."
+    )
     image_size: int | None = setting(None, "Scale every image to this square size.")
     teacher: tuple[str, ...] = setting(
         ("resnet20",),
         "A network (trained on the data set's training images), a file that `mekd teacher` wrote, NETWORK@WEIGHTS, "
-        "FILE.onnx, or package.module:function.",
+        "FILE.onnx, http(s)://HOST/v2/models/NAME, recorded:DIR, or package.module:function.",
     )
     teacher_steps: int = setting(2000, "Optimiser steps where the teacher is trained here.")
     student: tuple[str, ...] = setting(
@@ -136,6 +137,12 @@ class BenchConfig:
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...; several, as in cuda:0,cuda:1, take turns.")
     threads: int = setting(1, "CPU threads of a run; another number rounds differently.")
     jobs: int | None = setting(None, "Runs side by side; default: one a core on a CPU, one on a GPU.", place=True)
+    executor: str = setting("local", "local: processes of this machine; ray: those of a Ray cluster.", place=True)
+    ray: str | None = setting(None, "Address of the Ray cluster; default: $RAY_ADDRESS, or one made here.", place=True)
+    cpus_per_run: float | None = setting(None, "CPUs that a run on Ray takes; default: its --threads.", place=True)
+    gpus_per_run: float | None = setting(
+        None, "GPUs that a run on Ray takes, such as 0.25; default: 1 with --device cuda, else 0.", place=True
+    )
     price_per_1000: float | None = setting(1.5, "Price of 1,000 queries, for the table.", place=True)
 
     own: InitVar[bool] = False
@@ -160,6 +167,14 @@ class BenchConfig:
         if self.price_per_1000 is not None:
             as_number("price_per_1000", self.price_per_1000, at_least=0, at_most=_LARGEST_PRICE)
         as_number("validation", self.validation, at_least=0, below=1)
+        if self.edge_dataset is not None and self.disjoint:
+            raise InputError(
+                f"edge_dataset={self.edge_dataset} and disjoint: images of two data sets are apart already, leave "
+                "disjoint out"
+            )
+        if self.edge_dataset in self.dataset:
+            raise InputError(f"edge_dataset={self.edge_dataset} is the teacher's data set, too: leave edge_dataset out")
+        self._check_executor()
         if self.audit and as_whole("audit", self.audit, at_least=0) < FEWEST_AUDITED:
             raise InputError(f"audit={self.audit}: expected at least {FEWEST_AUDITED} questions, or 0 for none")
         for budget in self.query_budget:
@@ -194,6 +209,21 @@ class BenchConfig:
             _check_label(label, found.method, labels)
         for kind in self.responses:
             _kind(kind)
+
+    def _check_executor(self) -> None:
+        if self.executor not in ("local", "ray"):
+            raise InputError(f"executor={self.executor}: expected local or ray")
+        on_ray = {name: getattr(self, name) for name in ("ray", "cpus_per_run", "gpus_per_run")}
+        if self.executor != "ray" and (given := [name for name, value in on_ray.items() if value is not None]):
+            raise InputError(f"{', '.join(given)} without a cluster: add --executor ray")
+        if self.cpus_per_run is not None:
+            as_number("cpus_per_run", self.cpus_per_run, above=0)
+        if self.gpus_per_run is not None:
+            as_number("gpus_per_run", self.gpus_per_run, at_least=0)
+            if self.gpus_per_run > 1 and self.gpus_per_run % 1:
+                raise InputError(f"gpus_per_run={self.gpus_per_run}: expected a fraction of one, or a whole number")
+        if self.executor == "ray" and self.device not in ("auto", "cpu", "cuda"):
+            raise InputError(f"device={self.device}: expected auto, cpu or cuda; which GPU a run gets is Ray's choice")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], *, own: bool = False) -> BenchConfig:
@@ -258,6 +288,7 @@ class RunSpec:
     white_box: bool = False
     adapt: bool = False
     answers: str = "full"
+    edge_dataset: str | None = None
     method_digest: str | None = None
     version: str = __version__
     torch: str = field(default_factory=lambda: version("torch"))
@@ -302,7 +333,7 @@ class RunSpec:
     def key(self) -> str:
         """Name of the run's directory: readable, and a hash of every setting."""
         settings = asdict(self)
-        for name, usual in (("adapt", False), ("answers", "full")):
+        for name, usual in (("adapt", False), ("answers", "full"), ("edge_dataset", None)):
             if settings[name] == usual:
                 del settings[name]  # so that runs without it keep the directories that they have
         canonical = json.dumps(settings, sort_keys=True)
@@ -332,11 +363,14 @@ class KeptSpec(NamedTuple):
         """The settings, and where the data is, with relative paths that are found from anywhere."""
         root = None if self.data_root is None else self._found(self.data_root)
         spec = self.spec
-        if kind_of_teacher(spec.teacher) in ("file", "onnx"):
-            network, at, path = spec.teacher.rpartition("@")
-            spec = replace(spec, teacher=f"{network}{at}{self._found(path)}")
-        if spec.dataset.startswith(_FOLDER):
-            spec = replace(spec, dataset=_FOLDER + self._found(spec.dataset.removeprefix(_FOLDER)))
+        kind = kind_of_teacher(spec.teacher)
+        if kind in ("file", "onnx", "recorded"):
+            before, mark, path = spec.teacher.rpartition(":" if kind == "recorded" else "@")
+            spec = replace(spec, teacher=f"{before}{mark}{self._found(path)}")
+        for name in ("dataset", "edge_dataset", "pool_dataset"):
+            value = getattr(spec, name)
+            if value is not None and value.startswith(_FOLDER):
+                spec = replace(spec, **{name: _FOLDER + self._found(value.removeprefix(_FOLDER))})
         return spec, root
 
     def _found(self, path: str) -> str:
@@ -383,8 +417,12 @@ def cells(config: BenchConfig) -> list[Cell]:
     ]
 
 
-def kind_of_teacher(name: str) -> Literal["onnx", "file", "function", "network"]:
+def kind_of_teacher(name: str) -> Literal["onnx", "file", "function", "service", "recorded", "network"]:
     """What a teacher's name stands for; a ``"network"`` is trained by the benchmark."""
+    if name.startswith(("http://", "https://")):
+        return "service"
+    if name.startswith("recorded:"):
+        return "recorded"
     if name.endswith(".onnx"):
         return "onnx"
     if "@" in name or name.endswith((".safetensors", ".pt", ".pth")):
@@ -438,6 +476,7 @@ def expand(config: BenchConfig, *, device: str, columns: Sequence[Cell] | None =
             pool_dataset=config.pool_dataset,
             white_box=config.white_box,
             adapt=config.adapt,
+            edge_dataset=config.edge_dataset,
             answers=answers,
             method_digest=cell.digest,
         )
@@ -503,10 +542,19 @@ def _check_names(owner: str, values: Mapping[str, Any]) -> None:
         )
 
 
+def file_of_teacher(teacher: str) -> Path | None:
+    """The file that a teacher's name names, of recorded answers their table; None where it names none that is there."""
+    if kind_of_teacher(teacher) == "service":
+        return None
+    path = Path(teacher.removeprefix("recorded:").rpartition("@")[2])
+    path = next((found for name in ("bank.json", "answers.csv") if (found := path / name).is_file()), path)
+    return path if path.is_file() else None
+
+
 def _digest(teacher: str) -> str | None:
     """A hash of a teacher's file: another file under the old name is another teacher."""
-    path = Path(teacher.rpartition("@")[2])
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else None
+    path = file_of_teacher(teacher)
+    return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def _kind(responses: str) -> str:

@@ -10,9 +10,9 @@ from torch import nn
 
 from mekd_plugin import registry
 from mekd_plugin.bench.comparisons import Comparison, resolved
-from mekd_plugin.bench.grid import RunSpec, kind_of_teacher
+from mekd_plugin.bench.grid import ASKED, RunSpec, kind_of_teacher
 from mekd_plugin.bench.teachers import load_teacher
-from mekd_plugin.bench.worker import Method, Place, edge_of, load_data, pool_of, recipe_of
+from mekd_plugin.bench.worker import Method, Place, edge_of, learnt_by_teacher, load_data, pool_of, recipe_of
 from mekd_plugin.blackbox.degradation import Degradation
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
@@ -79,6 +79,7 @@ def _reason(spec: RunSpec, place: Place, method: str | Method) -> str | None:
     """Why a run is not applicable; None where it is."""
     data = load_data(spec, place)
     edge = edge_of(spec, data).images
+    learnt_by_teacher(spec, place, data)
     recipe = recipe_of(spec)
     pool = pool_of(spec, place)
     build(spec.student, data.num_classes, data.image_shape, seed=spec.seed)
@@ -96,7 +97,7 @@ def _reason(spec: RunSpec, place: Place, method: str | Method) -> str | None:
         **spec.hyperparameters,
     )
     asked: BlackBox
-    if spec.white_box and (spec.responses == "hard" or kind_of_teacher(spec.teacher) in ("onnx", "function")):
+    if spec.white_box and (spec.responses == "hard" or kind_of_teacher(spec.teacher) in ASKED):
         return f"a white box is a module that answers scores: {spec.teacher} with {spec.responses} responses is not"
     if spec.white_box and spec.answers != "full":
         return f"answers={spec.answers} of a white box, whose module answers in full to whoever differentiates it"

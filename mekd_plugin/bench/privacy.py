@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +28,21 @@ def shrunk(images: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(images, (min(height, _SIDE), min(width, _SIDE)))
 
 
-def strangers_to(edge: Tensor, train_images: Tensor, test_images: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Selected:
+    """Some rows of images ``(N, channels, height, width)``, which are copied only as far as they are looked at."""
+
+    images: Tensor
+    rows: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        return self.images[self.rows[indices]]
+
+
+def strangers_to(edge: Tensor, train_images: Tensor, test_images: Tensor) -> Selected | Tensor:
     """Images of the same distribution that the edge does not hold.
 
     Args:
@@ -37,10 +52,10 @@ def strangers_to(edge: Tensor, train_images: Tensor, test_images: Tensor) -> Ten
     """
     others = torch.ones(len(train_images), dtype=torch.bool)
     others[edge] = False
-    return train_images[others] if int(others.sum()) >= 4 else test_images
+    return Selected(train_images, others.nonzero()[:, 0]) if int(others.sum()) >= 4 else test_images
 
 
-def attack(sent: Tensor, edge: Tensor, others: Tensor, *, seed: int) -> Membership | None:
+def attack(sent: Tensor, edge: Tensor, others: Selected | Tensor, *, seed: int) -> Membership | None:
     """The membership attack of :func:`mekd_plugin.transport.membership`, calibrated by half of ``others``.
 
     Args:
@@ -64,7 +79,9 @@ def attack(sent: Tensor, edge: Tensor, others: Tensor, *, seed: int) -> Membersh
     return membership(sent, *groups, reference=shrunk(reference), seed=seed)
 
 
-def what_was_sent(sent: Tensor, seen: int, edge: Tensor, others: Tensor, *, seed: int) -> dict[str, Any] | None:
+def what_was_sent(
+    sent: Tensor, seen: int, edge: Tensor, others: Selected | Tensor, *, seed: int
+) -> dict[str, Any] | None:
     """``{"images", "sample", "membership"}`` for a run's record, JSON; None where nothing was seen on its way.
 
     Args:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mekd_plugin.bench.privacy import shrunk
+from mekd_plugin.blackbox.backends import Declared
 from mekd_plugin.files import write_atomically
 
 __all__ = ["SentImages", "SentSample"]
@@ -64,7 +65,7 @@ class SentImages:
             self.see(images, answers)
             return answers
 
-        return ask
+        return Declared.of(teacher).tell(ask)
 
     def see(self, images: Tensor, answers: Any) -> None:
         """Look at a batch ``(n, channels, height, width)`` and its answers, scores ``(n, C)`` or labels ``(n,)``."""

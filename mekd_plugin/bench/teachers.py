@@ -12,19 +12,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import platformdirs
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mekd_plugin.bench.grid import RunSpec, kind_of_teacher
+from mekd_plugin.blackbox import remote
 from mekd_plugin.blackbox.onnx_file import onnx_teacher
+from mekd_plugin.blackbox.patience import Retry
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.data.datasets import ImageData
 from mekd_plugin.data.splits import EdgeSplit
 from mekd_plugin.errors import CheckpointError, InputError, UnknownName
-from mekd_plugin.files import writable_directory
+from mekd_plugin.files import CACHE_VARIABLE, cache_directory, writable_directory
 from mekd_plugin.networks import build, load_weights
 from mekd_plugin.responses import Kind, Response, resolve_kind
 from mekd_plugin.training.checkpoint import load_state, save_state, save_weights
@@ -38,15 +39,16 @@ __all__ = [
     "LabelledImages",
     "PreparedTeacher",
     "cache_directory",
+    "cached_as",
     "classes_of_file",
     "evaluation_answers",
     "load_teacher",
-    "name_of_teacher",
+    "patience_for",
     "prepare_teacher",
     "trained_teacher",
 ]
 
-CACHE_VARIABLE = "MEKD_CACHE"
+TOKEN_VARIABLE = "MEKD_TEACHER_TOKEN"  # noqa: S105 (the variable's name)
 _SEED = 0
 """One teacher for all students: it is not what a benchmark varies."""
 
@@ -66,10 +68,9 @@ class LabelledImages:
         return channels, height, width
 
 
-def cache_directory() -> Path:
-    """``$MEKD_CACHE``, or the platform's directory for what can be made again."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("mekd-plugin", appauthor=False))
+def cached_as(network: str) -> str:
+    """How the files of trained networks of that name begin, below ``teachers`` of the cache."""
+    return network.replace(":", "-").replace("/", "-")
 
 
 def load_teacher(name: str, *, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module | Callable[..., Any]:
@@ -77,15 +78,18 @@ def load_teacher(name: str, *, num_classes: int, image_shape: tuple[int, int, in
 
     Args:
         name: a ``.safetensors`` file that says its network, as `mekd teacher` writes them; ``NETWORK@WEIGHTS``;
-            ``FILE.onnx``; or ``package.module:function``, images -> answers.
+            ``FILE.onnx``; ``http(s)://HOST/v2/models/NAME``, whose metadata are read; ``recorded:DIR``; or
+            ``package.module:function``, images -> answers.
         num_classes: that of the data.
         image_shape: that of the data.
 
     Raises:
         CheckpointError: the file is missing, or is for other classes or image sizes. UnknownName: there is no such
-            function.
+            function. Refused: no service answers there.
     """
     kind = kind_of_teacher(name)
+    if kind in ("service", "recorded"):
+        return _remote(name, num_classes, image_shape)
     if kind == "onnx":
         return onnx_teacher(name, threads=torch.get_num_threads())
     if kind == "function":
@@ -114,6 +118,33 @@ def load_teacher(name: str, *, num_classes: int, image_shape: tuple[int, int, in
                 f"and {image_shape}; name the data set that it was trained for"
             )
     return load_weights(build(network, num_classes, image_shape), path)
+
+
+def patience_for(name: str) -> dict[str, Any]:
+    """Settings of the black box around a teacher: of a service it is asked again after an error."""
+    return {"retry": Retry(attempts=5, jitter=0.5)} if kind_of_teacher(name) == "service" else {}
+
+
+def _remote(
+    name: str, num_classes: int, image_shape: tuple[int, int, int]
+) -> remote.InferenceTeacher | remote.RecordedTeacher:
+    """A service by its URL, or recorded answers, that fit the data."""
+    found: remote.InferenceTeacher | remote.RecordedTeacher
+    shape: tuple[int, ...] | None
+    if kind_of_teacher(name) == "service":
+        token = TOKEN_VARIABLE if os.environ.get(TOKEN_VARIABLE) else None
+        found = remote.open_inference_teacher(name, token_from=token)
+        shape = found.image_shape
+    else:
+        found = remote.recorded_teacher(name.removeprefix("recorded:"))
+        shape = None if found.images is None else tuple(found.images.shape[1:])
+    fits = shape is None or all(size in (-1, own) for size, own in zip(shape, image_shape, strict=True))
+    if not fits or found.num_classes not in (None, num_classes):
+        raise CheckpointError(
+            f"{name} answers about {found.num_classes} classes and images of {shape}, and the data has {num_classes} "
+            f"and {image_shape}; name the data set that it is for, or --image-size"
+        )
+    return found
 
 
 def trained_teacher(
@@ -154,8 +185,7 @@ def trained_teacher(
         folder = writable_directory(place / "teachers")
     except InputError as error:
         raise InputError(f"{error}; ${CACHE_VARIABLE} names where trained teachers are kept") from error
-    readable = network.replace(":", "-").replace("/", "-")
-    path = folder / f"{readable}-{digest}.safetensors"
+    path = folder / f"{cached_as(network)}-{digest}.safetensors"
 
     def untrained() -> nn.Module:
         return build(network, data.num_classes, data.image_shape, seed=_SEED)
@@ -199,36 +229,44 @@ class PreparedTeacher(NamedTuple):
 
 
 def prepare_teacher(
-    spec: RunSpec, data: ImageData, split: EdgeSplit, *, device: str = "cpu", progress: bool = False
+    spec: RunSpec,
+    data: ImageData,
+    split: EdgeSplit,
+    *,
+    device: str = "cpu",
+    progress: bool = False,
+    found_as: str | None = None,
+    cache: Path | None = None,
 ) -> PreparedTeacher:
     """The teacher of a run, trained or read; it is asked nothing.
 
     Args:
         spec: the run's settings.
-        data: its data set.
+        data: what a teacher that is trained here learns.
         split: which images the teacher is trained on, and which the edge holds.
         device: where a module works.
         progress: whether to draw a progress bar.
+        found_as: the name under which this machine finds a teacher's file; None for the spec's own.
+        cache: where trained teachers are kept; None for :func:`mekd_plugin.files.cache_directory`.
     """
     teacher: nn.Module | Callable[..., Any]
     if spec.teacher_steps is not None:
-        rows = split.teacher_indices
-        labelled = LabelledImages(data.train_images[rows], data.train_labels[rows], data.num_classes)
+        labelled = LabelledImages(data.train_images, data.train_labels, data.num_classes)
+        if split.disjoint:
+            rows = split.teacher_indices
+            labelled = LabelledImages(data.train_images[rows], data.train_labels[rows], data.num_classes)
         teacher, path = trained_teacher(
-            spec.teacher, labelled, steps=spec.teacher_steps, device=device, progress=progress
+            spec.teacher, labelled, steps=spec.teacher_steps, device=device, progress=progress, directory=cache
         )
         name = path.name
     else:
-        teacher = load_teacher(spec.teacher, num_classes=data.num_classes, image_shape=data.image_shape)
-        name = f"{spec.teacher} {spec.teacher_digest}"
+        teacher = load_teacher(found_as or spec.teacher, num_classes=data.num_classes, image_shape=data.image_shape)
+        # A service says what it is, such as its model's version; a file has its digest.
+        known_as = getattr(teacher, "identity", "") if kind_of_teacher(spec.teacher) == "service" else None
+        name = f"{spec.teacher} {known_as or spec.teacher_digest}"
     if isinstance(teacher, nn.Module):
         return PreparedTeacher(teacher.to(device), name, None)
-    return PreparedTeacher(teacher, name, name_of_teacher(spec))
-
-
-def name_of_teacher(spec: RunSpec) -> str:
-    """What the black boxes of a benchmark call a teacher that is not a module: its name, and the hash of its file."""
-    return f"{spec.teacher} {spec.teacher_digest or ''}".strip()
+    return PreparedTeacher(teacher, name, name.removesuffix(" None"))
 
 
 class EvaluationAnswers(NamedTuple):
@@ -254,6 +292,7 @@ def evaluation_answers(
     classes: int,
     folder: Path,
     whole: bool = False,
+    patience: Mapping[str, Any] = {},  # noqa: B006 (it is only read)
 ) -> EvaluationAnswers:
     """What the teacher answers about the test images, asked once for all runs and kept in ``folder``.
 
@@ -262,6 +301,7 @@ def evaluation_answers(
 
     Args:
         teacher: the one that is asked.
+        patience: further settings of the black box, :func:`patience_for`.
         images: ``(N, channels, height, width)``.
         name: distinguishes the teacher from others.
         responses: what it answers.
@@ -284,7 +324,9 @@ def evaluation_answers(
             except (CheckpointError, KeyError, TypeError):
                 path.unlink()
                 kept = {"asked": 0}
-        box = BlackBox(teacher, responses, classes, identity=None if isinstance(teacher, nn.Module) else name)
+        box = BlackBox(
+            teacher, responses, classes, identity=None if isinstance(teacher, nn.Module) else name, **patience
+        )
         box.keep(folder / f"asked-{identity}-{kind}")  # a kind's own: what one asked is no answer to another
         try:
             response = box.evaluate(images).to("cpu")

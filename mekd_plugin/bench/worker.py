@@ -6,6 +6,7 @@ benchmark that started it is gone, and so is the worker.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import json
@@ -34,14 +35,16 @@ from mekd_plugin.bench.teachers import (
     EvaluationAnswers,
     PreparedTeacher,
     evaluation_answers,
+    patience_for,
     prepare_teacher,
 )
+from mekd_plugin.blackbox.backends import Declared
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
 from mekd_plugin.data.datasets import ImageData, load
 from mekd_plugin.data.splits import EdgeSplit, edge_images
 from mekd_plugin.distiller import Distiller, Needs
-from mekd_plugin.errors import MekdError
+from mekd_plugin.errors import InputError, MekdError
 from mekd_plugin.networks import build
 from mekd_plugin.prediction import predict
 from mekd_plugin.records import Queries, RunRecord, Seconds
@@ -58,6 +61,7 @@ __all__ = [
     "do",
     "edge_of",
     "evaluated",
+    "learnt_by_teacher",
     "load_data",
     "perform",
     "pool_of",
@@ -82,6 +86,8 @@ class Place:
         data_root: directory of the data sets.
         download: whether missing ones are fetched.
         audit: how many questions to ask about each finished run's generator, which changes nothing else of its record.
+        teacher: the name under which the teacher's file is found there, in place of the run's own.
+        cache: where trained teachers are kept there; None for the machine's own cache.
     """
 
     out: str
@@ -89,6 +95,12 @@ class Place:
     data_root: str | None = None
     download: bool = False
     audit: int = 0
+    teacher: str | None = None
+    cache: str | None = None
+
+
+Note = Callable[[], None]
+"""Called by a run between its writes: when a question was counted and is about to leave, and at each evaluation."""
 
 
 def digest_of(method: Method) -> str:
@@ -110,7 +122,7 @@ def blank_record(spec: RunSpec, methods: Mapping[str, Method] | None = None, **c
         method=spec.method,
         label=spec.label,
         seed=spec.seed,
-        dataset=spec.dataset,
+        dataset=spec.dataset if spec.edge_dataset is None else f"{spec.dataset} to {spec.edge_dataset}",
         teacher=spec.teacher,
         student=spec.student,
         responses=spec.responses,
@@ -118,12 +130,19 @@ def blank_record(spec: RunSpec, methods: Mapping[str, Method] | None = None, **c
         key=spec.key,
         budget=spec.query_budget,
         answers=spec.answers,
-        split="disjoint" if spec.disjoint else "teacher's training set",
+        split=_split(spec),
         pool=needs.pool,
         leaves_edge=needs.leaves_edge,
         white_box=needs.gradients,
         **{"status": "failed", **changes},
     )
+
+
+def _split(spec: RunSpec) -> str:
+    """Where the edge's images come from, as a record says it."""
+    if spec.edge_dataset is not None:
+        return "another data set"
+    return "disjoint" if spec.disjoint else "teacher's training set"
 
 
 def _needs(spec: RunSpec, method: str | Method) -> Needs:
@@ -136,8 +155,26 @@ def _needs(spec: RunSpec, method: str | Method) -> Needs:
 
 
 def load_data(spec: RunSpec, place: Place) -> ImageData:
-    """The run's data set."""
-    return load(spec.dataset, place.data_root, place.download, spec.image_size)
+    """The edge's data set, with the images that student and teacher are tested on."""
+    return load(spec.edge_dataset or spec.dataset, place.data_root, place.download, spec.image_size)
+
+
+def learnt_by_teacher(spec: RunSpec, place: Place, data: ImageData) -> ImageData:
+    """The data set that a teacher which is trained here learns: the edge's, or one of another domain.
+
+    Raises:
+        InputError: its images or classes are not such as the edge's.
+    """
+    if spec.edge_dataset is None or spec.teacher_steps is None:
+        return data
+    learnt = load(spec.dataset, place.data_root, place.download, spec.image_size)
+    found, expected = (learnt.image_shape, learnt.num_classes), (data.image_shape, data.num_classes)
+    if found != expected:
+        raise InputError(
+            f"edge_dataset={spec.edge_dataset} has images of {expected[0]} and {expected[1]} classes, and the "
+            f"teacher's {spec.dataset} {found[0]} and {found[1]}: expected the same; image_size= scales both"
+        )
+    return learnt
 
 
 def edge_of(spec: RunSpec, data: ImageData) -> EdgeSplit:
@@ -176,7 +213,28 @@ def evaluated(
         classes=data.num_classes,
         folder=Path(place.out) / "teachers",
         whole=whole,
+        patience=patience_for(spec.teacher),
     )
+
+
+def _prepared(spec: RunSpec, place: Place, data: ImageData, split: EdgeSplit, note: Note | None) -> PreparedTeacher:
+    """The run's teacher, which calls ``note`` before it looks at a question."""
+    cache = None if place.cache is None else Path(place.cache)
+    learnt = learnt_by_teacher(spec, place, data)
+    prepared = prepare_teacher(spec, learnt, split, device=place.device, found_as=place.teacher, cache=cache)
+    if note is None:
+        return prepared
+    teacher = prepared.teacher
+    if isinstance(teacher, nn.Module):
+        teacher.register_forward_pre_hook(lambda module, images: note())
+        return prepared
+
+    @functools.wraps(teacher)
+    def ask(images: Tensor) -> Any:
+        note()
+        return teacher(images)
+
+    return prepared._replace(teacher=Declared.of(teacher).tell(ask))
 
 
 def perform(
@@ -184,6 +242,7 @@ def perform(
     place: Place,
     methods: Mapping[str, Method] | None = None,
     keep: Callable[[RunRecord], None] = lambda record: None,
+    note: Note | None = None,
 ) -> RunRecord:
     """Do one run, or go on with it, and return its record.
 
@@ -192,10 +251,11 @@ def perform(
         place: where it works.
         methods: classes and instances by the names that stand for them.
         keep: is given the record of the finished student before its generator is audited.
+        note: see :func:`do`.
     """
     data = load_data(spec, place)
     split = edge_of(spec, data)
-    prepared = prepare_teacher(spec, data, split, device=place.device)
+    prepared = _prepared(spec, place, data, split, note)
     teacher, known_as = prepared.teacher, prepared.identity
     told = evaluated(spec, place, prepared, data)
     answers = told.labels
@@ -208,12 +268,18 @@ def perform(
     boundary = WhiteBox if spec.white_box else BlackBox
     asked: Any = teacher if spec.white_box else watcher.wrap(teacher)
     settings: dict[str, Any] = {
-        "budget": spec.query_budget, "identity": known_as, "answers": spec.answers, "answers_seed": spec.seed
-    }  # fmt: skip
+        "budget": spec.query_budget,
+        "identity": known_as,
+        "answers": spec.answers,
+        "answers_seed": spec.seed,
+        **patience_for(spec.teacher),
+    }
     black_box = boundary(asked, spec.responses, data.num_classes, **settings)
 
     def evaluate(student: nn.Module) -> dict[str, float]:
         sample.write()  # a run that is killed while its student trains asked before
+        if note is not None:
+            note()
         guesses = predict(student, data.test_images).argmax(dim=1)
         return {
             "accuracy": float((guesses == data.test_labels).float().mean()),
@@ -265,7 +331,7 @@ def perform(
     # Asked once more where another kind of answers left only the classes: an audit wants them whole.
     told = evaluated(spec, place, prepared, data, whole=True)
     # A ledger and a journal of its own: a killed audit goes on, and no budget knows of it.
-    auditor = BlackBox(teacher, spec.responses, data.num_classes, identity=known_as)
+    auditor = BlackBox(teacher, spec.responses, data.num_classes, identity=known_as, **patience_for(spec.teacher))
     auditor.keep(directory / "audit")
     if auditor.journal is not None:
         auditor.journal.strict = False  # an audit of another size, after one that failed, asks otherwise
@@ -358,13 +424,14 @@ def record_of(
     )
 
 
-def do(job: Job, place: Place, methods: Mapping[str, Method] | None = None) -> str | None:
+def do(job: Job, place: Place, methods: Mapping[str, Method] | None = None, note: Note | None = None) -> str | None:
     """Do a job in this process, and write its record; every executor calls this, wherever it runs.
 
     Args:
         job: a run, or a teacher to prepare.
         place: where it works.
         methods: classes and instances by the names that stand for them in the grid, in place of registered ones.
+        note: called in between, for an executor whose files must be elsewhere before a question leaves.
 
     Returns:
         Why it failed, which a run's record says too where it could be written; None where it did not. Nothing is
@@ -375,7 +442,7 @@ def do(job: Job, place: Place, methods: Mapping[str, Method] | None = None) -> s
     try:
         if job.task == "teacher":
             data = load_data(job.spec, place)
-            prepared = prepare_teacher(job.spec, data, edge_of(job.spec, data), device=place.device)
+            prepared = _prepared(job.spec, place, data, edge_of(job.spec, data), note)
             evaluated(job.spec, place, prepared, data)
             return None
         store = Store(Path(place.out), resume=True)
@@ -383,7 +450,7 @@ def do(job: Job, place: Place, methods: Mapping[str, Method] | None = None) -> s
             known = store.read(job.spec.key) if store.finished(job.spec.key) else None
             if known is not None and not wants_audit(known, place.audit):
                 return None
-            return _run(job.spec, place, store, methods, known)
+            return _run(job.spec, place, store, methods, known, note)
     except Exception as error:  # teachers and methods are anybody's code, and other jobs have theirs
         traceback.print_exc()
         return f"{type(error).__name__}: {error}"
@@ -392,7 +459,12 @@ def do(job: Job, place: Place, methods: Mapping[str, Method] | None = None) -> s
 
 
 def _run(
-    spec: RunSpec, place: Place, store: Store, methods: Mapping[str, Method] | None, known: RunRecord | None
+    spec: RunSpec,
+    place: Place,
+    store: Store,
+    methods: Mapping[str, Method] | None,
+    known: RunRecord | None,
+    note: Note | None = None,
 ) -> str | None:
     """Do a run, or audit the ``known`` one, and keep its record; returns why that failed.
 
@@ -401,7 +473,8 @@ def _run(
     try:
         if known is not None and not (store.directory(spec.key) / "run.json").exists():
             return "the run's files are gone, and an audit needs them: nothing was asked, and its record stays"
-        record = perform(spec, place, methods, store.write if known is None else lambda record: None)
+        keep = store.write if known is None else lambda record: None
+        record = perform(spec, place, methods, keep, note)
         if known is not None:
             if record.error is not None:
                 return record.error

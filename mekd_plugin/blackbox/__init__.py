@@ -3,10 +3,12 @@
 Read ``teacher.py`` first (:class:`BlackBox`, and the order intend, ask, check, keep, settle), then ``backends.py``
 (what can stand behind it), ``ledger.py`` (what was spent), ``journal.py`` (how a resumed run asks nothing twice),
 ``bank.py`` (answers that are kept), ``degradation.py`` (what an API does to its answers) and ``meter.py`` (a count
-under other people's scripts).
+under other people's scripts). ``remote/`` has teachers behind a network, and recorded answers.
 """
 
+from mekd_plugin.blackbox import remote as remote
 from mekd_plugin.blackbox.bank import Bank, FreshQueries
+from mekd_plugin.blackbox.columns import Origin
 from mekd_plugin.blackbox.degradation import Degradation
 from mekd_plugin.blackbox.journal import Forgotten, Journal
 from mekd_plugin.blackbox.ledger import Ledger, Peers
@@ -25,6 +27,7 @@ __all__ = [
     "FreshQueries",
     "Journal",
     "Ledger",
+    "Origin",
     "Peers",
     "Question",
     "RateLimit",

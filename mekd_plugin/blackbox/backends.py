@@ -14,7 +14,17 @@ from torch import Tensor, nn
 from mekd_plugin.errors import InputError
 from mekd_plugin.modes import evaluating
 
-__all__ = ["Ask", "Call", "Identity", "answer_on_meta", "check_teacher", "identity_of", "make_backend", "place_of"]
+__all__ = [
+    "Ask",
+    "Call",
+    "Declared",
+    "Identity",
+    "answer_on_meta",
+    "check_teacher",
+    "identity_of",
+    "make_backend",
+    "place_of",
+]
 
 Ask = Callable[..., Any]
 """A batch of images, and how to hand them over where that is not plain -> whatever the teacher answers, unchecked."""
@@ -33,6 +43,36 @@ class Identity(NamedTuple):
 
     describe: Callable[[], str]
     certain: bool
+
+
+class Declared(NamedTuple):
+    """What a function that asks a service may say of itself, in attributes of these names.
+
+    Attributes:
+        images_a_call: the most images of one question.
+        as_sent: images -> the same as the service gets them, where an upload changes them.
+        value_range: smallest and largest pixel value of the images that it takes.
+        remote: whether somebody else may change what it answers.
+    """
+
+    images_a_call: int | None = None
+    as_sent: Callable[[Tensor], Tensor] | None = None
+    value_range: tuple[float, float] | None = None
+    remote: bool = False
+
+    @classmethod
+    def of(cls, teacher: Any) -> Declared:
+        """What ``teacher`` says; nothing of a module."""
+        if isinstance(teacher, nn.Module) or not isinstance(getattr(teacher, "remote", None), bool):
+            return cls()
+        found = {name: getattr(teacher, name) for name in cls._fields if hasattr(teacher, name)}
+        return cls(**found)
+
+    def tell(self, ask: Ask) -> Ask:
+        """``ask``, which stands before the teacher, with the same said of it."""
+        for name, value in self._asdict().items():
+            setattr(ask, name, value)
+        return ask
 
 
 def check_teacher(teacher: Any) -> None:

@@ -60,6 +60,11 @@ class Bank:
         return len(self) if self._asked is None else self._asked
 
     @property
+    def origin(self) -> Origin:
+        """Whose answers it holds, and to which images."""
+        return self._columns.origin
+
+    @property
     def images(self) -> Tensor:
         """``(len, channels, height, width)``."""
         return self.rows().images
@@ -197,7 +202,7 @@ class Bank:
                         raise
                     reach = nearer
                     continue
-                columns = {**rows.extra, _IMAGES: rows.images, _RESPONSE: response.values}
+                columns = {**rows.extra, _IMAGES: teacher.as_sent(rows.images), _RESPONSE: response.values}
                 self._columns.write(begin, reach, columns, (response.kind, response.num_classes))
                 begin = end
                 if progress is not None:

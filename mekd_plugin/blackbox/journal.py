@@ -33,9 +33,8 @@ from mekd_plugin.responses import Kind, Response
 __all__ = ["Forgotten", "Journal"]
 
 _START = struct.Struct("<8sII")  # magic; length and checksum of the head, which is JSON
-_RECORD = struct.Struct(
-    "<QIIQBI"
-)  # length and checksum of the body, images, question's number, evaluation; own checksum
+_RECORD = struct.Struct("<QIIQBI")  # length and checksum of the body, images, question's number, flags; own checksum
+_EVALUATION, _EARLY = 1, 2
 _MAGIC = b"mekdjrn2"
 
 
@@ -46,6 +45,7 @@ class _Entry:
     images: int
     serial: int
     evaluation: bool
+    early: bool = False
 
 
 class Forgotten(NamedTuple):
@@ -83,6 +83,7 @@ class Journal:
         self._path = writable_directory(Path(path).parent) / Path(path).name
         self.strict = True
         self._entries: list[_Entry] = []
+        self._early: list[_Entry] = []  # answers to questions that come later than one without an answer
         if not self._path.exists() or self._path.stat().st_size < _START.size:
             write_atomically(self._path, _head(uuid.uuid4().hex, 0, Forgotten(), teacher))
         content = self._path.read_bytes()
@@ -117,13 +118,24 @@ class Journal:
 
     @property
     def images_ahead(self) -> int:
-        """How many images the questions from :attr:`position` on are about."""
-        return sum(entry.images for entry in self._entries[max(0, self._position - self._first) :])
+        """How many images the questions from :attr:`position` on are about, those answered early among them."""
+        ahead = self._entries[max(0, self._position - self._first) :]
+        return sum(entry.images for entry in [*ahead, *self._early])
+
+    @property
+    def has_early(self) -> bool:
+        """Whether there are answers to questions whose turn has not come yet."""
+        return bool(self._early)
 
     @property
     def last_serial(self) -> int | None:
         """The ledger's number of the last question with images that was answered; None if there was none."""
-        return max([self._forgotten.serial, *(entry.serial for entry in self._entries)]) or None
+        return max([self._forgotten.serial, *self.serials]) or None
+
+    @property
+    def serials(self) -> frozenset[int]:
+        """The ledger's numbers of the questions whose answers are kept here."""
+        return frozenset(entry.serial for entry in [*self._entries, *self._early])
 
     @property
     def forgotten(self) -> Forgotten:
@@ -132,7 +144,7 @@ class Journal:
 
     def questions_after(self, serial: int) -> Iterator[tuple[int, Question, np.ndarray]]:
         """Each later question: its number in the ledger, itself, and the fingerprints of its images."""
-        for entry in self._entries:
+        for entry in sorted([*self._entries, *self._early], key=lambda entry: entry.serial):
             if entry.serial > serial:
                 tensors, about = self._read(entry)
                 yield (
@@ -155,13 +167,13 @@ class Journal:
         self._position = position
 
     def replay(self, fingerprints: Tensor, stage: str, kind: Kind, evaluation: bool = False) -> Response | None:
-        """The kept answers to the next question, on the CPU; None at the end of the journal.
+        """The kept answers to the next question, on the CPU; None at the end of the journal, unless it came early.
 
         Raises:
             ReplayDiverged: another question was asked at this position, and the journal is strict.
         """
         if self._position == self.end:
-            return None
+            return self._take_early(fingerprints, stage, kind, evaluation)
         if self._position < self._first:
             raise ReplayDiverged(
                 f"question {self._position} ({stage!r}) was asked before the last checkpoint, and its answer is no "
@@ -224,19 +236,43 @@ class Journal:
             return self._diverged(paid[entry.evaluation], about["stage"], paid[evaluation])
         return None
 
+    def _take_early(self, fingerprints: Tensor, stage: str, kind: Kind, evaluation: bool) -> Response | None:
+        """The answers to this question, if they came before its turn; they take their place in the order of asking."""
+        for entry in self._early:
+            tensors, about = self._read(entry)
+            if self._difference(entry, tensors, about, fingerprints, stage, kind, evaluation) is None:
+                response = Response(tensors["values"], kind, int(about["num_classes"]))
+                self.append(response, fingerprints, stage, entry.serial, evaluation=evaluation)
+                self._early.remove(entry)
+                return response
+        return None
+
     def append(
-        self, response: Response, fingerprints: Tensor, stage: str, serial: int, *, evaluation: bool = False
+        self,
+        response: Response,
+        fingerprints: Tensor,
+        stage: str,
+        serial: int,
+        *,
+        evaluation: bool = False,
+        early: bool = False,
     ) -> None:
-        """Add the answers to a new question; they are on the disk when this returns."""
+        """Add the answers to a new question; they are on the disk when this returns.
+
+        Those that are ``early`` answer a question whose turn comes later: one that is open at the same time, and
+        before it, has failed.
+        """
         body = save(
             {"values": response.values.detach().cpu().contiguous(), "fingerprints": fingerprints.contiguous()},
             metadata={"kind": response.kind, "num_classes": str(response.num_classes), "stage": stage},
         )
-        head = _RECORD.pack(len(body), zlib.crc32(body), len(response), serial, evaluation, 0)[:-4]
+        flags = _EVALUATION * evaluation + _EARLY * early
+        head = _RECORD.pack(len(body), zlib.crc32(body), len(response), serial, flags, 0)[:-4]
         self._file.append(head + struct.pack("<I", zlib.crc32(head)) + body)
-        self._entries.append(_Entry(self._length + _RECORD.size, len(body), len(response), serial, evaluation))
+        entry = _Entry(self._length + _RECORD.size, len(body), len(response), serial, evaluation, early)
+        (self._early if early else self._entries).append(entry)
         self._length += _RECORD.size + len(body)
-        self._position += 1
+        self._position += not early
 
     def forget(self, position: int) -> None:
         """Drop, atomically, the answers before ``position``: a checkpoint holds what came of them.
@@ -249,13 +285,18 @@ class Journal:
         if position > self.end:
             raise ReplayDiverged(f"cannot forget up to position {position} of {self._path}, which ends at {self.end}")
         dropped, kept = self._entries[: position - self._first], self._entries[position - self._first :]
-        self._rewrite(position, kept, self._with(dropped), dropped[-1].offset + dropped[-1].length, self._length)
+        start = dropped[-1].offset + dropped[-1].length
+        passed = [entry for entry in self._early if entry.offset < start]
+        self._early = [entry for entry in self._early if entry.offset >= start]
+        self._rewrite(position, kept, self._with([*dropped, *passed]), start, self._length)
 
     def _give_up(self) -> None:
         """Drop the answers from :attr:`position` on; the head goes on counting them."""
         kept, dropped = self._entries[: self._position - self._first], self._entries[self._position - self._first :]
         stop = dropped[0].offset - _RECORD.size
-        self._rewrite(self._first, kept, self._with(self._entries), self._start, stop)
+        given_up = [*self._entries, *self._early]
+        self._early = [entry for entry in self._early if entry.offset < stop]
+        self._rewrite(self._first, kept, self._with(given_up), self._start, stop)
 
     def _rewrite(self, first: int, entries: list[_Entry], forgotten: Forgotten, start: int, stop: int) -> None:
         """Put a new head before the bytes from ``start`` to ``stop``, which hold ``entries``, atomically."""
@@ -267,6 +308,7 @@ class Journal:
         self._file.close()
         moved = start - len(head)
         self._entries = [replace(entry, offset=entry.offset - moved) for entry in entries]
+        self._early = [replace(entry, offset=entry.offset - moved) for entry in self._early]
         self._first, self._forgotten, self._start, self._length = first, forgotten, len(head), len(head) + len(rest)
         self._file = AppendedFile(self._path, self._length)
 
@@ -287,7 +329,7 @@ class Journal:
     def _with(self, dropped: list[_Entry]) -> Forgotten:
         """What was forgotten before, plus ``dropped``."""
         counts = {(question.stage, question.evaluation): question.images for question in self._forgotten.questions}
-        for entry in dropped:
+        for entry in {entry.serial: entry for entry in dropped}.values():
             if entry.images and entry.serial > self._forgotten.serial:  # else it is counted already
                 key = (self._read(entry)[1]["stage"], entry.evaluation)
                 counts[key] = counts.get(key, 0) + entry.images
@@ -311,7 +353,7 @@ class Journal:
         """Find the records; returns where in the file the last complete one ends."""
         offset = self._start
         while offset + _RECORD.size <= len(content):
-            length, checksum, images, serial, evaluation, of_head = _RECORD.unpack_from(content, offset)
+            length, checksum, images, serial, flags, of_head = _RECORD.unpack_from(content, offset)
             start, stop = offset + _RECORD.size, offset + _RECORD.size + length
             if zlib.crc32(content[offset : start - 4]) != of_head:
                 if not any(content[offset:]):
@@ -323,8 +365,12 @@ class Journal:
                 if stop == len(content):
                     break
                 raise CheckpointError(f"{self._path} is damaged at question {self.end}: {_REMEDY}")
-            self._entries.append(_Entry(start, length, images, serial, bool(evaluation)))
+            early = bool(flags & _EARLY)
+            entry = _Entry(start, length, images, serial, bool(flags & _EVALUATION), early)
+            (self._early if early else self._entries).append(entry)
             offset = stop
+        in_place = {entry.serial for entry in self._entries} if self._early else set()
+        self._early = [entry for entry in self._early if entry.serial not in in_place]
         return offset
 
     def _read(self, entry: _Entry) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -12,7 +12,7 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,8 @@ class Ledger:
         self._budget = budget
         self.peers = Peers()
         self._spending = Spending()
-        self._pending: tuple[int, Question] | None = None
+        self._pending: dict[int, Question] = {}
+        self._last = -1
         self._lock = threading.RLock()
         self._owner = os.getpid()
         self._serial = 0
@@ -164,7 +165,7 @@ class Ledger:
                 "nothing was sent. Raise the budget, or ask about fewer images"
             )
 
-    def intend(self, fingerprints: Tensor, stage: str, *, evaluation: bool = False) -> int:
+    def intend(self, fingerprints: Tensor, stage: str, *, evaluation: bool = False, in_turn: bool = False) -> int:
         """Count images as sent, and write that down, before they are sent.
 
         After an error nothing was counted, and nothing may be sent.
@@ -173,6 +174,7 @@ class Ledger:
             fingerprints: ``(n,)`` int64 on the CPU, one for each image that this process will send.
             stage: under which they are counted.
             evaluation: count them separately, outside the budget.
+            in_turn: whether the caller has its turn already, perhaps by another thread that waits for this one.
 
         Returns:
             The number of this question in this process's file, from 1; 0 if it has no images.
@@ -183,41 +185,46 @@ class Ledger:
         """
         if not isinstance(stage, str) or not stage:
             raise InputError(f"stage={stage!r}: expected the name of what the images are sent for")
-        with self.in_turn():
+        with nullcontext() if in_turn else self.in_turn():
             everyone = self.peers.gather(fingerprints)
             if not evaluation:
                 self.check_budget(len(everyone), stage)
             if len(fingerprints):
                 self._write_intent(Question(stage, len(fingerprints), evaluation), fingerprints.numpy())
             question = Question(stage, len(everyone), evaluation)
-            self._spending.send(question, everyone.numpy())
             serial = self._serial if len(fingerprints) else 0
-            self._pending = (serial, question)
+            self._spending.send(question, everyone.numpy(), serial)
+            self._pending[serial], self._last = question, serial
             return serial
 
-    def settle(self) -> None:
-        """Note that the last question was answered and its answers were kept."""
-        if self._pending is None:
+    def settle(self, serial: int | None = None) -> None:
+        """Note that a question was answered and its answers were kept; None means the last one."""
+        serial = self._last if serial is None else serial
+        if serial not in self._pending:
             return
-        serial, question = self._pending
+        question = self._pending.pop(serial)
         if serial and self._file is not None:
             # Not synced: if the machine stops here, the batch stays uncertain, and the count is never too low.
             self._file.keep(serial, sync=False)
-        self._spending.keep(question)
-        self._pending = None
+        self._spending.keep(question, serial)
 
-    def take_back(self) -> None:
-        """Uncount the last question: the service refused it and did no work.
+    def leave(self, serial: int) -> None:
+        """Note that a question will have no answer, which leaves its images uncertain."""
+        self._pending.pop(serial, None)
+        self._spending.close(serial)
+
+    def take_back(self, serial: int | None = None) -> None:
+        """Uncount a question, None the last one: the service refused it and did no work.
 
         Other processes of the run still count it until they read the files again.
         """
-        if self._pending is None:
+        serial = self._last if serial is None else serial
+        if serial not in self._pending:
             return
-        serial, question = self._pending
+        question = self._pending.pop(serial)
         if serial and self._file is not None:
             self._file.take_back(serial)
-        self._spending.take_back(question)
-        self._pending = None
+        self._spending.take_back(question, serial)
 
     def attach(
         self, directory: str | Path | None, rank: int = 0, *, journal: Journal | None = None, at_least: int = 0
@@ -277,7 +284,7 @@ class Ledger:
         """Close the file; what was counted stays counted."""
         if self._file is not None:
             self._file.close()
-        self._file = self._pending = None
+        self._file, self._pending = None, {}
 
     def as_record(self) -> dict[str, Any]:
         """``{"by_stage": {...}, "total": n, "distinct": n, "uncertain": n, "evaluation": n}``, for a run's record."""

@@ -64,8 +64,8 @@ class LedgerFile:
     def restore(self, journal: Journal) -> int:
         """Write down what the journal holds answers to and the file does not; returns its images."""
         last = journal.last_serial or 0
-        if self._unkept is not None and self._unkept == last:
-            self.keep(last)
+        for serial in sorted(self._unkept & journal.serials):  # killed between the answer and the line about it
+            self.keep(serial)
         if self.serial >= last:
             return 0
         found: list[tuple[int, Question, np.ndarray]] = []
@@ -100,12 +100,12 @@ class Tail(NamedTuple):
     Attributes:
         length: bytes of it that are whole lines.
         serial: number of the last question; 0 for none.
-        unkept: that number again if its answer was not kept, else None.
+        unkept: numbers of the questions whose answers were not kept.
     """
 
     length: int = 0
     serial: int = 0
-    unkept: int | None = None
+    unkept: frozenset[int] = frozenset()
 
 
 def read_ledger(path: Path, spending: Spending) -> Tail:
@@ -114,7 +114,7 @@ def read_ledger(path: Path, spending: Spending) -> Tail:
     Raises:
         CheckpointError: it is damaged anywhere but in its last line, or of another version.
     """
-    length, serial, unkept = Tail()
+    length, serial, _ = Tail()
     lines = path.read_bytes().splitlines(keepends=True)
     open_questions: dict[int, Question] = {}
     for number, text in enumerate(lines, start=1):
@@ -129,17 +129,15 @@ def read_ledger(path: Path, spending: Spending) -> Tail:
                         "start a new run in another directory"
                     )
             elif "ask" in entry:
-                serial, unkept = entry["serial"], entry["serial"]
+                own, serial = entry["serial"], max(serial, entry["serial"])
                 images = np.frombuffer(base64.b64decode(entry["images"]), dtype="<i8").astype(np.int64)
                 question = Question(entry["stage"], entry["ask"], entry.get("evaluation", False))
-                open_questions[serial] = question
-                spending.send(question, images)
+                open_questions[own] = question
+                spending.send(question, images, own)
             elif "refused" in entry:
-                spending.take_back(open_questions.pop(entry["refused"]))
-                unkept = None
+                spending.take_back(open_questions.pop(entry["refused"]), entry["refused"])
             else:
-                spending.keep(open_questions.pop(entry["kept"]))
-                unkept = None
+                spending.keep(open_questions.pop(entry["kept"]), entry["kept"])
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines):
                 break  # torn by a kill while it was written: what it announced was never asked
@@ -148,7 +146,8 @@ def read_ledger(path: Path, spending: Spending) -> Tail:
                 "file, or start a new run in another directory"
             ) from error
         length += len(text)
-    return Tail(length, serial, unkept)
+    spending.numbers()  # what is open now will not be taken back any more
+    return Tail(length, serial, frozenset(open_questions))
 
 
 def _line(entry: dict[str, Any]) -> bytes:

@@ -133,9 +133,12 @@ def meter(
                 with teacher_errors(where, lambda: f"counted so far: {ledger}"):
                     answered = as_tensor(ask(images.clone(), call), len(images), number).to(images.device)
             except Refused:
-                ledger.take_back()
+                ledger.take_back(number)
                 raise
-            ledger.settle()
+            except BaseException:
+                ledger.leave(number)
+                raise
+            ledger.settle(number)
             return answered
 
     return TeacherModule(count_and_ask, ledger, lambda: place_of(module, None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +13,19 @@ from typing import Any, TypeVar
 import tenacity
 
 from mekd_plugin.checks import as_number, as_whole
-from mekd_plugin.errors import InputError, MekdError, Refused, TeacherAnswerError, TeacherUnavailable
+from mekd_plugin.errors import (
+    InputError,
+    MekdError,
+    Refused,
+    RefusedForGood,
+    TeacherAnswerError,
+    TeacherUnavailable,
+)
 
 __all__ = ["RateLimit", "Retry", "teacher_errors", "within"]
 
 _LONGEST_WAIT = 60.0
+_LONGEST_TOLD = 3600.0  # what a service may ask to wait; a run that has to wait longer is better resumed
 _LONGEST_TURN = 86_400.0  # seconds between two batches
 T = TypeVar("T")
 
@@ -27,8 +36,10 @@ class Retry:
 
     Attributes:
         attempts: in all, from 1.
-        wait: seconds before the second attempt, 0 to 60; each further one waits twice as long, a minute at most.
-            Nothing random is in it, so a run's random numbers are what they are without it.
+        wait: seconds before the second attempt, 0 to 60; each further one waits twice as long, a minute at most. Where
+            the service says how long (``Retry-After``), it is waited for so long at least, up to an hour.
+        jitter: the largest share by which a wait is made longer at random, 0 to 1, so that many who wait do not come
+            back at once. The numbers are drawn apart, so a run's random numbers are what they are without it.
         on: exceptions that another attempt may cure: of the teacher's own client too, such as ``httpx.HTTPError``.
 
     Raises:
@@ -38,23 +49,44 @@ class Retry:
     attempts: int = 3
     wait: float = 1.0
     on: type[Exception] | tuple[type[Exception], ...] = TeacherUnavailable
+    jitter: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attempts", as_whole("attempts", self.attempts, at_least=1, strict=True))
         object.__setattr__(self, "wait", as_number("wait", self.wait, at_least=0, at_most=_LONGEST_WAIT, strict=True))
+        object.__setattr__(self, "jitter", as_number("jitter", self.jitter, at_least=0, at_most=1, strict=True))
         kinds = self.on if isinstance(self.on, tuple) else (self.on,)
         if not kinds or not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
             raise InputError(f"on={self.on!r}: expected an exception class, or a tuple of them")
 
-    def __call__(self, attempt: Callable[[], T]) -> T:
-        """What the first ``attempt`` that succeeds returns, or the last one's error."""
+    def __call__(self, attempt: Callable[[], T], *, stop: threading.Event | None = None) -> T:
+        """What the first ``attempt`` that succeeds returns, or the last one's error; ``stop`` ends a wait."""
+
+        def pause(seconds: float) -> None:
+            if stop is None:
+                time.sleep(seconds)
+            else:
+                stop.wait(seconds)
+
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(self.attempts),
-            wait=tenacity.wait_exponential(multiplier=self.wait, max=_LONGEST_WAIT),
-            retry=tenacity.retry_if_exception_type(self.on),
+            wait=self._seconds,
+            retry=tenacity.retry_if_exception(self._may_be_cured),
+            sleep=pause,
             reraise=True,
         )
         return retrying(attempt)
+
+    def _may_be_cured(self, error: BaseException) -> bool:
+        told = getattr(error, "retry_after", None)
+        return isinstance(error, self.on) and not isinstance(error, RefusedForGood) and (told or 0) <= _LONGEST_TOLD
+
+    def _seconds(self, state: tenacity.RetryCallState) -> float:
+        seconds: float = tenacity.wait_exponential(multiplier=self.wait, max=_LONGEST_WAIT)(state)
+        if self.jitter:
+            seconds *= 1 + self.jitter * _APART.random()
+        error = None if state.outcome is None else state.outcome.exception()
+        return max(seconds, getattr(error, "retry_after", None) or 0.0)
 
 
 @dataclass
@@ -63,25 +95,29 @@ class RateLimit:
 
     Attributes:
         per_second: batches, attempts of the same one included; a number above 0. A batch waits a day at most.
+        burst: how many may go at once after a pause, the size of the token bucket; from 1.
 
     Raises:
         InputError: it is not such a number.
     """
 
     per_second: float
+    burst: int = 1
     _next: float = field(default=0.0, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.per_second = as_number("per_second", self.per_second, above=0, strict=True)
+        self.burst = as_whole("burst", self.burst, at_least=1, of="batches", strict=True)
 
     def wait(self, processes: int = 1) -> None:
         """Wait for a turn; ``processes`` that ask at the same time share the rate."""
         with self._lock:
             now = time.monotonic()
-            turn = max(now, min(self._next, now + _LONGEST_TURN))
-            self._next = turn + processes / self.per_second
-        time.sleep(turn - now)
+            saved = (self.burst - 1) / self.per_second  # what a full bucket lets go ahead of the even rate
+            even = max(now, min(self._next, now + _LONGEST_TURN + saved))
+            self._next = even + processes / self.per_second
+        time.sleep(max(0.0, even - saved - now))
 
 
 def within(seconds: float, ask: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,6 +143,9 @@ def within(seconds: float, ask: Callable[..., Any]) -> Callable[..., Any]:
         return answered[0]
 
     return ask_in_time
+
+
+_APART = random.Random()  # noqa: S311 (a wait, no secret; and none of the generators that a run draws from)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ class Spending:
     unkept: dict[str, int] = field(default_factory=dict)
     seen: DistinctCounter = field(default_factory=DistinctCounter)
     evaluation: int = 0
-    _latest: np.ndarray = field(default_factory=NO_IMAGES.copy)  # of the last question, which may yet be taken back
+    _open: dict[int, np.ndarray] = field(default_factory=dict)  # of questions that may yet be taken back, by number
 
     @property
     def total(self) -> int:
@@ -49,51 +49,57 @@ class Spending:
 
     @property
     def distinct(self) -> int:
-        return len(self.seen) if not len(self._latest) else len(np.union1d(self.seen.numbers(), self._latest))
+        return (
+            len(np.unique(np.concatenate([self.seen.numbers(), *self._open.values()])))
+            if self._open
+            else len(self.seen)
+        )
 
-    def send(self, question: Question, fingerprints: np.ndarray) -> None:
+    def send(self, question: Question, fingerprints: np.ndarray, serial: int = 0) -> None:
+        """Count a question; ``serial`` tells it from others that are open at the same time."""
         stage, count, evaluation = question
         if evaluation:
             self.evaluation += count
         elif count:
             self.sent[stage] = self.sent.get(stage, 0) + count
             self.unkept[stage] = self.unkept.get(stage, 0) + count
-            self._be_sure()
-            self._latest = fingerprints
+            self.close(serial)
+            self._open[serial] = fingerprints
 
-    def keep(self, question: Question) -> None:
+    def keep(self, question: Question, serial: int = 0) -> None:
         stage, count, evaluation = question
         if not evaluation:
             self.unkept[stage] = self.unkept.get(stage, 0) - count
-            self._be_sure()
+            self.close(serial)
 
-    def take_back(self, question: Question) -> None:
-        """The last question was refused before any work: it cost nothing."""
+    def close(self, serial: int) -> None:
+        """The question will not be taken back any more."""
+        if serial in self._open:
+            self.seen.add(self._open.pop(serial))
+
+    def take_back(self, question: Question, serial: int = 0) -> None:
+        """The question was refused before any work: it cost nothing."""
         stage, count, evaluation = question
         if evaluation:
             self.evaluation -= count
         elif count:
             self.sent[stage] -= count
             self.unkept[stage] -= count
-            self._latest = NO_IMAGES
+            self._open.pop(serial, None)
             if not self.sent[stage]:
                 del self.sent[stage], self.unkept[stage]
 
     def numbers(self) -> np.ndarray:
         """The different fingerprints, sorted."""
-        self._be_sure()
+        for serial in list(self._open):
+            self.close(serial)
         return self.seen.numbers()
 
     def folded(self) -> Spending:
         """The same, all of it under the stage ``"earlier runs"``."""
-        self._be_sure()
+        self.numbers()
         total, unkept = self.total, sum(self.unkept.values())
         return Spending({EARLIER: total} if total else {}, {EARLIER: unkept}, self.seen, self.evaluation)
-
-    def _be_sure(self) -> None:
-        if len(self._latest):
-            self.seen.add(self._latest)
-            self._latest = NO_IMAGES
 
     def __str__(self) -> str:
         return ", ".join(f"{stage} {count:,}" for stage, count in self.sent.items()) or "nothing yet"

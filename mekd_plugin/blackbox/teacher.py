@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from mekd_plugin.blackbox.answers import Precision, precise
 from mekd_plugin.blackbox.backends import (
     Call,
+    Declared,
     Identity,
     answer_on_meta,
     check_teacher,
@@ -29,6 +30,7 @@ from mekd_plugin.blackbox.backends import (
     make_backend,
     place_of,
 )
+from mekd_plugin.blackbox.canary import Canary
 from mekd_plugin.blackbox.class_names import as_class_names, digest_of_names, in_order
 from mekd_plugin.blackbox.degradation import FULL, Degradation
 from mekd_plugin.blackbox.exchange import Exchange
@@ -38,7 +40,7 @@ from mekd_plugin.blackbox.journal import Journal
 from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.blackbox.meter import TeacherModule
 from mekd_plugin.blackbox.patience import RateLimit, Retry, within
-from mekd_plugin.checks import as_device, as_number, as_path, as_range, as_seed, as_whole
+from mekd_plugin.checks import as_device, as_number, as_one_of, as_path, as_range, as_seed, as_whole
 from mekd_plugin.errors import InputError
 from mekd_plugin.responses import Kind, Response, resolve_kind
 
@@ -46,6 +48,7 @@ __all__ = ["BlackBox"]
 
 _LONGEST_WAIT = 86_400.0
 """Seconds; a thread cannot be waited for without end."""
+_MOST_AT_ONCE = 64
 
 
 class BlackBox:
@@ -81,6 +84,14 @@ class BlackBox:
         answers_seed: of the noise of ``"noisy:..."``.
         classes: names of the classes in order, for a service that answers with those: N names where ``responses`` is
             ``"hard"``, or N mappings from names to scores. They go with a student that is saved.
+        concurrent: batches that are asked about at the same time, 1 to 64, of a function. Answers come and are kept in
+            the order of asking; a killed process loses up to so many batches.
+        cost_per_1000: price of 1,000 images, in any currency.
+        cost_limit: the most that may be spent, in that currency: no image is sent beyond it.
+        on_drift: what to do where a resumed run's teacher answers other than it did: ``"error"``, ``"warn"``, or
+            ``"ignore"``, which does not look. To find out, four images of the first life are asked about again, once,
+            before anything new is; they count as an evaluation, for the stage ``"canary"``. None means ``"error"`` for
+            a service (:mod:`mekd_plugin.blackbox.remote`) and ``"ignore"`` for anything else.
 
     With ``rounding`` or ``top_k`` the probabilities do not sum to 1. What is missing is spread evenly over the classes
     answered as 0, so that every method and loss can use the answer. Left at 0, a class would be called impossible, and
@@ -113,6 +124,10 @@ class BlackBox:
         answers: str = FULL,
         answers_seed: int = 0,
         classes: Sequence[str] | None = None,
+        concurrent: int = 1,
+        cost_per_1000: float | None = None,
+        cost_limit: float | None = None,
+        on_drift: str | None = None,
     ) -> None:
         if isinstance(teacher, BlackBox):
             raise InputError("the teacher is a BlackBox already: use it as it is")
@@ -146,15 +161,30 @@ class BlackBox:
         self._value_range = as_range("value_range", value_range)
         self._quantize = quantize is not None
         self._stage = "query"
+        self._price = None if cost_per_1000 is None else as_number("cost_per_1000", cost_per_1000, at_least=0)
+        budget = _affordable(budget, self._price, cost_limit, shared=ledger is not None)
+        size = as_whole("batch_size", batch_size, at_least=1, of="images", strict=True)
+        declared = Declared.of(teacher)
+        if declared.value_range not in (None, self._value_range):
+            raise InputError(
+                f"value_range={self._value_range}, and the teacher sends images in {declared.value_range}: give both "
+                "the same"
+            )
+        default = "error" if declared.remote else "ignore"
+        self._on_drift = as_one_of("on_drift", default if on_drift is None else on_drift, ("error", "warn", "ignore"))
+        concurrent = as_whole("concurrent", concurrent, at_least=1, at_most=_MOST_AT_ONCE, of="batches", strict=True)
+        if concurrent > 1 and isinstance(teacher, nn.Module):
+            raise InputError(f"concurrent={concurrent} of a module: expected it of a function that asks a service")
         self._exchange = Exchange(
             self._kind,
             Precision(self._kind, rounding, top_k),
             Ledger(budget) if ledger is None else ledger,
-            as_whole("batch_size", batch_size, at_least=1, of="images", strict=True),
+            size if declared.images_a_call is None else min(size, declared.images_a_call),
             retry,
             rate_limit,
             degradation=Degradation.parse(answers),
             degradation_seed=as_seed("answers_seed", answers_seed),
+            concurrent=concurrent,
         )
         self._exchange.degradation.check(self._kind)
         if num_classes is not None:
@@ -174,6 +204,7 @@ class BlackBox:
             lambda: place_of(teacher, place),
             isinstance(teacher, nn.Module),
             lambda shape: answer_on_meta(teacher, shape, answer) if isinstance(teacher, nn.Module) else None,
+            declared.as_sent,
         )
 
     @property
@@ -223,6 +254,12 @@ class BlackBox:
     def answers(self) -> str:
         """What is done to answers before anybody sees them, such as ``"rounded:2"``; ``"full"`` for nothing."""
         return str(self._exchange.degradation)
+
+    @property
+    def cost(self) -> float | None:
+        """What all images that were sent cost, those of evaluations among them; None without ``cost_per_1000``."""
+        sent = self.ledger.total + self.ledger.evaluation
+        return None if self._price is None else sent * self._price / 1000
 
     @property
     def ledger(self) -> Ledger:
@@ -279,6 +316,12 @@ class BlackBox:
         are those of :meth:`query`, except for the budget.
         """
         return self._query(images, stage, self._value_range, evaluation=True)
+
+    def as_sent(self, images: Tensor) -> Tensor:
+        """``images`` as they reach the teacher: rounded by ``quantize``, compressed by a service's upload."""
+        sent = quantize_images(images, self._value_range) if self._quantize else images
+        as_sent = _HIDDEN[self].as_sent
+        return sent if as_sent is None else as_sent(sent)
 
     def probe(self, image_shape: tuple[int, int, int]) -> None:
         """Ask a teacher that is not a module about one image, to see whether its answers can be used.
@@ -384,6 +427,8 @@ class BlackBox:
         journal = Journal(directory / f"journal-{rank}.bin", identity.describe())
         found = self._exchange.ledger.attach(directory, rank, journal=journal, at_least=at_least)
         self._exchange.journal = journal
+        if self._on_drift != "ignore" and self._exchange.ledger.peers.world == 1:
+            self._exchange.canary = Canary(directory / "canary.safetensors", strict=self._on_drift == "error")
         if found and not identity.certain and not self._exchange.ledger.peers.rank:
             warnings.warn(
                 f"the run in {directory} is resumed with a teacher known by its name alone, {identity.describe()}, "
@@ -395,7 +440,7 @@ class BlackBox:
         """Close the files in the directory; what was counted stays counted."""
         if self._exchange.journal is not None:
             self._exchange.journal.close()
-        self._exchange.journal = None
+        self._exchange.journal = self._exchange.canary = None
         self._exchange.ledger.detach()
 
     def _query(
@@ -411,7 +456,10 @@ class BlackBox:
         images = plain_tensor(images)
         check_images(images, value_range)
         sent = quantize_images(images, self._value_range) if self._quantize else images
-        response: Response = self._exchange.ask(sent, image_hashes(sent), stage, evaluation=evaluation, call=call)
+        # What compresses images on their way gets them as they are, and is known to do so alike every time.
+        as_sent = _HIDDEN[self].as_sent
+        prints = image_hashes(sent if as_sent is None else as_sent(sent))
+        response: Response = self._exchange.ask(sent, prints, stage, evaluation=evaluation, call=call)
         return response
 
     def _degraded(self, identity: Identity) -> Identity:
@@ -441,11 +489,29 @@ class BlackBox:
         return f"BlackBox(responses={self._kind!r}, num_classes={classes}, {self._exchange.ledger})"
 
 
+def _affordable(budget: int | None, price: float | None, limit: float | None, *, shared: bool) -> int | None:
+    """The number of images that budget and money allow.
+
+    Raises:
+        InputError: a limit without a price, or beside a shared ledger.
+    """
+    if limit is None:
+        return budget
+    limit = as_number("cost_limit", limit, at_least=0)
+    if not price:
+        raise InputError(f"cost_limit={limit:g} without a price: say what 1,000 images cost, cost_per_1000=1.5")
+    if shared:
+        raise InputError(f"cost_limit={limit:g} and ledger= are both given: a shared ledger brings its own budget")
+    images = int(limit / price * 1000 * (1 + 1e-12))
+    return images if budget is None else min(budget, images)
+
+
 class _Hidden(NamedTuple):
     identity: Identity
     place: Callable[[], tuple[torch.device, torch.dtype]]
     is_module: bool
     foresee: Callable[[tuple[int, int, int]], Any]
+    as_sent: Callable[[Tensor], Tensor] | None
 
 
 _HIDDEN: WeakKeyDictionary[BlackBox, _Hidden] = WeakKeyDictionary()

@@ -1,7 +1,8 @@
 """Data sets as tensors, and which of their images the edge and the teacher get.
 
-Read ``datasets.py`` first (:func:`load` a data set by name), then ``splits.py`` (which images are the edge's) and
-``folders.py`` (data sets that are folders of image files).
+Read ``datasets.py`` first (:func:`load` a data set by name), then ``splits.py`` (which images are the edge's),
+``folders.py`` (data sets that are folders of image files) with ``mapped.py`` (images that do not fit into memory), and
+``rendered_digits.py`` (digits drawn from fonts).
 """
 
 from __future__ import annotations

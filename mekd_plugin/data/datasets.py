@@ -15,12 +15,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mekd_plugin.data import folders
+from mekd_plugin.data.rendered_digits import rendered_digits
 from mekd_plugin.errors import DataMissing, InputError, UnknownName
 
 __all__ = ["ImageData", "dataset_names", "load"]
 
 ROOT_VARIABLE = "MEKD_DATA"
 _FOLDER = "imagefolder:"
+_RENDERED = "rendered_digits"
+_RENDERED_IMAGES = (6000, 1000)
+"""Training and test images; each part has a seed of its own, which is part of the definition."""
 _DIGITS_SPLIT_SEED = 0
 """Part of the definition of ``digits``: its test set is the same in every run."""
 
@@ -81,19 +85,25 @@ _SOURCES = {
 
 
 def dataset_names() -> list[str]:
-    """Names that :func:`load` takes, besides ``imagefolder:PATH``."""
-    return ["digits", *_SOURCES, "tiny_imagenet"]
+    """Names that :func:`load` takes, besides ``imagefolder:PATH`` and the variants of ``rendered_digits``."""
+    return ["digits", _RENDERED, *_SOURCES, "tiny_imagenet"]
 
 
 def load(name: str, root: str | Path | None = None, download: bool = False, image_size: int | None = None) -> ImageData:
-    """A data set, training and test images, in memory (float32: 245 MB for MNIST, 5.4 GB for Tiny ImageNet).
+    """A data set, training and test images, float32 in memory (245 MB for MNIST).
+
+    Images of Tiny ImageNet and of folders that take more than 1 GiB are decoded once into a file below ``$MEKD_CACHE``
+    (5.4 GB for Tiny ImageNet as it is, 1.4 GB at ``image_size=32``) and mapped from there, so that they take memory
+    only as far as they are looked at.
 
     Args:
         name: one of :func:`dataset_names`. ``digits`` comes with scikit-learn: 1,257 + 540 images, 8x8 enlarged to
-            16x16; MNIST's are padded from 28x28 to 32x32. Or ``imagefolder:PATH``, whose ``train/`` and ``test/`` (or
-            ``val/``) hold one folder per class; greyscale if every file is.
-        root: where the files are, or are downloaded to; default ``$MEKD_DATA``. Not used by ``digits`` and
-            ``imagefolder:``.
+            16x16; MNIST's are padded from 28x28 to 32x32. ``rendered_digits`` are 6,000 + 1,000 digits drawn from
+            fonts, greyscale and 32x32; ``rendered_digits:color``, ``rendered_digits:16`` and
+            ``rendered_digits:color:16`` are in colour, or 16x16. Or ``imagefolder:PATH``, whose ``train/`` and
+            ``test/`` (or ``val/``) hold one folder per class; greyscale if every file is.
+        root: where the files are, or are downloaded to; default ``$MEKD_DATA``. Not used by ``digits``,
+            ``rendered_digits`` and ``imagefolder:``.
         download: fetch missing files into ``root``; otherwise nothing is fetched.
         image_size: square size to which every image is scaled (bilinear, antialiased); None keeps the data set's own,
             and the images of a folder must then have the same size.
@@ -108,6 +118,8 @@ def load(name: str, root: str | Path | None = None, download: bool = False, imag
     if name.startswith(_FOLDER):
         path = Path(name.removeprefix(_FOLDER)).expanduser()
         return ImageData(*folders.read_image_folder(path, image_size), name)
+    if name.partition(":")[0] == _RENDERED:
+        return _resized(_draw_digits(name), image_size)
     if name not in dataset_names():
         closest = difflib.get_close_matches(name, dataset_names(), n=1, cutoff=0.4)
         hint = f"did you mean {closest[0]!r}? " if closest else ""
@@ -116,7 +128,7 @@ def load(name: str, root: str | Path | None = None, download: bool = False, imag
         return _resized(_load_digits(), image_size)
     base = _root(name, root)
     if name == "tiny_imagenet":
-        return _resized(ImageData(*folders.read_tiny_imagenet(base, download), name), image_size)
+        return ImageData(*folders.read_tiny_imagenet(base, download, image_size), name)
     return _resized(_load_torchvision(name, base, download), image_size)
 
 
@@ -143,6 +155,21 @@ def _load_digits() -> ImageData:
         np.arange(len(labels)), test_size=0.3, stratify=digits.target, random_state=_DIGITS_SPLIT_SEED
     )
     return ImageData(images[train], labels[train], images[test], labels[test], 10, "digits")
+
+
+def _draw_digits(name: str) -> ImageData:
+    wanted = name.split(":")[1:]
+    sizes = [part for part in wanted if part in ("16", "32")]
+    if len(sizes) > 1 or len(set(wanted)) != len(wanted) or set(wanted) - {"color", *sizes}:
+        raise UnknownName(
+            f"unknown data set {name!r}: expected {_RENDERED}, {_RENDERED}:color, {_RENDERED}:16 or "
+            f"{_RENDERED}:color:16"
+        )
+    settings = {"color": "color" in wanted, "size": int(sizes[0]) if sizes else 32}
+    parts = [rendered_digits(count, seed=seed, **settings) for seed, count in enumerate(_RENDERED_IMAGES)]
+    (train, train_labels), (test, test_labels) = parts
+    images = folders.to_value_range(train), folders.to_value_range(test)
+    return ImageData(images[0], train_labels.clone(), images[1], test_labels.clone(), 10, name)
 
 
 def _load_torchvision(name: str, root: Path, download: bool) -> ImageData:
@@ -173,8 +200,5 @@ def _load_torchvision(name: str, root: Path, download: bool) -> ImageData:
 def _resized(data: ImageData, image_size: int | None) -> ImageData:
     if image_size is None:
         return data
-    train, test = (
-        F.interpolate(images, size=(image_size, image_size), mode="bilinear", antialias=True, align_corners=False)
-        for images in (data.train_images, data.test_images)
-    )
+    train, test = (folders.resized(images, image_size) for images in (data.train_images, data.test_images))
     return ImageData(train, data.train_labels, test, data.test_labels, data.num_classes, data.name)

@@ -20,8 +20,9 @@ __all__ = ["tensor_digest", "signature_of"]
 def tensor_digest(images: Tensor) -> str:
     """A hash of the images' shape and values."""
     content = images.detach().cpu().contiguous()
-    values = content.reshape(-1).view(torch.uint8).numpy().tobytes()  # bytes, since NumPy knows no bfloat16
-    return hashlib.sha256(str(tuple(content.shape)).encode() + values).hexdigest()[:16]
+    digest = hashlib.sha256(str(tuple(content.shape)).encode())
+    digest.update(content.reshape(-1).view(torch.uint8).numpy().data)  # bytes, since NumPy knows no bfloat16
+    return digest.hexdigest()[:16]
 
 
 def signature_of(

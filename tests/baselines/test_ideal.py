@@ -63,7 +63,7 @@ def second_round(student):
             weights = list(generator.parameters())
             for step in range(2):
 
-                def update(losses):
+                def update(losses, weights=weights):
                     for weight, slope in zip(weights, torch.autograd.grad(losses["generator"], weights), strict=True):
                         weight.data -= 0.5 * slope
 

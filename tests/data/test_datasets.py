@@ -28,7 +28,9 @@ def check(data, image_shape, num_classes):
 
 
 def test_every_promised_data_set_is_there():
-    assert dataset_names() == ["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "tiny_imagenet"]
+    assert dataset_names() == [
+        "digits", "rendered_digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "tiny_imagenet",
+    ]  # fmt: skip
 
 
 def test_digits_are_whole_stratified_and_the_same_every_time():

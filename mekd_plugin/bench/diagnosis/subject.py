@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from mekd_plugin.bench.audit import draw_images, latents_of
 from mekd_plugin.bench.grid import RunSpec
-from mekd_plugin.bench.teachers import name_of_teacher, prepare_teacher
-from mekd_plugin.bench.worker import Place, edge_of, load_data, recipe_of
+from mekd_plugin.bench.teachers import prepare_teacher
+from mekd_plugin.bench.worker import Place, edge_of, learnt_by_teacher, load_data, recipe_of
 from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.blackbox.teacher import BlackBox
@@ -156,17 +156,17 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
     student_file = directory / "student.safetensors"
     if not student_file.is_file():
         raise CheckpointError(f"{directory} holds a run that is not finished: go on with it first, with --resume")
-    data = load_data(spec, Place(str(directory), data_root=data_root))
+    place = Place(str(directory), data_root=data_root)
+    data = load_data(spec, place)
     split = edge_of(spec, data)
     threads = torch.get_num_threads()
     torch.set_num_threads(spec.threads)  # with another number of threads a teacher trained here comes out different
     try:
-        prepared = prepare_teacher(spec, data, split)
+        prepared = prepare_teacher(kept.spec, learnt_by_teacher(spec, place, data), split, found_as=spec.teacher)
     finally:
         torch.set_num_threads(threads)
     # A benchmark names its teachers, and `mekd distill` leaves that to the black box.
-    named = directory.resolve().parent.name == "runs" and prepared.identity is not None
-    known_as = name_of_teacher(kept.spec) if named else None
+    known_as = prepared.identity if directory.resolve().parent.name == "runs" else None
 
     def boundary(limit: int | None) -> BlackBox:
         return BlackBox(
