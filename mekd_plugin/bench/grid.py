@@ -370,7 +370,8 @@ class KeptSpec(NamedTuple):
         for name in ("dataset", "edge_dataset", "pool_dataset"):
             value = getattr(spec, name)
             if value is not None and value.startswith(_FOLDER):
-                spec = replace(spec, **{name: _FOLDER + self._found(value.removeprefix(_FOLDER))})
+                found: dict[str, Any] = {name: _FOLDER + self._found(value.removeprefix(_FOLDER))}
+                spec = replace(spec, **found)
         return spec, root
 
     def _found(self, path: str) -> str:
