@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from mekd_plugin.training.plan import plan
     from mekd_plugin.training.recipe import Recipe
     from mekd_plugin.training.run import distill, host
+    from mekd_plugin.training.saved_student import load_student
     from mekd_plugin.training.supervised import train_teacher
 
 __all__ = [
@@ -78,6 +79,7 @@ __all__ = [
     "functional",
     "host",
     "load_records",
+    "load_student",
     "meter",
     "networks",
     "plan",
@@ -112,6 +114,7 @@ _HOMES = {
     "distill": "mekd_plugin.training.run",
     "host": "mekd_plugin.training.run",
     "load_records": "mekd_plugin.bench.api",
+    "load_student": "mekd_plugin.training.saved_student",
     "meter": "mekd_plugin.blackbox.meter",
     "plan": "mekd_plugin.training.plan",
     "predict": "mekd_plugin.prediction",

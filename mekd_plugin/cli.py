@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mekd_plugin.bench.grid import BenchConfig, hyperparameters
+from mekd_plugin.bench.grid import PANELS, BenchConfig, hyperparameters, kind_of_teacher
 from mekd_plugin.checks import as_path, as_seed
 from mekd_plugin.errors import InputError, MekdError
 from mekd_plugin.files import bundled, writable_directory
@@ -52,7 +52,7 @@ def _root(
     """Only the options that every command shares."""
 
 
-@app.command("list")
+@app.command("list", epilog="Example: mekd list --needs")
 def list_methods(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     needs: Annotated[bool, typer.Option("--needs", help="Load each method and print what it needs.")] = False,
@@ -71,22 +71,42 @@ def list_methods(
     console.print(table)
 
 
-@app.command()
-@flags_of(BenchConfig, skip=("hyperparameters", "variants", "comparisons"))
+@app.command(epilog="Example: mekd bench --methods mekd,kd --seeds 0,1,2 --query-budget 2000 --out results")
+@flags_of(BenchConfig, skip=("hyperparameters", "variants", "comparisons"), panels=PANELS)
 def bench(
     settings: Mapping[str, Any],
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", help="METHOD.NAME=VALUE, a hyperparameter; recipe.NAME=VALUE, every student's training."),
+        typer.Option(
+            "--set",
+            help="METHOD.NAME=VALUE, a hyperparameter; recipe.NAME=VALUE, every student's training.",
+            rich_help_panel="Method",
+        ),
     ] = None,
     compare: Annotated[
         list[str] | None,
-        typer.Option(help="A:B or A:B:METRIC, rows to compare seed by seed; at most four, declared beforehand."),
+        typer.Option(
+            help="A:B or A:B:METRIC, rows to compare seed by seed; at most four, declared beforehand.",
+            rich_help_panel="Method",
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Directory of the results.")] = Path("mekd-results"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what --out holds; an empty one starts.")] = False,
-    config: Annotated[Path | None, typer.Option("--config", help="YAML file of settings; flags override.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print queries, price and time; ask nothing.")] = False,
+    out: Annotated[
+        Path, typer.Option("--out", help="Directory of the results.", rich_help_panel="Where and how")
+    ] = Path("mekd-results"),
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with what --out holds; an empty one starts.", rich_help_panel="Where and how"
+        ),
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="YAML file of settings; flags override.", rich_help_panel="Where and how"),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print queries, price and time; ask nothing.", rich_help_panel="Where and how"),
+    ] = False,
 ) -> None:
     """Compare methods: each method, seed and setting is a run; ends with a table, results.json and report.html.
 
@@ -113,39 +133,94 @@ _DISTILL_SKIPS = (
 )
 
 
-@app.command()
-@flags_of(BenchConfig, skip=_DISTILL_SKIPS)
+@app.command(
+    epilog="Example: mekd distill --teacher teacher.safetensors --student resnet8 --query-budget 2000 --out run"
+)
+@flags_of(BenchConfig, skip=_DISTILL_SKIPS, panels=PANELS)
 def distill(
     settings: Mapping[str, Any],
     teacher: Annotated[
         str,
         typer.Option(
             help="A file that `mekd teacher` wrote, NETWORK@WEIGHTS, FILE.onnx, http(s)://HOST/v2/models/NAME, "
-            "recorded:DIR, or package.module:function."
+            "recorded:DIR, or package.module:function.",
+            rich_help_panel="Teacher",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Directory of the student and of what it takes to resume.")],
-    dataset: Annotated[str, typer.Option(help="The edge's images are drawn from its training images.")] = "digits",
-    student: Annotated[str, typer.Option(help="A network.")] = "resnet8",
-    method: Annotated[str, typer.Option(help="A method; `mekd list` shows them.")] = "mekd",
-    responses: Annotated[str, typer.Option(help="What the teacher answers: soft (logits), probabilities, or hard.")] = (
-        "soft"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="Directory of the student and of what it takes to resume.", rich_help_panel="Where and how"
+        ),
+    ],
+    dataset: Annotated[
+        str, typer.Option(help="The edge's images are drawn from its training images.", rich_help_panel="Data")
+    ] = "digits",
+    student: Annotated[
+        str,
+        typer.Option(
+            help="A network: a name, torchvision:NAME, or package.module:factory, which is called as "
+            "factory(num_classes=C, image_shape=(channels, height, width)) and returns a torch module.",
+            rich_help_panel="Student",
+        ),
+    ] = "resnet8",
+    method: Annotated[str, typer.Option(help="A method; `mekd list` shows them.", rich_help_panel="Method")] = "mekd",
+    responses: Annotated[
+        str,
+        typer.Option(
+            help="What the teacher answers: soft (logits), probabilities, or hard.", rich_help_panel="Teacher"
+        ),
+    ] = ("soft"),
     answers: Annotated[
         str,
-        typer.Option(help="What is done to soft answers: full, rounded:DECIMALS, top1, topk:CLASSES, noisy:DEVIATION."),
+        typer.Option(
+            help="What is done to soft answers: full, rounded:DECIMALS, top1, topk:CLASSES, noisy:DEVIATION.",
+            rich_help_panel="Teacher",
+        ),
     ] = "full",
-    query_budget: Annotated[int, typer.Option(help="Images that may be sent; 0: no limit.")] = 5000,
-    seed: Annotated[int, typer.Option(help="The seed of everything random.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what --out holds.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print queries, price and time; ask nothing.")] = False,
-    onnx: Annotated[bool, typer.Option("--onnx", help="Write the student as student.onnx, too.")] = False,
+    query_budget: Annotated[
+        int, typer.Option(help="Images that may be sent; 0: no limit.", rich_help_panel="Budget")
+    ] = 5000,
+    seed: Annotated[int, typer.Option(help="The seed of everything random.", rich_help_panel="Method")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what --out holds.", rich_help_panel="Where and how")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print queries, price and time; ask nothing.", rich_help_panel="Where and how"),
+    ] = False,
+    edge_images: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of JPEG or PNG files, the edge's own images; no data set is read, nothing tested.",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="With --edge-images: the classes' names in order, cat,dog,eel, or their number.",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Write the student as student.onnx, too.", rich_help_panel="Where and how")
+    ] = False,
     assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE, a hyperparameter; recipe.NAME=VALUE, the training.")
+        list[str] | None,
+        typer.Option(
+            "--set", help="NAME=VALUE, a hyperparameter; recipe.NAME=VALUE, the training.", rich_help_panel="Method"
+        ),
     ] = None,
 ) -> None:
     """Distil one student from a teacher that can only be asked."""
+    if edge_images is not None:
+        dataset = f"files:{edge_images}"
+    elif classes is not None:
+        raise InputError(f"--classes {classes} without --edge-images: a data set brings its own")
     overrides = parse_assignments(assignments or [], owner=method)
+    if kind_of_teacher(teacher) in ("network", "file", "onnx", "recorded"):
+        settings = {"price_per_1000": None, **settings}  # asking a file of one's own costs nothing
     wanted = BenchConfig.from_mapping(
         {
             **settings,
@@ -163,10 +238,21 @@ def distill(
     from mekd_plugin.bench import commands
 
     out = as_path("--out", out)
-    raise typer.Exit(commands.distill(wanted, out, resume=resume, dry_run=dry_run, onnx=onnx, console=console))
+    raise typer.Exit(
+        commands.distill(
+            wanted,
+            out,
+            resume=resume,
+            dry_run=dry_run,
+            onnx=onnx,
+            console=console,
+            edge_images=edge_images,
+            classes=classes,
+        )
+    )
 
 
-@app.command()
+@app.command(epilog="Example: mekd teacher resnet20 --dataset digits --out teacher.safetensors")
 def teacher(
     network: Annotated[str, typer.Argument(help="A network, such as resnet20.")],
     out: Annotated[Path, typer.Option("--out", help="A .safetensors file.")],
@@ -186,7 +272,7 @@ def teacher(
     commands.teacher(network, out, data=data, steps=steps, weights=weights, device=device, console=console)
 
 
-@app.command()
+@app.command(epilog="Example: mekd diagnose mekd-results --points 500")
 def diagnose(
     directory: Annotated[Path, typer.Argument(help="A finished run, or a benchmark: its first seed.")],
     points: Annotated[int, typer.Option(help="Images of each kind to look at.", min=20)] = 1000,
@@ -243,7 +329,7 @@ def show_bank(
     bank_commands.show(as_path("DIRECTORY", directory), console=console)
 
 
-@app.command()
+@app.command(epilog="Example: mekd harness timm --check")
 def harness(
     name: Annotated[
         str | None, typer.Argument(metavar="SUITE", help="timm, torchdistill, ...; a wrong name gets the list.")
@@ -274,7 +360,7 @@ def harness(
         commands.launch(name, command or [], meter=meter)
 
 
-@app.command()
+@app.command(epilog="Example: mekd tutorials lessons")
 def tutorials(
     directory: Annotated[Path, typer.Argument(help="Created if missing; nothing there is overwritten.")],
 ) -> None:

@@ -261,6 +261,33 @@ class Distiller:
         """
         return 0
 
+    def queries_of_training(self, rows: int) -> int:
+        """How many questions the student's own stages ask when the recipe gives them ``rows`` rows in all.
+
+        0 where they learn from answers that are there already. A loop of ours refuses a smaller budget before anything
+        is trained or asked.
+        """
+        return 0
+
+    def check_training(self, budget: int | None, steps: int, batch_size: int) -> None:
+        """Refuse a query budget that does not last until the student is trained.
+
+        Args:
+            budget: of the teacher; None for no limit.
+            steps: the student's.
+            batch_size: rows of a step, on all processes together.
+
+        Raises:
+            NeedsNotMet: it is below :meth:`queries_of_training`, which the message says.
+        """
+        needed = self.queries_of_training(steps * batch_size)
+        if budget is not None and budget < needed:
+            raise NeedsNotMet(
+                f"{type(self).__name__} asks anew at every step of the student: {steps:,} steps of {batch_size:,} rows "
+                f"are {needed:,} queries, and the query budget is {budget:,}. Raise it, train for fewer steps, or "
+                "choose settings that ask once"
+            )
+
     def stages(self, teacher: BlackBox, images: Tensor, student: nn.Module) -> Iterator[Stage]:
         """The stages in order, lazily: each is asked for when the one before it is finished.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,11 +18,19 @@ from mekd_plugin.errors import InputError
 __all__ = ["flags_of", "parse_assignments", "read_yaml"]
 
 
-def flags_of(config: type, skip: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def flags_of(
+    config: type, skip: tuple[str, ...] = (), panels: Mapping[str, tuple[str, ...]] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one flag for each setting of ``config``: name, default and help are given only there.
 
     The command takes the flags that were used as the mapping ``settings``.
+
+    Args:
+        config: a dataclass.
+        skip: settings that get no flag.
+        panels: which settings `--help` shows together, by the title above them.
     """
+    panel_of = {name: title for title, names in (panels or {}).items() for name in names}
     chosen = [item for item in fields(config) if item.name not in skip]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -32,7 +41,7 @@ def flags_of(config: type, skip: tuple[str, ...] = ()) -> Callable[[Callable[...
             settings = {item.name: values.pop(item.name) for item in chosen}
             command(settings={name: value for name, value in settings.items() if value is not None}, **values)
 
-        signature = inspect.Signature([*own, *(_flag(item) for item in chosen)])
+        signature = inspect.Signature([*own, *(_flag(item, panel_of.get(item.name)) for item in chosen)])
         run.__signature__ = signature  # type: ignore[attr-defined]
         run.__annotations__ = {name: item.annotation for name, item in signature.parameters.items()}
         run.__doc__, run.__name__ = command.__doc__, command.__name__
@@ -41,7 +50,7 @@ def flags_of(config: type, skip: tuple[str, ...] = ()) -> Callable[[Callable[...
     return decorate
 
 
-def _flag(item: Field[Any]) -> inspect.Parameter:
+def _flag(item: Field[Any], panel: str | None) -> inspect.Parameter:
     default = None if item.default is MISSING else item.default
     if isinstance(default, tuple):
         default = ",".join(map(str, default))
@@ -50,9 +59,21 @@ def _flag(item: Field[Any]) -> inspect.Parameter:
     is_flag = str(item.type) == "bool"
     # None marks a flag that was not used, which the YAML file or the default then decides.
     spelled = f"{name}/--no-{name[2:]}" if is_flag else name
-    option = typer.Option(spelled, help=item.metadata["help"], show_default=shown)
+    option = typer.Option(
+        spelled,
+        help=item.metadata["help"],
+        show_default=shown,
+        rich_help_panel=panel,
+        metavar=None if is_flag else _kind(str(item.type)),
+    )
     kind = Annotated[bool | None, option] if is_flag else Annotated[str | None, option]
     return inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+
+
+def _kind(annotation: str) -> str:
+    """What a flag takes, for `--help`, as typer writes it: ``<int>``, or ``<str,...>`` for a list."""
+    kind = next(name for name in ("int", "float", "str") if name in re.findall(r"\w+", annotation))
+    return f"<{kind},...>" if annotation.startswith("tuple") else f"<{kind}>"
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

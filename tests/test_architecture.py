@@ -15,6 +15,7 @@ LEVELS = {
     "mekd_plugin.errors": 0,
     "mekd_plugin.checks": 0,
     "mekd_plugin.files": 0,
+    "mekd_plugin.image_files": 0,
     "mekd_plugin.sealing": 0,
     "mekd_plugin.responses": 0,
     "mekd_plugin.rows": 0,

@@ -36,7 +36,7 @@ def spoilt():
 PROBLEMS = [
     ({"images": None}, "images=None: say image_shape=(channels, height, width)"),
     ({"images": 5}, "images=5: expected a tensor (N, channels, height, width), a dataset, or a loader"),
-    ({"images": "photos"}, "item 0 of images is str: expected a tensor (channels, height, width)"),
+    ({"images": "photos"}, "photos is no folder of image files: expected some of .bmp"),
     ({"images": IMAGES.numpy()}, "item 0 of images is ndarray: expected a tensor (channels, height, width)"),
     ({"images": {"train": IMAGES}}, "item 0 of images is str: expected a tensor"),
     ({"images": []}, "images is empty: expected at least 2 unlabelled images"),

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
+import typer
+from PIL import Image
 from typer.testing import CliRunner
 
+import mekd_plugin as mekd
 from mekd_plugin import cli
+from mekd_plugin.bench.grid import PANELS, BenchConfig
 from mekd_plugin.errors import InputError, MekdError, UnknownName
 from mekd_plugin.records import RunRecord
 from mekd_plugin.version import __version__
@@ -56,6 +63,35 @@ class TestList:
         )
         done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+class TestHelp:
+    @pytest.mark.parametrize("command", ["bench", "distill"])
+    def test_flags_are_grouped_and_typed(self, command, monkeypatch) -> None:
+        monkeypatch.setenv("COLUMNS", "120")
+        said = call(command, "--help")
+        titles = [line.split("─ ")[1].split(" ─")[0] for line in said.splitlines() if line.startswith("╭─ ")]
+        assert set(titles) == {"Options", *PANELS}, "a flag without a panel is shown under Options, with --help"
+        options = said[said.index("─ Options") : said.index("╰")]
+        assert options.count("│ --") == 1 and "--help" in options
+        assert re.search(r"--real-images +<int>", said) and re.search(r"--validation +<float>", said)
+        assert "factory(num_classes=C, image_shape=(channels," in said, "how a student of one's own is called"
+
+    @pytest.mark.parametrize("command", ["list", "bench", "distill", "teacher", "diagnose", "harness", "tutorials"])
+    def test_every_command_has_an_example_that_it_would_take(self, command, monkeypatch) -> None:
+        monkeypatch.setenv("COLUMNS", "160")
+        (example,) = [
+            line.partition("Example: ")[2] for line in call(command, "--help").splitlines() if "Example:" in line
+        ]
+        words = shlex.split(example)
+        assert words[:2] == ["mekd", command]
+        made = typer.main.get_command(cli.app).commands[command].make_context(command, words[2:])
+        assert made.params
+
+    def test_every_setting_of_the_grid_is_in_one_panel(self) -> None:
+        named = [name for names in PANELS.values() for name in names]
+        settings = {item.name for item in fields(BenchConfig)} - {"hyperparameters", "variants", "comparisons"}
+        assert sorted(named) == sorted(settings)
 
 
 class TestBench:
@@ -107,13 +143,17 @@ def test_teacher_then_distill_then_resume(tmp_path) -> None:
     assert "lenet5: test accuracy" in call("teacher", "lenet5", "--steps", "30", "--out", file, "--device", "cpu")
     words = ["distill", "--teacher", file, "--student", "lenet5_half", "--method", "kd", "--steps", "20", "--out",
              str(out), "--real-images", "60", "--query-budget", "200", "--device", "cpu"]  # fmt: skip
-    assert "Nothing was asked." in call(*words, "--dry-run")
+    planned = call(*words, "--dry-run")
+    assert "Nothing was asked." in planned and "$" not in planned, "a file of one's own has no price"
     assert not out.exists()
+    words += ["--price-per-1000", "1.5"]
     said = call(*words)
     assert "test accuracy" in said and "200 of 200 images sent" in said and "price $0.30" in said
     weights = (out / "student.safetensors").read_bytes()
     call(*words, "--resume")
     assert (out / "student.safetensors").read_bytes() == weights
+    planned = call(*words, "--resume", "--dry-run")
+    assert "All together: 0 queries" in planned and "Left out: 1 finished run" in planned
     settings = (out / "spec.json").read_bytes()
     record = json.loads((out / "record.json").read_text())
     assert RunRecord.from_json(record).status == "finished" and record["method"] == record["label"] == "kd"
@@ -126,6 +166,33 @@ def test_teacher_then_distill_then_resume(tmp_path) -> None:
             call(*words, *other, "--resume")
     assert (out / "spec.json").read_bytes() == settings  # what was refused does not describe what is there
     assert json.loads((out / "record.json").read_text()) == record
+
+
+def test_a_folder_of_photographs_is_distilled_from(tmp_path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "run"
+    photos.mkdir()
+    for number in range(30):
+        Image.new("L", (20 + number, 24), number * 8).save(photos / f"{number}.{'jpg' if number % 2 else 'png'}")
+    file = str(tmp_path / "teacher.safetensors")
+    call("teacher", "lenet5", "--steps", "2", "--out", file, "--device", "cpu")
+    words = ["distill", "--teacher", file, "--student", "lenet5_half", "--method", "kd", "--steps", "5",
+             "--device", "cpu", "--query-budget", "60", "--out", str(out), "--edge-images", str(photos),
+             "--validation", "0.4"]  # fmt: skip
+    with pytest.raises(InputError, match="and others are 20x24: set --image-size N to scale them all"):
+        call(*words)
+    words += ["--image-size", "16"]
+    assert "60 queries" in call(*words, "--dry-run") and not out.exists()
+    names = ",".join(f"kind {label}" for label in range(10))
+    said = call(*words, "--classes", names)
+    assert "60 of 60 images sent" in said and "of 24 held-out real images" in said
+    record = RunRecord.from_json(json.loads((out / "record.json").read_text()))
+    assert record.status == "finished" and record.student_accuracy is None and record.real_images == 30
+    found = mekd.load_student(out).predict(photos)
+    assert len(found.names) == 30 and set(found.names) <= set(names.split(","))
+    with pytest.raises(InputError, match="--classes is missing: counted:ask does not say"):
+        call("distill", "--teacher", "counted:ask", "--edge-images", str(photos), "--out", str(tmp_path / "other"))
+    with pytest.raises(InputError, match="without --edge-images"):
+        call("distill", "--teacher", file, "--classes", "10", "--out", str(tmp_path / "other"))
 
 
 def test_teacher_imports_weights(tmp_path) -> None:

@@ -23,7 +23,7 @@ from mekd_plugin.bench.grid_check import check_grid
 from mekd_plugin.bench.pricing import price_of
 from mekd_plugin.bench.report import write_report
 from mekd_plugin.bench.statistics import summarize
-from mekd_plugin.bench.store import Store
+from mekd_plugin.bench.store import Store, is_finished
 from mekd_plugin.bench.worker import Method, Place, blank_record, digest_of, edge_of, load_data, pool_of, recipe_of
 from mekd_plugin.blackbox.whitebox import WhiteBox
 from mekd_plugin.distiller import Distiller
@@ -116,11 +116,16 @@ class Benchmark:
             )
         return self._ruled_out
 
-    def plan(self, *, observe: Callable[[RunSpec], None] = lambda spec: None) -> list[Planned]:
-        """Rehearse each setting for a few steps; the teacher is neither trained nor asked, nothing is written."""
+    def plan(self, *, resume: bool = False, observe: Callable[[RunSpec], None] = lambda spec: None) -> list[Planned]:
+        """Rehearse each setting for a few steps; the teacher is neither trained nor asked, nothing is written.
+
+        Args:
+            resume: leave out the runs that ``out`` holds finished.
+            observe: is told each setting before it is rehearsed.
+        """
         ruled_out = self.check()
         groups: dict[str, list[RunSpec]] = {}
-        for spec in self.specs:
+        for spec in self.unfinished() if resume else self.specs:
             if spec.key not in ruled_out:
                 groups.setdefault(replace(spec, seed=0).key, []).append(spec)
         threads = torch.get_num_threads()
@@ -170,6 +175,10 @@ class Benchmark:
             return record is not None and record.status == "finished" and not wants_audit(record, self.config.audit)
 
         return [spec for spec in self.specs if not done(records[spec.key])]
+
+    def unfinished(self) -> list[RunSpec]:
+        """The runs that ``out`` does not hold finished; looking writes nothing."""
+        return [spec for spec in self.specs if not is_finished(self.out / "runs" / spec.key / "record.json", spec.key)]
 
     def evaluation_queries(self) -> dict[str, int]:
         """Test images that a teacher which is not trained here must answer once, for agreement, by its name."""

@@ -18,9 +18,10 @@ from mekd_plugin.bench.benchmark import Benchmark, Planned, failures
 from mekd_plugin.bench.calibration import expected_calibration_error
 from mekd_plugin.bench.comparison_table import comparisons_in_terminal
 from mekd_plugin.bench.display import Display
+from mekd_plugin.bench.edge_folder import distill_folder
 from mekd_plugin.bench.grid import BenchConfig, kind_of_teacher
 from mekd_plugin.bench.pricing import format_price, price_of
-from mekd_plugin.bench.store import Store, write_record
+from mekd_plugin.bench.store import Store, is_finished, spent_in, write_record
 from mekd_plugin.bench.table import fair_play, interval_note, panels, terminal
 from mekd_plugin.bench.teachers import LabelledImages, load_teacher, patience_for, trained_teacher
 from mekd_plugin.bench.worker import adapted_on, blank_record, edge_of, load_data, pool_of, recipe_of, record_of
@@ -46,8 +47,11 @@ def bench(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, consol
     benchmark = Benchmark(config, out)
     if dry_run:
         with console.status("rehearsing a few steps of each setting") as status:
-            planned = benchmark.plan(observe=lambda spec: status.update(f"rehearsing {spec.label}"))
+            planned = benchmark.plan(resume=resume, observe=lambda spec: status.update(f"rehearsing {spec.label}"))
         _print_plan(planned, config, benchmark.jobs, benchmark.evaluation_queries(), console)
+        if resume:
+            unfinished = [out / "runs" / spec.key for spec in benchmark.unfinished()]
+            _print_done(len(benchmark.specs) - len(unfinished), unfinished, console)
         return 0
     benchmark.check()
     store = Store(out, resume=resume)
@@ -69,8 +73,29 @@ def bench(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, consol
     return 1 if unaudited or any(failures(results)) else 0
 
 
-def distill(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, onnx: bool, console: Console) -> int:
-    """Distil the one run that ``config`` describes; returns the exit status."""
+def distill(
+    config: BenchConfig,
+    out: Path,
+    *,
+    resume: bool,
+    dry_run: bool,
+    onnx: bool,
+    console: Console,
+    edge_images: Path | None = None,
+    classes: str | None = None,
+) -> int:
+    """Distil the one run that ``config`` describes; returns the exit status.
+
+    Args:
+        config: the settings.
+        out: the run's directory.
+        resume: go on with what it holds.
+        dry_run: only say what the run would ask.
+        onnx: write the student as an ONNX model, too.
+        console: to print on.
+        edge_images: a folder of image files in place of the data set, which then has no part in the run.
+        classes: names or number of the classes, with ``edge_images``.
+    """
     benchmark = Benchmark(config, out)
     spec, place = benchmark.specs[0], benchmark.place
     if kind_of_teacher(spec.teacher) == "network":
@@ -78,8 +103,24 @@ def distill(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, onnx
             f"--teacher {spec.teacher} names a network: train one first, `mekd teacher {spec.teacher} --out FILE`, and "
             "name that file"
         )
+    if edge_images is not None:
+        return distill_folder(
+            spec,
+            edge_images,
+            out,
+            classes=classes,
+            device=place.device,
+            price_per_1000=config.price_per_1000,
+            resume=resume,
+            dry_run=dry_run,
+            onnx=onnx,
+            console=console,
+        )
     if dry_run:
-        _print_plan(benchmark.plan(), config, 1, {}, console)
+        finished = resume and is_finished(out / "record.json", spec.key)
+        _print_plan([] if finished else benchmark.plan(), config, 1, {}, console)
+        if resume:
+            _print_done(int(finished), [] if finished else [out], console)
         return 0
     torch.set_num_threads(spec.threads)
     data = load_data(spec, place)
@@ -127,17 +168,26 @@ def distill(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, onnx
         record = adapted_on(data, record, result.student)
     price = price_of(result.ledger.total, config.price_per_1000)
     write_record(out / "record.json", replace(record, price=price))
-    held_out = result.held_out_agreement
+    held_out = result.held_out
     lines = [
         f"test accuracy {100 * share:.2f} %"
-        + ("" if held_out is None else f"; agreement with the teacher on held-out answers {100 * held_out:.2f} %"),
+        + (
+            ""
+            if held_out is None
+            else f"; agreement with the teacher {100 * held_out.value:.2f} % [{100 * held_out.low:.2f}, "
+            f"{100 * held_out.high:.2f}] on {held_out.images:,} held-out {result.held_out_on}"
+        ),
         *([] if record.adapted_accuracy is None else [f"adapted test accuracy {100 * record.adapted_accuracy:.2f} %"]),
-        f"{result.ledger}; price {format_price(price)}",
+        f"{result.ledger}" + ("" if price is None else f"; price {format_price(price)}"),
         *(f"warning: {warning}" for warning in record.warnings),
         f"student: {out / 'student.safetensors'}",
     ]
+    result.save(out, network=spec.student, onnx=onnx)
     if onnx:
-        lines.append(f"student: {export_onnx(result.student, out / 'student.onnx', data.image_shape)}")
+        exported = out / "student.onnx"
+        if not exported.is_file():  # the error says why
+            export_onnx(result.student, exported, data.image_shape)
+        lines.append(f"student: {exported}")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return 0
@@ -185,24 +235,38 @@ def _print_results(results: Results, console: Console) -> None:
         console.print(f"- {rule}", style="dim", highlight=False)
 
 
+def _print_done(finished: int, pending: Sequence[Path], console: Console) -> None:
+    """Say what a plan of a resumed benchmark leaves out, and what of it was sent by runs that were interrupted."""
+    sent = sum(spent_in(directory).total for directory in pending)
+    console.print(
+        f"Left out: {finished} finished {'run' if finished == 1 else 'runs'}, which --resume does not do again.",
+        highlight=False,
+    )
+    if sent:
+        console.print(
+            f"Of these queries, {sent:,} were sent before an interruption, and are not sent again.", highlight=False
+        )
+
+
 def _print_plan(
     planned: Sequence[Planned], config: BenchConfig, jobs: int, evaluation: Mapping[str, int], console: Console
 ) -> None:
     table = Table(title="What this would ask", title_justify="left", title_style="bold", header_style="bold")
-    for name in ("Run", "Queries by stage", "Seeds", "Queries", "Price", "Seconds per seed"):
+    free = config.price_per_1000 is None
+    for name in ("Run", "Queries by stage", "Seeds", "Queries", *([] if free else ["Price"]), "Seconds per seed"):
         table.add_column(name, justify="left" if name in ("Run", "Queries by stage") else "right")
     for entry in planned:
         stages = ", ".join(f"{stage} {count:,}" for stage, count in entry.plan.queries.items()) or "none"
         spec = entry.spec
         name = f"{spec.label} on {spec.dataset}, {described_responses(vars(spec))}"
-        price = format_price(price_of(entry.queries, config.price_per_1000))
-        table.add_row(name, stages, str(entry.seeds), f"{entry.queries:,}", price, f"{entry.plan.seconds:,.0f}")
+        costs = [] if free else [format_price(price_of(entry.queries, config.price_per_1000))]
+        table.add_row(name, stages, str(entry.seeds), f"{entry.queries:,}", *costs, f"{entry.plan.seconds:,.0f}")
     queries = sum(entry.queries for entry in planned)
     seconds = sum(entry.seeds * entry.plan.seconds for entry in planned) / jobs
     console.print(table)
-    price = format_price(price_of(queries, config.price_per_1000))
+    price = "" if free else f"{format_price(price_of(queries, config.price_per_1000))}, "
     console.print(
-        f"All together: {queries:,} queries, {price}, about {seconds / 60:,.0f} min with {jobs} runs side by side; "
+        f"All together: {queries:,} queries, {price}about {seconds / 60:,.0f} min with {jobs} runs side by side; "
         "without the time a remote teacher takes to answer, or a local one to be trained. Nothing was asked.",
         highlight=False,
         soft_wrap=True,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import InitVar, asdict, dataclass, field, fields
+from dataclasses import InitVar, asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -23,7 +23,9 @@ __all__ = [
     "ASKED",
     "FEWEST_AUDITED",
     "BenchConfig",
+    "PANELS",
     "Cell",
+    "KeptSpec",
     "RunSpec",
     "Variant",
     "cells",
@@ -34,6 +36,7 @@ __all__ = [
     "setting",
 ]
 
+_FOLDER = "imagefolder:"
 _LARGEST_BUDGET = 10**9
 _LARGEST_PRICE = 1e9
 """What lies beyond them was meant otherwise, and would overflow a table."""
@@ -46,6 +49,18 @@ FEWEST_AUDITED = 20
 def setting(default: Any, help: str, **metadata: Any) -> Any:  # noqa: A002 (the command line's own word)
     """A field of a configuration that is a flag of the command line and a key of its YAML file too."""
     return field(default=default, metadata={"help": help, **metadata})
+
+
+PANELS = {
+    "Data": ("dataset", "data_root", "download", "edge_dataset", "image_size", "real_fraction", "real_images",
+             "disjoint", "pool_dataset"),
+    "Teacher": ("teacher", "teacher_steps", "responses", "answers", "white_box"),
+    "Student": ("student", "steps", "validation", "adapt"),
+    "Method": ("methods", "preset", "seeds", "audit"),
+    "Budget": ("query_budget", "price_per_1000"),
+    "Where and how": ("device", "threads", "jobs", "executor", "ray", "cpus_per_run", "gpus_per_run"),
+}  # fmt: skip
+"""The settings as `--help` groups them."""
 
 
 class Variant(NamedTuple):
@@ -79,7 +94,11 @@ class BenchConfig:
         "FILE.onnx, http(s)://HOST/v2/models/NAME, recorded:DIR, or package.module:function.",
     )
     teacher_steps: int = setting(2000, "Optimiser steps where the teacher is trained here.")
-    student: tuple[str, ...] = setting(("resnet8",), "Student networks.")
+    student: tuple[str, ...] = setting(
+        ("resnet8",),
+        "Student networks: a name, torchvision:NAME, or package.module:factory, which is called as "
+        "factory(num_classes=C, image_shape=(channels, height, width)) and returns a torch module.",
+    )
     methods: tuple[str, ...] = setting(
         ("mekd", "kd", "logit_mimicry", "distribution_alignment"), "Names or aliases; `mekd list` shows them."
     )
@@ -275,24 +294,39 @@ class RunSpec:
     torch: str = field(default_factory=lambda: version("torch"))
 
     def keep(self, directory: Path, data_root: str | None) -> None:
-        """Write it to a run's directory, with the place of the data, for whoever looks at the run later."""
-        content = {"spec": asdict(self), "data_root": data_root}
+        """Write it to a run's directory, with the place of the data, for whoever looks at the run later.
+
+        Paths stay as they were given, which the key hashes; what they were relative to stands beside them.
+        """
+        content = {"spec": asdict(self), "data_root": data_root, "working_directory": str(Path.cwd())}
         write_atomically(writable_directory(directory) / "spec.json", json.dumps(content, indent=1).encode())
 
     @classmethod
-    def of_run(cls, directory: Path) -> tuple[RunSpec, str | None]:
-        """The settings of a kept run, and where its data was.
+    def of_run(cls, directory: Path) -> KeptSpec:
+        """The settings of a kept run, and where its files are.
 
         Raises:
             CheckpointError: the directory does not say.
         """
         try:
             content = json.loads((directory / "spec.json").read_text())
-            return cls(**content["spec"]), content["data_root"]
+            return KeptSpec(cls(**content["spec"]), content["data_root"], Path(content.get("working_directory", ".")))
+        except FileNotFoundError as error:
+            expected = "expected a directory of `mekd distill --out`, or one below runs/ of `mekd bench --out`"
+            if (directory / "run.json").is_file():
+                expected = (
+                    "mekd_plugin.distill(directory=) wrote it, or `mekd distill --edge-images`, which cannot write how "
+                    "student, teacher and images are made again. Put the questions in Python, where they are: fill a "
+                    "mekd_plugin.bench.diagnosis.subject.Subject, and hand it to "
+                    "mekd_plugin.bench.diagnosis.command.ask"
+                )
+            raise CheckpointError(
+                f"{directory} does not say which run it holds (there is no spec.json in it): {expected}"
+            ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
-                f"{directory} does not say which run it holds ({error}): expected a directory of `mekd distill --out`, "
-                "or one below runs/ of `mekd bench --out`"
+                f"{directory / 'spec.json'} does not say which run the directory holds ({type(error).__name__}: "
+                f"{error}): put the file back, or name another directory"
             ) from error
 
     @property
@@ -310,6 +344,40 @@ class RunSpec:
         """One line for a run that did not end, its settings as given; a finished run brings its own signature."""
         settings = {name: value for name, value in asdict(self).items() if value not in (None, {}, False)}
         return " ".join(f"{name}={value}" for name, value in settings.items())
+
+
+class KeptSpec(NamedTuple):
+    """What a run's directory says about it.
+
+    Attributes:
+        spec: the settings, with paths as they were given.
+        data_root: where the data was, as it was given.
+        working_directory: where the run was started, which relative paths begin at.
+    """
+
+    spec: RunSpec
+    data_root: str | None
+    working_directory: Path
+
+    def located(self) -> tuple[RunSpec, str | None]:
+        """The settings, and where the data is, with relative paths that are found from anywhere."""
+        root = None if self.data_root is None else self._found(self.data_root)
+        spec = self.spec
+        kind = kind_of_teacher(spec.teacher)
+        if kind in ("file", "onnx", "recorded"):
+            before, mark, path = spec.teacher.rpartition(":" if kind == "recorded" else "@")
+            spec = replace(spec, teacher=f"{before}{mark}{self._found(path)}")
+        for name in ("dataset", "edge_dataset", "pool_dataset"):
+            value = getattr(spec, name)
+            if value is not None and value.startswith(_FOLDER):
+                found: dict[str, Any] = {name: _FOLDER + self._found(value.removeprefix(_FOLDER))}
+                spec = replace(spec, **found)
+        return spec, root
+
+    def _found(self, path: str) -> str:
+        """``path`` from where the run was started, if something is there; else as it was given."""
+        there = self.working_directory / Path(path).expanduser()
+        return str(there) if there.exists() else path
 
 
 def hyperparameters(given: Any) -> dict[str, dict[str, Any]]:

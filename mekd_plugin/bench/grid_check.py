@@ -80,7 +80,7 @@ def _reason(spec: RunSpec, place: Place, method: str | Method) -> str | None:
     data = load_data(spec, place)
     edge = edge_of(spec, data).images
     learnt_by_teacher(spec, place, data)
-    recipe_of(spec)
+    recipe = recipe_of(spec)
     pool = pool_of(spec, place)
     build(spec.student, data.num_classes, data.image_shape, seed=spec.seed)
     if kind_of_teacher(spec.teacher) == "network":
@@ -117,6 +117,7 @@ def _reason(spec: RunSpec, place: Place, method: str | Method) -> str | None:
     drawn_from = {"edge": edge, "other domain": pool, "none": None}[distiller.needs.pool]
     try:
         distiller.check_budget(spec.query_budget, 0 if drawn_from is None else len(drawn_from))
+        distiller.check_training(spec.query_budget, recipe.steps, recipe.batch_size)
     except NeedsNotMet as error:
         return str(error)
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +54,10 @@ _CAPTIONS = {
 }
 
 
+_LONGEST_NAME = 80
+"""Characters of a panel's name in the names of its figures."""
+
+
 class _Picture(NamedTuple):
     title: str
     caption: str
@@ -77,6 +82,7 @@ def write_report(store: Store, results: Results) -> list[Path]:
         write_atomically(paths[-1], text.encode())
     sections = []
     shown = set[tuple[Any, ...]]()
+    names = _names([part.rows[0] for part in parts])
     for index, part in enumerate(parts):
         records = [record for record in results.runs if _belongs(record, part)]
         per_1000 = results.config.get("price_per_1000")
@@ -85,7 +91,7 @@ def write_report(store: Store, results: Results) -> list[Path]:
         dark = draw_all(records, alike, store.directory, per_1000=per_1000, theme="dark")
         several = len({record.budget for record in alike if record.status == "finished"}) > 1
         group = tuple(part.rows[0].get(name) for name in PANEL if name != "budget")
-        suffix = f"-{index + 1}" if len(parts) > 1 else ""
+        suffix = f"-{names[index]}" if len(parts) > 1 else ""
         pictures = []
         for name, picture in light.items():
             frontier = several and name == "accuracy_against_queries"
@@ -133,6 +139,21 @@ def render(results: Results, sections: list[_Section], diagnoses: Sequence[str] 
             finished=sum(run.status == "finished" for run in results.runs),
         )
     )
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A name for the files of each panel, from what tells it from the others: ``budget-500``."""
+    told = [name for name in PANEL if len({row.get(name, "full") for row in rows}) > 1]
+    names: list[str] = []
+    for row in rows:
+        values = {name: row.get(name, "full") for name in told}
+        words = [
+            f"budget-{value or 'none'}" if name == "budget" else re.sub(r"[^a-zA-Z0-9_.]+", "-", str(value)).strip("-.")
+            for name, value in values.items()
+        ]
+        name = "-".join(words)[-_LONGEST_NAME:]
+        names.append(f"{name}-{len(names) + 1}" if name in names else name)
+    return names
 
 
 def _belongs(record: RunRecord, part: Panel, *, any_budget: bool = False) -> bool:

@@ -46,19 +46,22 @@ class Interval(NamedTuple):
         high: upper end.
         values: how many values it comes from.
         kind: ``"t"`` over seeds; ``"wilson"`` over the test images of a single run, and ``"attack"`` over the images
-            that a membership attack on it was made with, which say nothing about other seeds; ``"none"`` where neither
-            is possible (then both ends are the estimate).
+            that a membership attack on it was made with, which say nothing about other seeds; ``"seeds"`` of two seeds,
+            which are too few for an interval (the ends are the two themselves); ``"none"`` where nothing is possible
+            (then both ends are the estimate).
     """
 
     mean: float
     low: float
     high: float
     values: int
-    kind: Literal["t", "wilson", "attack", "none"]
+    kind: Literal["t", "wilson", "attack", "seeds", "none"]
 
 
 def mean_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
-    """Mean of at least one value, with Student's t interval where there are two or more.
+    """Mean of at least one value, with Student's t interval where there are three or more.
+
+    That of two has one degree of freedom, and is thirteen times as wide as their distance: it says nothing.
 
     >>> mean_interval([0.9, 1.0]).mean
     0.95
@@ -69,6 +72,8 @@ def mean_interval(values: Sequence[float], *, confidence: float = 0.95) -> Inter
     mean = math.fsum(values) / count
     if count == 1:
         return Interval(mean, mean, mean, 1, "none")
+    if count == 2:
+        return Interval(mean, min(values), max(values), 2, "seeds")
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
     half = float(stats.t.ppf(0.5 + confidence / 2, count - 1)) * deviation / math.sqrt(count)
     return Interval(mean, mean - half, mean + half, count, "t")

@@ -16,7 +16,7 @@ from mekd_plugin.errors import InputError, MekdError
 from mekd_plugin.files import cannot_write, writable_directory, write_atomically
 from mekd_plugin.records import Queries, Results, RunRecord
 
-__all__ = ["Store", "spent_in", "write_record"]
+__all__ = ["Store", "is_finished", "spent_in", "write_record"]
 
 
 class Store:
@@ -94,6 +94,15 @@ class Store:
         path = self.out / "results.json"
         write_atomically(path, _encode(results.to_json()))
         return path
+
+
+def is_finished(path: Path, key: str) -> bool:
+    """Whether ``path`` is the record of the finished run ``key``; looking writes nothing."""
+    try:
+        record = RunRecord.from_json(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return False
+    return record.key == key and record.status == "finished"
 
 
 def spent_in(directory: Path) -> Queries:

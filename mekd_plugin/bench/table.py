@@ -127,12 +127,16 @@ def fair_play(parts: Sequence[Panel]) -> list[str]:
 
 
 def format_interval(interval: Mapping[str, Any] | None, *, unit: float = 0.01) -> str:
-    """``97.96 ± 0.55`` over seeds, ``97.96 [96.41, 98.85]`` over the images of one run; in per cent, or in ``unit``."""
+    """``97.96 ± 0.55`` over seeds, ``97.96 (97.80, 98.12)`` of two of them, ``97.96 [96.41, 98.85]`` over the images of
+    one run; in per cent, or in ``unit``.
+    """
     if interval is None:
         return "-"
     mean, low, high = (interval[name] / unit for name in ("mean", "low", "high"))
     if interval["kind"] == "t":
         return f"{mean:.2f} ± {(high - low) / 2:.2f}"
+    if interval["kind"] == "seeds":
+        return f"{mean:.2f} ({low:.2f}, {high:.2f})"
     return f"{mean:.2f} [{low:.2f}, {high:.2f}]" if interval["kind"] in ("wilson", "attack") else f"{mean:.2f}"
 
 
@@ -192,6 +196,9 @@ def interval_note(parts: Sequence[Panel]) -> str:
         "± is half the 95 % interval of the mean over the seeds (Student's t).": {
             (name, "t") for name in (*_OF_TEST_IMAGES, *_OTHER_INTERVALS)
         },
+        "Two seeds are too few for an interval: (a, b) are the two themselves.": {
+            (name, "seeds") for name in (*_OF_TEST_IMAGES, *_OTHER_INTERVALS)
+        },
         "[low, high] is Wilson's 95 % interval over the test images of a single run; it says nothing about other "
         "seeds.": {(name, "wilson") for name in _OF_TEST_IMAGES},
         "Of a class match, [low, high] is Wilson's 95 % interval over the questions of a single run's audit.": {
@@ -230,7 +237,7 @@ def _terminal(part: Panel, *, narrow: bool) -> RichTable:
 def _narrow(cell: str, *, interval: bool) -> str:
     """A cell in fewer characters: one decimal, the kind of images without the word, a long name in two lines."""
     if not interval:
-        cell = re.sub(r" (±|\[).*", "", cell)
+        cell = re.sub(r" (±|\[|\(\d).*", "", cell)
     if "$" not in cell:
         cell = re.sub(r"\d+\.\d\d", lambda found: f"{float(found[0]):.1f}", cell)
     head, underscore, tail = cell.rpartition("_")

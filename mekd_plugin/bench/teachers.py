@@ -40,6 +40,7 @@ __all__ = [
     "PreparedTeacher",
     "cache_directory",
     "cached_as",
+    "classes_of_file",
     "evaluation_answers",
     "load_teacher",
     "patience_for",
@@ -351,6 +352,15 @@ def _takes_images(function: Callable[..., Any]) -> bool:
     except TypeError:
         return False
     return True
+
+
+def classes_of_file(path: Path) -> int:
+    """How many classes a teacher knows, by its own file.
+
+    Raises:
+        CheckpointError: there is no such file, or it does not say.
+    """
+    return int(_config(path)["num_classes"])
 
 
 def _config(path: Path) -> Mapping[str, Any]:

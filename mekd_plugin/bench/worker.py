@@ -390,7 +390,7 @@ def record_of(
         blank: its settings.
         result: the distillation's.
         last: ``{"accuracy", "agreement"}`` of the student on the test set; without ``"agreement"`` where the teacher
-            was not asked about it.
+            was not asked about it, and empty where there is no test set.
         teacher_accuracy: on the test set; None where it was not asked.
         real_images: how many the edge held.
         test_images: size of the test set.
@@ -401,14 +401,14 @@ def record_of(
     points = {entry["step"]: entry for entry in result.history if entry["stage"] == "evaluation"}
     points[result.steps] = {"step": result.steps, **last}
     names = ("step", *last)
-    curve = [{name: points[step][name] for name in names} for step in sorted(points)]
+    curve = [{name: points[step][name] for name in names} for step in sorted(points)] if last else []
     return replace(
         blank,
         status="finished",
         signature=result.signature,
         teacher_accuracy=teacher_accuracy,
-        student_accuracy=last["accuracy"],
-        best_test_accuracy=max(point["accuracy"] for point in curve),
+        student_accuracy=last.get("accuracy"),
+        best_test_accuracy=max((point["accuracy"] for point in curve if "accuracy" in point), default=None),
         agreement=last.get("agreement"),
         calibration_error=calibration_error,
         held_out_agreement=result.held_out_agreement,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -248,6 +249,7 @@ class Exchange:
                 self.ledger.settle(serial)
             if self.canary is not None and self.journal is not None and not question.evaluation:
                 self.canary.remember(question.images, question.fingerprints, response)
+        _LOGGER.debug("%s: %d images answered for %r; %s", self.kind, len(question.images), question.stage, self.ledger)
         return response
 
     def _what_is_kept(self) -> str:
@@ -277,6 +279,8 @@ class Exchange:
         self.num_classes = response.num_classes
         return self.degradation(response, fingerprints, self.degradation_seed)
 
+
+_LOGGER = logging.getLogger(__name__)
 
 _ASKS: WeakKeyDictionary[Exchange, Ask] = WeakKeyDictionary()
 """The ways to ask, away from the objects that methods are handed."""

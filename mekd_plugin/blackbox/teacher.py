@@ -10,7 +10,7 @@ tracing is refused.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Self
@@ -31,6 +31,7 @@ from mekd_plugin.blackbox.backends import (
     place_of,
 )
 from mekd_plugin.blackbox.canary import Canary
+from mekd_plugin.blackbox.class_names import as_class_names, digest_of_names, in_order
 from mekd_plugin.blackbox.degradation import FULL, Degradation
 from mekd_plugin.blackbox.exchange import Exchange
 from mekd_plugin.blackbox.image_hashes import image_hashes
@@ -81,6 +82,8 @@ class BlackBox:
             :class:`~mekd_plugin.blackbox.Degradation`. Only what is left is kept, and a teacher that
             answers otherwise is another one to a run and to a bank.
         answers_seed: of the noise of ``"noisy:..."``.
+        classes: names of the classes in order, for a service that answers with those: N names where ``responses`` is
+            ``"hard"``, or N mappings from names to scores. They go with a student that is saved.
         concurrent: batches that are asked about at the same time, 1 to 64, of a function. Answers come and are kept in
             the order of asking; a killed process loses up to so many batches.
         cost_per_1000: price of 1,000 images, in any currency.
@@ -120,6 +123,7 @@ class BlackBox:
         top_k: int | None = None,
         answers: str = FULL,
         answers_seed: int = 0,
+        classes: Sequence[str] | None = None,
         concurrent: int = 1,
         cost_per_1000: float | None = None,
         cost_limit: float | None = None,
@@ -133,6 +137,11 @@ class BlackBox:
                 'responses= is missing: say what the teacher returns, "logits" (or "soft"), "probabilities" or "hard"; '
                 "it is never guessed"
             )
+        self._classes = None if classes is None else as_class_names(classes)
+        if self._classes is not None:
+            if num_classes not in (None, len(self._classes)):
+                raise InputError(f"num_classes={num_classes}, and classes= names {len(self._classes)}: leave one out")
+            num_classes = len(self._classes)
         if num_classes is None and not isinstance(teacher, nn.Module):
             raise InputError("num_classes= is missing: a function does not tell how many classes its answers are about")
         if ledger is not None and budget is not None:
@@ -181,7 +190,8 @@ class BlackBox:
         if num_classes is not None:
             self.expect_classes(num_classes)
         place = as_device("device", device)
-        ask = make_backend(teacher, place, answer)
+        named = answer if self._classes is None else in_order(self._classes, answer)
+        ask = make_backend(teacher, place, named)
         if timeout is not None:
             if isinstance(teacher, nn.Module):
                 raise InputError(
@@ -210,6 +220,11 @@ class BlackBox:
             InputError: it was not declared, and no answer has told it yet.
         """
         return self._exchange.known_classes()
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Their names, in order; None where they were not declared."""
+        return self._classes
 
     @property
     def value_range(self) -> tuple[float, float]:
@@ -448,7 +463,10 @@ class BlackBox:
         return response
 
     def _degraded(self, identity: Identity) -> Identity:
-        """``identity``, with what is done to the answers."""
+        """``identity``, with what is done to the answers: names in another order are other answers."""
+        if self._classes is not None:
+            plain, names = identity.describe, digest_of_names(self._classes)
+            identity = identity._replace(describe=lambda: f"{plain()} names={names}")
         rule = self._exchange.degradation.rule
         if rule == FULL:
             return identity

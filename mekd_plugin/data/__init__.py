@@ -10,6 +10,7 @@ from __future__ import annotations
 from mekd_plugin.data.datasets import ImageData, dataset_names, load
 from mekd_plugin.data.folders import read_image_folder, read_tiny_imagenet, to_value_range
 from mekd_plugin.data.splits import EdgeSplit, edge_images
+from mekd_plugin.image_files import read_images
 
 __all__ = [
     "EdgeSplit",
@@ -18,6 +19,7 @@ __all__ = [
     "edge_images",
     "load",
     "read_image_folder",
+    "read_images",
     "read_tiny_imagenet",
     "to_value_range",
 ]

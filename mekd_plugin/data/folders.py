@@ -7,15 +7,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
 from mekd_plugin.data.mapped import filled, is_large
 from mekd_plugin.errors import DataMissing, InputError
 from mekd_plugin.files import cache_directory, writable_directory, write_atomically
+from mekd_plugin.image_files import GREYSCALE_MODES, image_files, mode_of, read_all, size_of, to_value_range
 
 __all__ = ["read_image_folder", "read_tiny_imagenet", "resized", "to_value_range"]
 
@@ -27,15 +26,6 @@ _TINY_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 _TINY_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 _AT_A_TIME = 1024
 """Files decoded before they go to where they are kept."""
-_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-_GREYSCALE_MODES = {"1", "L"}
-_ORIENTATION = ExifTags.Base.Orientation
-_LYING = {5, 6, 7, 8}  # the orientations that exchange width and height
-
-
-def to_value_range(pixels: Tensor) -> Tensor:
-    """uint8 pixels 0..255, any shape, to float32 in [-1, 1], contiguous, with one copy in memory."""
-    return pixels.to(torch.float32, memory_format=torch.contiguous_format, copy=True).div_(127.5).sub_(1)
 
 
 def read_image_folder(path: Path, image_size: int | None) -> Parts:
@@ -60,10 +50,10 @@ def read_image_folder(path: Path, image_size: int | None) -> Parts:
         )
     if len(classes) < 2:
         raise InputError(f"{train} holds {len(classes)} class folders: expected at least 2")
-    parts = [[_image_files(part / name) for name in classes] for part in (train, test)]
+    parts = [[image_files(part / name) for name in classes] for part in (train, test)]
     everything = [file for part in parts for files in part for file in files]
     # One size for both parts; the first image's if none is asked for.
-    size = (image_size, image_size) if image_size else _size(everything[0])
+    size = (image_size, image_size) if image_size else size_of(everything[0])
     mode = _common_mode(everything, size)
     read: list[Tensor] = []
     for part in parts:
@@ -98,7 +88,7 @@ def read_tiny_imagenet(root: Path, download: bool, image_size: int | None = None
         )
     classes = sorted(names.read_text().split())
     label_of = {name: label for label, name in enumerate(classes)}
-    train_files = [_image_files(folder / "train" / name / "images") for name in classes]
+    train_files = [image_files(folder / "train" / name / "images") for name in classes]
     train_labels = [label for label, files in enumerate(train_files) for _ in files]
     rows = [line.split("\t")[:2] for line in annotations.read_text().splitlines() if line]
     test_files = [folder / "val" / "images" / file for file, _ in rows]
@@ -112,26 +102,6 @@ def _class_names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _image_files(folder: Path) -> list[Path]:
-    files = sorted(file for file in folder.glob("*") if file.suffix.lower() in _SUFFIXES)
-    if not files:
-        raise DataMissing(f"{folder} holds no image files: expected some of {', '.join(sorted(_SUFFIXES))}")
-    return files
-
-
-def _open(file: Path) -> Image.Image:
-    try:
-        image = Image.open(file)
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{file} is far too large to be decoded safely ({error}): scale it down first") from error
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataMissing(f"{file} cannot be read as an image ({error}): replace it or remove it") from error
-    if image.mode.startswith(("I", "F")):
-        # Pillow would silently clip such values at 255.
-        raise InputError(f"{file} has more than 8 bits per channel (mode {image.mode}): convert it to 8 bits first")
-    return image
-
-
 def _common_mode(files: Sequence[Path], size: tuple[int, int]) -> str:
     """``"L"`` if every file is greyscale, else ``"RGB"``; of a large set it is looked up only once."""
     note = None
@@ -139,7 +109,7 @@ def _common_mode(files: Sequence[Path], size: tuple[int, int]) -> str:
         note = writable_directory(cache_directory() / "images") / f"mode-{_digest(files)}.json"
         if note.exists():
             return str(json.loads(note.read_text()))
-    mode = "L" if all(_mode(file) in _GREYSCALE_MODES for file in files) else "RGB"
+    mode = "L" if all(mode_of(file) in GREYSCALE_MODES for file in files) else "RGB"
     if note is not None:
         write_atomically(note, json.dumps(mode).encode())
     return mode
@@ -152,17 +122,6 @@ def _digest(files: Sequence[Path]) -> str:
         status = file.stat()
         digest.update(f"{file.absolute()} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:24]
-
-
-def _mode(file: Path) -> str:
-    with _open(file) as image:
-        return image.mode
-
-
-def _size(file: Path) -> tuple[int, int]:
-    with _open(file) as image:
-        width, height = image.size
-        return (height, width) if image.getexif().get(_ORIENTATION) in _LYING else (width, height)
 
 
 def _read(files: Sequence[Path], mode: str, size: tuple[int, int], *, scale: bool, then: int | None = None) -> Tensor:
@@ -181,7 +140,7 @@ def _read(files: Sequence[Path], mode: str, size: tuple[int, int], *, scale: boo
 
     def fill(images: Tensor) -> None:
         for start in range(0, len(files), _AT_A_TIME):
-            part = _decoded(files[start : start + _AT_A_TIME], mode, size, scale=scale)
+            part = read_all(files[start : start + _AT_A_TIME], mode, size, scale=scale, remedy="image_size=")
             images[start : start + len(part)] = part if then is None else resized(part, then)
 
     return filled(shape, key, fill)
@@ -190,25 +149,3 @@ def _read(files: Sequence[Path], mode: str, size: tuple[int, int], *, scale: boo
 def resized(images: Tensor, image_size: int) -> Tensor:
     """``(n, channels, height, width)`` as squares of ``image_size`` pixels: bilinear, antialiased."""
     return F.interpolate(images, size=(image_size, image_size), mode="bilinear", antialias=True, align_corners=False)
-
-
-def _decoded(files: Sequence[Path], mode: str, size: tuple[int, int], *, scale: bool) -> Tensor:
-    channels = 1 if mode == "L" else 3
-    images = torch.empty(len(files), channels, size[1], size[0])
-    for row, file in enumerate(files):
-        with _open(file) as opened:
-            try:
-                # Cameras store a picture as the sensor saw it, with a note of how they were held.
-                image = ImageOps.exif_transpose(opened).convert(mode)
-            except (OSError, ValueError, SyntaxError) as error:
-                raise DataMissing(f"{file} is truncated or damaged ({error}): replace it or remove it") from error
-        if image.size != size:
-            if not scale:
-                raise InputError(
-                    f"{file} is {image.size[0]}x{image.size[1]} and others are {size[0]}x{size[1]}: "
-                    "set image_size= to scale them all to one size"
-                )
-            image = image.resize(size, Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(image)).view(size[1], size[0], channels)
-        images[row] = to_value_range(pixels.permute(2, 0, 1))
-    return images

@@ -246,6 +246,9 @@ class MEKD(Distiller):
             bank.add_column("target", self.targets)
         yield self.align("alignment", bank.order(self.seed, weights), student)
 
+    def queries_of_training(self, rows: int) -> int:
+        return rows if self.mode == "fresh" else 0
+
     def freeze(self, generator: nn.Module) -> None:
         """Use ``generator`` as it is in stage 2; nothing trains it from here on.
 

@@ -2,5 +2,6 @@
 
 Read ``run.py`` first (``distill`` and ``host``), then ``execution.py`` (a run's stages in turn), ``loop.py`` (one
 stage, batch by batch) and ``stepping.py`` (one step). ``hosting.py`` is the same for a loop that is not ours,
-``plan.py`` a rehearsal. What a run keeps on disk is in ``stage_store.py`` and ``checkpoint.py``.
+``plan.py`` a rehearsal. What a run keeps on disk is in ``stage_store.py`` and ``checkpoint.py``,
+a student that travels in ``saved_student.py``.
 """

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +21,8 @@ from mekd_plugin.files import write_atomically
 __all__ = ["DirectoryLock", "spent_by_then", "threads_of_run"]
 
 
+_LONGEST_SETTING = 120
+"""Characters of a setting in a message: a mapping of hyperparameters may be far longer."""
 _HELD: WeakValueDictionary[Path, DirectoryLock] = WeakValueDictionary()
 """The directories that this process holds, each with its lock."""
 
@@ -118,9 +122,18 @@ def spent_by_then(directory: Path | None) -> int:
 
 def _difference(there: str, wanted: str) -> str:
     """What differs between two signatures: ``seed=0 there, seed=1 asked for``."""
-    ours, theirs = wanted.split(" "), there.split(" ")
-    gone = [part for part in theirs if part not in ours]
-    new = [part for part in ours if part not in theirs]
-    if not gone and not new:
-        return f"{there} there, {wanted} asked for"
-    return f"{' '.join(gone) or 'nothing of it'} there, {' '.join(new) or 'nothing of it'} asked for"
+    theirs, ours = _settings(there), _settings(wanted)
+    gone, new = ((Counter(one) - Counter(other)).elements() for one, other in ((theirs, ours), (ours, theirs)))
+    told = [" ".join(_shortened(part) for part in parts) for parts in (gone, new)]
+    if not any(told):
+        return "the same settings in another order"
+    return f"{told[0] or 'nothing of it'} there, {told[1] or 'nothing of it'} asked for"
+
+
+def _settings(signature: str) -> list[str]:
+    """Its parts, ``name=value`` each; a value may hold spaces."""
+    return re.split(r" (?=[\w.]+=)", signature)
+
+
+def _shortened(part: str) -> str:
+    return part if len(part) <= _LONGEST_SETTING else f"{part[:_LONGEST_SETTING]}..."

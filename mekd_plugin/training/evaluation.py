@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from mekd_plugin.errors import InputError
 from mekd_plugin.prediction import predict
 from mekd_plugin.responses import Response
 
-__all__ = ["accuracy", "agreement", "as_scalars"]
+__all__ = ["Agreement", "accuracy", "agreement", "as_scalars", "measured_agreement"]
 
 
 def accuracy(module: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -23,6 +24,29 @@ def accuracy(module: nn.Module, images: Tensor, labels: Tensor) -> float:
 def agreement(module: nn.Module, images: Tensor, response: Response) -> float:
     """Share, in [0, 1], of ``images`` on which ``module`` and the teacher's answers name the same class."""
     return _share_equal(predict(module, images), response.labels)
+
+
+class Agreement(NamedTuple):
+    """How often a student and its teacher name the same class.
+
+    Attributes:
+        value: share of the images, in [0, 1].
+        low: lower end of Wilson's 95 % score interval (1927) of it.
+        high: upper end.
+        images: how many there were.
+    """
+
+    value: float
+    low: float
+    high: float
+    images: int
+
+
+def measured_agreement(module: nn.Module, images: Tensor, response: Response) -> Agreement:
+    """:func:`agreement`, with its interval and the number of ``images``."""
+    share = agreement(module, images, response)
+    ends = binomtest(round(share * len(images)), len(images)).proportion_ci(0.95, method="wilson")
+    return Agreement(share, float(ends.low), float(ends.high), len(images))
 
 
 def as_scalars(told: Any) -> dict[str, int | float]:

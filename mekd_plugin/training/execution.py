@@ -30,11 +30,12 @@ from mekd_plugin.rows import Rows
 from mekd_plugin.sealing import CHECKSUM, check_seal, seal
 from mekd_plugin.training.checkpoint import load_state, load_weights_into, save_state, save_weights
 from mekd_plugin.training.directory import DirectoryLock, spent_by_then, threads_of_run
-from mekd_plugin.training.evaluation import agreement, as_scalars
+from mekd_plugin.training.evaluation import Agreement, as_scalars, measured_agreement
 from mekd_plugin.training.loop import Loop, stage_seed
 from mekd_plugin.training.metrics import Metrics
 from mekd_plugin.training.processes import Processes
 from mekd_plugin.training.recipe import Recipe
+from mekd_plugin.training.saved_student import save_student
 from mekd_plugin.training.stage_store import StageStore
 from mekd_plugin.version import __version__
 
@@ -49,7 +50,7 @@ _NETWORKS = ("generator.safetensors", "discriminator.safetensors")
 _LOGGER = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(repr=False)
 class Distillation:
     """What a distillation leaves.
 
@@ -64,8 +65,16 @@ class Distillation:
             own, so a resumed run counts what it did after resuming.
         peak_memory_mb: the largest resident size of the process, or of the GPU's tensors where there is a GPU.
         held_out_agreement: share of held-out answers on which the student names the teacher's class; None without any.
+            They are about images of the kind that the method sent, which for ``mekd`` are generated ones: how good the
+            student is on real images may be another matter, and :meth:`check` asks about those.
         signature: one line with every setting that decides the result.
         inverse: the method's generator, and which latents it takes; None for a method that has none.
+        held_out: the same share, with its 95 % interval and the number of images.
+        held_out_on: what those images are, such as ``"synthetic images"``.
+        image_shape: ``(channels, height, width)`` of the student's images.
+        num_classes: C.
+        value_range: of those images.
+        classes: names of the classes; None where the black box was not told them.
     """
 
     student: nn.Module
@@ -78,6 +87,76 @@ class Distillation:
     held_out_agreement: float | None
     signature: str
     inverse: Inverse | None = None
+    held_out: Agreement | None = None
+    held_out_on: str = ""
+    image_shape: tuple[int, int, int] = (1, 1, 1)
+    num_classes: int = 0
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    classes: tuple[str, ...] | None = None
+
+    def save(self, directory: str | Path, *, network: str | None = None, onnx: bool = True) -> Path:
+        """Write the student into a folder that travels, for :func:`mekd_plugin.load_student`.
+
+        Weights as safetensors, an ONNX model where onnx is installed, and ``student.json``: image shape, value range,
+        names of the classes, signature, and the agreement on held-out answers.
+
+        Args:
+            directory: created where missing.
+            network: the student's name for :func:`mekd_plugin.networks.build`, if it has one.
+            onnx: whether to write the ONNX model.
+
+        Returns:
+            The directory.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        held_out = None if self.held_out is None else {**self.held_out._asdict(), "on": self.held_out_on}
+        return save_student(
+            self.student,
+            directory,
+            image_shape=self.image_shape,
+            value_range=self.value_range,
+            num_classes=self.num_classes,
+            classes=self.classes,
+            network=network,
+            onnx=onnx,
+            signature=self.signature,
+            held_out=held_out,
+            queries=self.ledger.as_record(),
+        )
+
+    def check(self, teacher: BlackBox, images: Tensor) -> Agreement:
+        """How often student and teacher name the same class on ``images``, such as real ones; this asks the teacher.
+
+        Args:
+            teacher: the black box that was distilled. Every image is a question, counted as ``ledger.evaluation``:
+                outside the budget, though a service charges for it.
+            images: ``(N, channels, height, width)``, N at least 1, in the teacher's value range. They leave the edge.
+
+        Returns:
+            The share, its 95 % interval, and how many images were asked about.
+
+        Raises:
+            MekdError: as :meth:`BlackBox.evaluate`.
+        """
+        return measured_agreement(self.student, images, teacher.evaluate(images, stage="check"))
+
+    def __str__(self) -> str:
+        stages = ", ".join(f"{name} {value:,.0f} s" for name, value in self.seconds.items() if name != "processor")
+        lines = [
+            f"{self.signature.partition(' ')[0]}: {type(self.student).__name__} after {self.steps:,} steps ({stages})",
+            f"asked: {self.ledger}",
+        ]
+        if self.held_out is not None:
+            value, low, high, count = self.held_out
+            lines.append(
+                f"agrees with the teacher on {100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of {count:,} "
+                f"held-out {self.held_out_on}; result.check(teacher, images) asks about images of your own"
+            )
+        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.report.get("warnings", []))])
+
+    __repr__ = __str__
 
 
 @dataclass
@@ -109,6 +188,15 @@ class Run:
     def identity(self) -> str:
         """Names the run in each of its files: a hash of its signature."""
         return hashlib.sha256(self.signature.encode()).hexdigest()[:16]
+
+    def check_budget(self) -> None:
+        """Refuse a budget that does not last until the student is trained by the recipe, before anything is.
+
+        Raises:
+            NeedsNotMet: it does not; the message says what it takes.
+        """
+        rows = self.recipe.batch_size * self.processes.shard.world
+        self.distiller.check_training(self.teacher.ledger.budget, self.recipe.steps, rows)
 
     def open(
         self,
@@ -217,7 +305,7 @@ class Run:
             self.measure(self.loop.student_steps, self.student)
         held_out = None
         if self.held_out is not None:
-            held_out = agreement(self.student, self.held_out.images, self.held_out.answers())
+            held_out = measured_agreement(self.student, self.held_out.images, self.held_out.answers())
         if self.directory is not None and self.processes.main:
             save_weights(self.student, self.directory / "student.safetensors")
         report = self._report()
@@ -236,7 +324,13 @@ class Run:
             steps=self.loop.student_steps,
             seconds=self.seconds,
             peak_memory_mb=_peak_memory_mb(self.processes.device),
-            held_out_agreement=held_out,
+            held_out_agreement=None if held_out is None else held_out.value,
+            held_out=held_out,
+            held_out_on=_images_sent(self.distiller),
+            image_shape=self.distiller.image_shape,
+            num_classes=self.distiller.num_classes,
+            value_range=self.teacher.value_range,
+            classes=self.teacher.classes,
             signature=self.signature,
             inverse=self.distiller.inverse(),
         )
@@ -411,6 +505,14 @@ class Run:
         count = 0 if stage.grows else round(self.validation * len(stage.bank))
         if count >= _FEWEST_HELD_OUT:
             self.held_out = stage.bank.hold_out(count)
+
+
+def _images_sent(distiller: Distiller) -> str:
+    """What the answers are about, in words."""
+    leaves = distiller.needs.leaves_edge
+    return {"mixtures": "mixtures of images", "nothing of the edge": "images that show nothing of the edge"}.get(
+        leaves, leaves
+    )
 
 
 def _forget_others(directory: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_shape, as_whole
 from mekd_plugin.errors import InputError
+from mekd_plugin.image_files import is_images_of_files, read_images
 from mekd_plugin.modes import evaluating
 
 __all__ = ["as_images", "as_teacher", "check_student", "classes_of", "shape_without_images"]
@@ -25,6 +26,7 @@ def as_teacher(
     responses: str | None,
     num_classes: int | None,
     budget: int | None,
+    classes: Sequence[str] | None = None,
 ) -> BlackBox:
     """``teacher`` behind the boundary.
 
@@ -32,26 +34,37 @@ def as_teacher(
         InputError: it is a :class:`BlackBox` already and is described a second time.
     """
     if not isinstance(teacher, BlackBox):
-        return BlackBox(teacher, responses, num_classes, budget=budget)
-    repeated = {"responses": responses, "budget": budget}
+        return BlackBox(teacher, responses, num_classes, budget=budget, classes=classes)
+    repeated = {"responses": responses, "budget": budget, "classes": classes}
     if given := [name for name, value in repeated.items() if value is not None]:
         verb = "belongs" if len(given) == 1 else "belong"
         raise InputError(f"{' and '.join(given)} {verb} to the BlackBox that was handed in: say it there, not twice")
     return teacher
 
 
-def as_images(images: Tensor | Iterable[Any], teacher: BlackBox, *, name: str = "images") -> Tensor:
+def as_images(
+    images: Tensor | Iterable[Any],
+    teacher: BlackBox,
+    *,
+    name: str = "images",
+    image_shape: tuple[int, int, int] | None = None,
+) -> Tensor:
     """The edge's images as one tensor ``(N, channels, height, width)``.
 
     Args:
-        images: such a tensor, a dataset of images or of tuples that begin with one, or a loader of batches of either.
+        images: such a tensor, a dataset of images or of tuples that begin with one, or a loader of batches of either;
+            or a folder of image files, or a list of files or of PIL images.
         teacher: whose value range the images must keep to.
         name: what messages call them.
+        image_shape: to which images of files are brought; None leaves them as they are.
 
     Raises:
         InputError: there are fewer than two images, they differ in shape, are not dense floating-point tensors, hold
             values that are not finite, or leave the teacher's value range.
     """
+    if is_images_of_files(images):
+        low, high = teacher.value_range
+        images = (read_images(images, image_shape) + 1).mul_((high - low) / 2).add_(low).clamp_(low, high)
     if not isinstance(images, Tensor) and not hasattr(images, "__iter__") and not hasattr(images, "__getitem__"):
         raise InputError(f"{name}={images!r}: expected a tensor (N, channels, height, width), a dataset, or a loader")
     tensor = images if isinstance(images, Tensor) else _collect(images, name)

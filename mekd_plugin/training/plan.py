@@ -92,12 +92,14 @@ def plan(
 
     Raises:
         QueryBudgetExceeded: the budget does not cover the method's questions; nothing was asked.
+        NeedsNotMet: it does not last until a student is trained that asks at every step.
         MekdError: as :func:`mekd_plugin.distill`.
     """
     if price_per_1000 is not None:
         price_per_1000 = as_number("price_per_1000", price_per_1000, at_least=0)
     posed = Problem.of(problem, student=student, teacher=teacher, images=images, method=method)
     with posed.open() as run, rehearsing():
+        run.check_budget()
         stand_in, impostor = trainable_copy(student), _impostor(run)
         if stand_in is None:
             raise InputError(

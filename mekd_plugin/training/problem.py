@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -35,7 +35,8 @@ class Problem:
         student: maps images ``(n, channels, height, width)`` to logits ``(n, C)``.
         teacher: a :class:`BlackBox`, or a callable with ``responses`` and ``num_classes`` (and ``budget``) to wrap.
         images: the edge's, unlabelled, ``(N, channels, height, width)`` in the teacher's value range: a tensor, a
-            dataset, or a loader; of items that are tuples, the first entry. None for a method that needs none.
+            dataset, or a loader; of items that are tuples, the first entry. Or a folder of image files, or a list of
+            files or PIL images, which are brought to ``image_shape``. None for a method that needs none.
         method: a name of :func:`mekd_plugin.available`; or a subclass of :class:`~mekd_plugin.distiller.Distiller`, or
             an instance of one, of which each run takes a copy.
         responses: see :class:`BlackBox`; only for a teacher that is not one yet.
@@ -49,9 +50,11 @@ class Problem:
         validation: share of the last bank's rows that the student is not trained on, in [0, 1); its agreement with the
             teacher there needs no label and no further query. Fewer than 20 rows are not held out.
         pool: images of another domain, in the same form as ``images``, for a method that asks about those.
-        image_shape: ``(channels, height, width)`` where there are no images; None asks the student.
+        image_shape: ``(channels, height, width)`` where there are no images, or where they come from files, which are
+            then scaled to it; None asks the student, and for files without an answer keeps their own size.
         probe: whether a teacher that is a function is asked about one made-up image before a method that asks late
             (``needs.asks_late``) trains anything; it counts, for the stage ``"probe"``.
+        classes: names of the classes, see :class:`BlackBox`; only for a teacher that is not one yet.
         hyperparameters: the method's, beside or instead of the preset's.
     """
 
@@ -70,6 +73,7 @@ class Problem:
     pool: Tensor | Iterable[Any] | None = None
     image_shape: tuple[int, int, int] | None = None
     probe: bool = True
+    classes: Sequence[str] | None = None
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -100,10 +104,17 @@ class Problem:
         recipe = Recipe.preset(self.preset) if self.recipe is None else self.recipe
         if not isinstance(recipe, Recipe):
             raise InputError(f"recipe={recipe!r}: expected a mekd_plugin.Recipe, such as Recipe(steps=2000), or None")
-        boundary = as_teacher(self.teacher, responses=self.responses, num_classes=self.num_classes, budget=self.budget)
+        boundary = as_teacher(
+            self.teacher,
+            responses=self.responses,
+            num_classes=self.num_classes,
+            budget=self.budget,
+            classes=self.classes,
+        )
         processes = Processes.join(self.device)
-        edge = None if self.images is None else as_images(self.images, boundary)
-        pool = None if self.pool is None else as_images(self.pool, boundary, name="pool")
+        wanted = self.image_shape or getattr(self.student, "image_shape", None)
+        edge = None if self.images is None else as_images(self.images, boundary, image_shape=wanted)
+        pool = None if self.pool is None else as_images(self.pool, boundary, name="pool", image_shape=wanted)
         shape = shape_without_images(self.student, self.image_shape) if edge is None else _shape(edge, self.image_shape)
         classes = classes_of(boundary, self.student, shape, self.num_classes)
         boundary.foresee(shape, classes)

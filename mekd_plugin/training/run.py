@@ -112,6 +112,7 @@ def distill(
         raise InputError(f"{' and '.join(useless)} without directory=: say where the run is kept")
     posed = Problem.of(problem, student=student, teacher=teacher, images=images, method=method)
     with posed.open(directory=directory, cache=cache) as run:
+        run.check_budget()
         preflight(
             run.student,
             run.recipe,

@@ -70,6 +70,9 @@ def test_from_settings_to_report_and_nothing_twice(tmp_path) -> None:
     for name in ("results.json", "table.md", "report.html", "figures/accuracy.png", "figures/images_sent.png"):
         assert (tmp_path / "out" / name).exists()
     changed = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    wider = Benchmark(BenchConfig.from_mapping({**SMALL, "methods": "kd,ml", "seeds": "0,1"}), tmp_path / "out")
+    planned = [(entry.spec.label, entry.spec.seed, entry.seeds) for entry in wider.plan(resume=True)]
+    assert planned == [("kd", 1, 1), ("logit_mimicry", 1, 1)], "what is finished is not priced again"
     again = Benchmark(config, tmp_path / "out").execute(resume=True, observe=nobody)
     assert again == results
     assert changed == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}

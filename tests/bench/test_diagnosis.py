@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -139,3 +140,36 @@ def test_a_monitor_that_costs_too_much_leaves_measurements_out():
         Monitor(images, teacher.query(images), share=2)
     with pytest.raises(InputError, match="one answer per image"):
         Monitor(images[:10], teacher.query(images))
+
+
+def test_a_run_is_diagnosed_from_anywhere_by_a_relative_path(tmp_path, monkeypatch):
+    """Paths in its settings are those that were typed, in the directory where they were typed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    runner = CliRunner()
+    small = ["--student", "lenet5_half", "--method", "kd", "--steps", "5", "--real-images", "60"]
+    for words in (
+        ["teacher", "lenet5", "--steps", "5", "--out", "teacher.safetensors", "--device", "cpu"],
+        ["distill", "--teacher", "teacher.safetensors", *small, "--query-budget", "80", "--out", "run"],
+        ["diagnose", "run", "--points", "20"],
+    ):
+        done = runner.invoke(app, words, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+    assert (tmp_path / "run" / "diagnosis.html").is_file()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    subject = open_run(Path("../run"), points=20)
+    assert len(subject.rows) == 80 and subject.real_answers.values.shape == (20, 10)
+
+
+def test_a_run_of_python_is_told_from_a_place_without_one(tmp_path):
+    mekd.distill(
+        toy_student(),
+        mekd.BlackBox(ToyTeacher(), "logits", CLASSES),
+        toy_images(20, seed=1),
+        "kd",
+        recipe=Recipe(steps=1),
+        directory=tmp_path,
+        progress=False,
+    )
+    with pytest.raises(CheckpointError, match=r"mekd_plugin.distill\(directory=\) wrote it, or"):
+        open_run(tmp_path)

@@ -51,12 +51,19 @@ def test_what_a_run_says_is_escaped(tmp_path, record) -> None:
 
 def test_a_figure_for_each_panel(tmp_path, record) -> None:
     names = {path.name for path in _write(tmp_path, [record(), record(budget=100)])}
-    assert {"accuracy-1.png", "accuracy-2.png"} <= names
+    assert {"accuracy-budget-5000.png", "accuracy-budget-100.png"} <= names
     assert {name for name in names if "queries" in name or "frontier" in name} == {
-        "query_frontier-1.png",
-        "query_frontier-1.svg",
+        "query_frontier-budget-5000.png",
+        "query_frontier-budget-5000.svg",
     }, "it is about all budgets: once"
     assert "The query frontier" in (tmp_path / "report.html").read_text()
+
+
+def test_the_runs_stand_above_the_settings(tmp_path, record) -> None:
+    _write(tmp_path, [record(), record(budget=None)])
+    page = (tmp_path / "report.html").read_text()
+    assert page.index("<h2>Runs</h2>") < page.index("<h2>Settings</h2>") < page.index("<h2>Environment</h2>")
+    assert (tmp_path / "figures" / "accuracy-budget-none.png").is_file()
 
 
 def test_a_report_without_a_finished_run(tmp_path, record) -> None:

@@ -24,6 +24,10 @@ def test_one_value_has_no_interval() -> None:
     assert mean_interval([0.5]).kind == "none"
 
 
+def test_two_values_are_shown_and_have_no_interval() -> None:
+    assert mean_interval([0.7, 0.5]) == (pytest.approx(0.6), 0.5, 0.7, 2, "seeds")
+
+
 def test_no_value() -> None:
     with pytest.raises(InputError, match="no values to average"):
         mean_interval([])
@@ -52,7 +56,7 @@ def test_seeds_are_summarised_and_settings_are_not_mixed(record) -> None:
         ("kd", 5000, 2), ("kd", 100, 1), ("mekd", 5000, 1)
     ]  # fmt: skip
     assert rows[0]["student_accuracy"]["mean"] == pytest.approx(0.95)
-    assert rows[0]["student_accuracy"]["kind"] == "t"
+    assert rows[0]["student_accuracy"]["kind"] == "seeds"
     assert rows[1]["student_accuracy"]["kind"] == "wilson"
     assert rows[0]["seconds"] == 60.0
 

@@ -13,6 +13,7 @@ from mekd_plugin.bench.table import COLUMNS, FAIR_PLAY, format_interval, interva
 
 def test_intervals_as_text() -> None:
     assert format_interval({"mean": 0.98, "low": 0.97, "high": 0.99, "kind": "t"}) == "98.00 ± 1.00"
+    assert format_interval({"mean": 0.98, "low": 0.97, "high": 0.99, "kind": "seeds"}) == "98.00 (97.00, 99.00)"
     assert format_interval({"mean": 0.9, "low": 0.8, "high": 0.95, "kind": "wilson"}) == "90.00 [80.00, 95.00]"
     assert format_interval({"mean": 0.9, "low": 0.9, "high": 0.9, "kind": "none"}) == "90.00"
     assert format_interval(None) == "-"
@@ -63,7 +64,9 @@ def test_markdown_has_columns_notes_and_the_rules(record) -> None:
     text = markdown(
         panels(summarize([record(seed=0), record(seed=1), failed, record("kn", warnings=["class 6 is rare"])]))
     )
-    assert "| kd | 95.00 ± 0.00 | 96.00 ± 0.00 | 94.00 ± 0.00 | 5,000 | $7.50 | real images | edge | 60 | 2 |" in text
+    row = "| kd | 95.00 (95.00, 95.00) | 96.00 (96.00, 96.00) | 94.00 (94.00, 94.00) | 5,000 | $7.50 | real images |"
+    assert f"{row} edge | 60 | 2 |" in text
+    assert "Two seeds are too few for an interval" in text and "Student's t" not in text
     assert "| mekd | failed | - |" in text and "mekd: 1 failed: no luck" in text and "0 of 1" in text
     assert "kn: class 6 is rare" in text
     assert all(rule in text for rule in FAIR_PLAY)
@@ -115,5 +118,5 @@ def test_the_attacks_of_several_seeds_are_averaged(record) -> None:
         for seed, found in enumerate((ATTACK, other, None))
     ]
     row = summarize([*runs, record(seed=3, sent=None)])[0]
-    assert row["membership_auc"]["mean"] == pytest.approx(0.94) and row["membership_auc"]["kind"] == "t"
+    assert row["membership_auc"]["mean"] == pytest.approx(0.94) and row["membership_auc"]["kind"] == "seeds"
     assert summarize([record()])[0]["membership_auc"] is None

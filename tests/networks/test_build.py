@@ -72,6 +72,8 @@ def own_module(tmp_path, monkeypatch):
         "def linear(*, num_classes, image_shape):\n"
         "    c, h, w = image_shape\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(c * h * w, num_classes))\n"
+        "def wordless():\n"
+        "    return torch.nn.Identity()\n"
         "def nonsense(*, num_classes, image_shape):\n"
         "    return 'a network'\n"
     )
@@ -102,6 +104,11 @@ def test_ones_own_factory_is_called_with_classes_and_image_shape(own_module):
         ("no_such_package:factory", UnknownName, "No module named 'no_such_package'; expected package.module:factory"),
         ("own_networks:missing", UnknownName, "has no attribute 'missing'"),
         (":factory", UnknownName, "expected package.module:factory"),
+        (
+            "own_networks:wordless",
+            InputError,
+            "own_networks:wordless fails: TypeError: .*expected a function that takes num_classes= and image_shape=",
+        ),
         ("own_networks:nonsense", InputError, "own_networks:nonsense returned str: expected a torch.nn.Module"),
     ],
 )

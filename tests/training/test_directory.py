@@ -13,6 +13,7 @@ import mekd_plugin as mekd
 from mekd_plugin.errors import CheckpointError, InputError, NeedsNotMet, QueryBudgetExceeded
 from mekd_plugin.rows import ImageRows
 from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
+from mekd_plugin.training.directory import threads_of_run
 from mekd_plugin.training.recipe import Recipe
 
 SHORT = {"recipe": Recipe(steps=20, batch_size=16), "progress": False, "device": "cpu", "method": "kd"}
@@ -265,3 +266,23 @@ def test_another_runs_directory_is_left_alone_by_a_refusal(tmp_path):
         with pytest.raises(CheckpointError, match="holds another run"):
             run_in(tmp_path / "run", ToyTeacher(), **settings)
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "said"),
+    [
+        (
+            "kd:quick range=(-1, 1) seed=0",
+            "kd:quick range=(0, 1) seed=0",
+            "range=(-1, 1) there, range=(0, 1) asked for",
+        ),
+        ("a steps=5 steps=7", "a steps=7 steps=5", "the same settings in another order"),
+        ("a steps=5 steps=5", "a steps=5", "steps=5 there, nothing of it asked for"),
+        ("a x=" + "y" * 500, "a", f"x={'y' * 118}... there, nothing of it asked for"),
+    ],
+)
+def test_only_what_differs_is_said(tmp_path, there, wanted, said):
+    (tmp_path / "run.json").write_text(json.dumps({"signature": there, "threads": 1}))
+    with pytest.raises(CheckpointError) as refused:
+        threads_of_run(tmp_path / "run.json", wanted)
+    assert f"holds another run: {said}; resume" in str(refused.value)

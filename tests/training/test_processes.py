@@ -76,7 +76,7 @@ def test_ctrl_c_in_one_process_stops_all_of_them_at_the_same_step(tmp_path):
 
 @pytest.mark.slow
 def test_the_budget_is_global(tmp_path):
-    first, second = launch(tmp_path, "fresh", budget=600)
+    first, second = launch(tmp_path, "unforeseen", budget=600)
     assert "would pass the query budget of 600" in first["refused"] and "refused" in second
     assert first["asked"] + second["asked"] <= 600
 

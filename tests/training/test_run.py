@@ -238,6 +238,30 @@ def test_a_finished_run_reports_what_it_reported_at_first(tmp_path, settings):
     assert torch.equal(weights(run(method="mekd", directory=tmp_path / "run", resume=True, **settings)), weights(first))
 
 
+def test_a_result_says_on_what_it_was_measured_and_on_how_many(caplog):
+    with caplog.at_level("DEBUG", logger="mekd_plugin"):
+        result = run(validation=0.1)
+    value, low, high, count = result.held_out
+    assert count == 20 and low < value == result.held_out_agreement < high or value in (low, high)
+    said = str(result)
+    assert repr(result) == said and f"of {count} held-out real images" in said and "kd:quick" in said
+    assert str(result.ledger) in said and repr(result.ledger) == str(result.ledger)
+    told = [(entry.levelname, entry.getMessage()) for entry in caplog.records]
+    assert ("INFO", "stage student begins") in told
+    assert [words for level, words in told if level == "DEBUG"][0].startswith("logits: 200 images answered for 'trans")
+
+
+def test_a_check_on_real_images_counts_its_questions():
+    teacher = ToyTeacher()
+    box = mekd.BlackBox(teacher, "logits", CLASSES, budget=40)
+    result = mekd.distill(toy_student(), box, toy_images(40, seed=1), "kd", **SHORT)
+    images = toy_images(30, seed=9)
+    found = result.check(box, images)
+    guesses = mekd.predict(result.student, images).argmax(dim=1)
+    assert found.value == (guesses == teacher(images).argmax(dim=1)).double().mean() and found.images == 30
+    assert (box.ledger.total, box.ledger.evaluation) == (40, 30) and result.held_out is None
+
+
 def test_evaluation_stands_in_the_history():
     result = run(evaluate=lambda student: {"accuracy": 0.5}, evaluate_steps=[10])
     assert [record["step"] for record in result.history if record["stage"] == "evaluation"] == [10, 20]

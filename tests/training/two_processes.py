@@ -13,6 +13,7 @@ import torch
 
 from mekd_plugin import BlackBox, distill, plan
 from mekd_plugin.errors import QueryBudgetExceeded
+from mekd_plugin.mekd.method import MEKD
 from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
 from mekd_plugin.training.recipe import Recipe
 
@@ -47,8 +48,17 @@ if method == "mekd":
         "emulation.batch_size": 16,
         "queries": 600,
     }
-if method == "fresh":
-    method = "mekd"
+
+
+class Unforeseen(MEKD):
+    """Does not say that its student asks, so that the budget ends while it trains."""
+
+    def queries_of_training(self, rows):
+        return 0
+
+
+if method in ("fresh", "unforeseen"):
+    method = "mekd" if method == "fresh" else Unforeseen
     settings = {"preset": "tiny", "emulation.steps": 40, "mode": "fresh", "latent_temperature": 5.0}
 
 

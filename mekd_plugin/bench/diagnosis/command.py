@@ -85,8 +85,9 @@ def diagnose(directory: Path, *, points: int, budget: int | None, console: Conso
             console.print(f"- {one.question} {one.sentence}", highlight=False, markup=False)
         console.print(f"The diagnosis asked {subject.ledger}.", style="dim", highlight=False, markup=False)
         console.print(f"Page: {paths[-1]}", highlight=False, markup=False, soft_wrap=True)
-    bench = directory if (directory / "runs").is_dir() else directory.parents[1]
-    if (bench / "results.json").is_file():
+    place = directory.resolve()
+    bench = place if (place / "runs").is_dir() else place.parent.parent
+    if (bench / "results.json").is_file() and (bench == place or place.parent == bench / "runs"):
         results = Results.from_json(json.loads((bench / "results.json").read_text()))
         write_report(Store(bench, resume=True), results)
         console.print(f"Report: {bench / 'report.html'}", highlight=False, markup=False, soft_wrap=True)

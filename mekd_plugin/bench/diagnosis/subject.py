@@ -151,7 +151,8 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
     Raises:
         CheckpointError: it holds no finished run.
     """
-    spec, data_root = RunSpec.of_run(directory)
+    kept = RunSpec.of_run(directory)
+    spec, data_root = kept.located()
     student_file = directory / "student.safetensors"
     if not student_file.is_file():
         raise CheckpointError(f"{directory} holds a run that is not finished: go on with it first, with --resume")
@@ -161,7 +162,7 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
     threads = torch.get_num_threads()
     torch.set_num_threads(spec.threads)  # with another number of threads a teacher trained here comes out different
     try:
-        prepared = prepare_teacher(spec, learnt_by_teacher(spec, place, data), split)
+        prepared = prepare_teacher(kept.spec, learnt_by_teacher(spec, place, data), split, found_as=spec.teacher)
     finally:
         torch.set_num_threads(threads)
     # A benchmark names its teachers, and `mekd distill` leaves that to the black box.
@@ -222,7 +223,7 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
 
 def siblings(directory: Path) -> Iterator[tuple[str, Path]]:
     """Finished runs of other methods beside a run, on the same images, teacher, student and seed: method and place."""
-    spec, _ = RunSpec.of_run(directory)
+    spec, _ = RunSpec.of_run(directory).located()
     shared = (
         "dataset",
         "image_size",
@@ -241,7 +242,7 @@ def siblings(directory: Path) -> Iterator[tuple[str, Path]]:
             or not (folder / "student.safetensors").is_file()
         ):
             continue
-        other, _ = RunSpec.of_run(folder)
+        other, _ = RunSpec.of_run(folder).located()
         alike = all(getattr(other, name) == getattr(spec, name) for name in shared)
         if alike and other.method != spec.method:
             yield other.method, folder
