@@ -239,8 +239,8 @@ print(settings.count("\n"), "lines")
 #
 # A *SuperLink* passes messages between the server's app and the clients', and each client has a *SuperNode* that starts
 # its app when there is a message for it. Here all are processes of this machine; on several machines they are started
-# with the same commands, and with certificates instead of `--insecure`. (To simulate many clients in one process,
-# Flower uses Ray: `flwr run . --stream` does that by itself. And Flower reports every run to its makers unless
+# with the same commands, and with certificates instead of `--insecure`. (To simulate many clients, Flower uses Ray:
+# `flwr run . --stream` does that by itself. And Flower reports every run to its makers unless
 # `FLWR_TELEMETRY_ENABLED` is 0.)
 
 
@@ -294,7 +294,7 @@ print(f"{record['asked']} images in {record['rounds']} rounds")
 for account in sorted(record["accounts"], key=lambda account: account["name"] or "z"):
     name = account["name"] or "a client that never got to its name"
     print(f"{name}: {account['answered']} answered, {account['refused']} refused, {account['failed']} failed")
-    print(f"    {account['bytes_sent']:,} bytes to it, {account['bytes_received']:,} back")
+    print(f"    {account['bytes_sent'] / 1000:.0f} kB to it, {account['bytes_received'] / 1000:.0f} kB back")
 
 # %% [markdown]
 # Each client was sent a byte a pixel, 256 for an image, and gave back forty for an answer. Client 1 answered the first
@@ -303,7 +303,7 @@ for account in sorted(record["accounts"], key=lambda account: account["name"] or
 
 # %%
 [strict] = [account for account in record["accounts"] if account["name"] == "client 1"]
-print(strict["reason"])
+print(re.sub(r"run \d+", "run N", strict["reason"]))
 
 # %% [markdown]
 # And the student? It has seen no private image, and no real one has been sent.
@@ -340,10 +340,10 @@ print(f"{QUERIES} questions: {images:,} bytes to each client, {answers:,} back")
 
 # %% [markdown]
 # The networks' size is no part of the second line; with a ResNet-20 of 270,000 weights the first one is seventeen times
-# as large. On five clients and three splits, `examples/federated/compare.py` sets both beside FedDF and FedMD. Its
-# [table](../results/federated/digits/table.md) shows where answers lose: where every client has seen but a few classes,
-# each is sure of itself about what it has never seen, and the mean of such answers is a poor teacher. No student is
-# better than the ensemble that it asks.
+# as large. `examples/federated/compare.py` sets both beside FedDF and FedMD, on five clients and three splits.
+#
+# Answers lose where every client has seen but a few classes: each is sure of itself about what it has never seen, and
+# the mean of such answers is a poor teacher. A student is hardly ever better than the ensemble that it asks.
 #
 # **What is not promised.** A client that lies moves the mean by its share, and nothing here finds out. The server sees
 # each client's answers: there is no secure aggregation. Answers tell something about the images that a model was
