@@ -24,7 +24,7 @@ myst_heading_anchors = 3
 myst_enable_extensions = ["deflist"]
 html_theme = "alabaster"
 html_theme_options = {
-    "page_width": "1300px",
+    "page_width": "1180px",
     "code_font_size": "0.8em",
     "show_powered_by": False,
     "description": "Black-box knowledge distillation with a metered teacher",

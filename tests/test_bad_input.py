@@ -148,8 +148,8 @@ CASES = {
         ({"channels_last": "no"}, "channels_last='no': expected True or False"),
     ],
     "preset": [
-        ({"name": []}, "preset=[]: expected one of quick, paper"),
-        ({"name": "huge"}, "preset='huge': expected one of quick, paper"),
+        ({"name": []}, "preset=[]: expected one of quick, fast, thorough, paper"),
+        ({"name": "huge"}, "preset='huge': expected one of quick, fast, thorough, paper"),
         ({"name": "quick", "lr": 3}, "a recipe has no setting ['lr']; it has ['batch_size'"),
     ],
 }

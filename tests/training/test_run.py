@@ -318,7 +318,7 @@ def test_a_plan_of_the_papers_mode_counts_every_step():
         ({"images": toy_images(4, 0).expand(4, 3, 8, 8)}, InputError, "the student cannot take images of shape"),
         ({"student": nn.Conv2d(1, 3, 3)}, InputError, r"the student returned .*: expected logits \(2, C\)"),
         ({"num_classes": 5}, InputError, "num_classes=5, but the student has 3 outputs"),
-        ({"preset": "huge"}, UnknownName, "unknown preset of kd 'huge': expected one of paper, quick"),
+        ({"preset": "huge"}, UnknownName, "unknown preset of kd 'huge': expected one of fast, paper, quick, thorough"),
         ({"temprature": 3.0}, InputError, "temprature.*did you mean 'temperature'"),
         ({"device": "cuda:99"}, InputError, "device='cuda:99' cannot be used here"),
         ({"method": "mekd", "mode": "stale"}, InputError, "mode='stale'"),
