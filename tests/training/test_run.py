@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import mekd_plugin as mekd
 from mekd_plugin.errors import (
     CheckpointError,
+    DataMissing,
     InputError,
     NeedsNotMet,
     QueryBudgetExceeded,
@@ -314,7 +315,8 @@ def test_a_plan_of_the_papers_mode_counts_every_step():
         ({"images": toy_images(4, 0) * 3}, InputError, r"outside the teacher's value_range \(-1, 1\)"),
         ({"images": toy_images(4, 0) * float("nan")}, InputError, "NaN or infinite"),
         ({"images": [torch.zeros(1, 8, 8), torch.zeros(1, 9, 9)]}, InputError, "item 1 of images has shape"),
-        ({"images": ["picture.png"]}, InputError, "item 0 of images is str"),
+        ({"images": ["picture.png"]}, DataMissing, "picture.png cannot be read as an image"),
+        ({"images": [3]}, InputError, "images"),
         ({"images": toy_images(4, 0).expand(4, 3, 8, 8)}, InputError, "the student cannot take images of shape"),
         ({"student": nn.Conv2d(1, 3, 3)}, InputError, r"the student returned .*: expected logits \(2, C\)"),
         ({"num_classes": 5}, InputError, "num_classes=5, but the student has 3 outputs"),
