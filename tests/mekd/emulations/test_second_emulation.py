@@ -90,7 +90,7 @@ class RegressionDecoder(Emulation):
 
 class TestRegression(DistillerContract):
     distiller = MEKD
-    settings = {"emulation": RegressionDecoder, "emulation_preset": "quick"}
+    settings = {"emulation": RegressionDecoder, "surrogate": None, "emulation_preset": "quick"}
 
 
 SHORT = {"recipe": Recipe(steps=20, batch_size=16), "device": "cpu", "progress": False}
@@ -100,7 +100,14 @@ def run(directory=None, **options):
     box = mekd.BlackBox(ToyTeacher(), "logits", CLASSES, budget=400)
     images = toy_images(60, seed=1)
     return mekd.distill(
-        toy_student(), box, images, "mekd", emulation=RegressionDecoder, directory=directory, **{**SHORT, **options}
+        toy_student(),
+        box,
+        images,
+        "mekd",
+        emulation=RegressionDecoder,
+        surrogate=None,
+        directory=directory,
+        **{**SHORT, **options},
     )
 
 
@@ -118,7 +125,7 @@ def test_rounds_and_student_share_one_bank(tmp_path):
 def test_all_is_asked_before_the_students_stage_so_that_hosts_carry_it():
     assert MEKD.needs.queries == "once"
     box = mekd.BlackBox(ToyTeacher(), "logits", CLASSES, budget=400)
-    settings = {"emulation": RegressionDecoder, "device": "cpu", "progress": False}
+    settings = {"emulation": RegressionDecoder, "surrogate": None, "device": "cpu", "progress": False}
     hosted = mekd.host(toy_student(), box, toy_images(60, seed=1), "mekd", **settings)
     assert hosted.method.needs.queries == "once" and hosted.ledger.total == 400
     images, _, numbers = next(iter(hosted.loader(16)))
@@ -140,7 +147,7 @@ def test_a_run_stopped_between_its_rounds_goes_on(tmp_path, batch):
             raise InterruptedError
 
     box.ledger.settle = stop
-    settings = {"emulation": RegressionDecoder, "directory": tmp_path / "run", **SHORT}
+    settings = {"emulation": RegressionDecoder, "surrogate": None, "directory": tmp_path / "run", **SHORT}
     with pytest.raises(InterruptedError):
         mekd.distill(toy_student(), box, toy_images(60, seed=1), "mekd", **settings)
     resumed = run(tmp_path / "run", resume=True)
@@ -150,7 +157,16 @@ def test_a_run_stopped_between_its_rounds_goes_on(tmp_path, batch):
 
 
 def test_an_emulation_that_learns_from_answers_needs_a_bank():
-    with pytest.raises(InputError, match='RegressionDecoder, which learns from the bank\'s answers: take mode="bank"'):
-        MEKD(num_classes=3, image_shape=(1, 8, 8), mode="fresh", latent_temperature=1.0, emulation=RegressionDecoder)
+    with pytest.raises(
+        InputError, match='RegressionDecoder, which learns from the bank\'s answers: take emulation="gan"'
+    ):
+        MEKD(
+            num_classes=3,
+            image_shape=(1, 8, 8),
+            mode="fresh",
+            latent_temperature=1.0,
+            emulation=RegressionDecoder,
+            surrogate=None,
+        )
     with pytest.raises(InputError, match="RegressionDecoder takes no previously trained generator"):
         run(generator=Generator(CLASSES, (1, 8, 8), width=4))
