@@ -268,7 +268,9 @@ def method_name(method: str | type[Distiller] | Distiller) -> str:
 def settings_of(distiller: Distiller) -> dict[str, Any]:
     """The hyperparameters of an instance as it holds them, without those of every method (``num_classes``, ...)."""
     common = _accepted(_load(_BASE, "the base class")) or {}
-    names = (_accepted(type(distiller)) or {}).keys() - common.keys() - set(type(distiller).inapplicable)
+    names = (
+        (_accepted(type(distiller)) or {}).keys() - common.keys() - set(getattr(type(distiller), "inapplicable", ()))
+    )
     return {name: getattr(distiller, name) for name in sorted(names) if hasattr(distiller, name)}
 
 
