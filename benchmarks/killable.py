@@ -51,7 +51,14 @@ class Case:
 _GENERATOR = {"steps": 60, "batch_size": _BATCH}
 _GAN = {"emulation": "gan", "surrogate": None, "emulation_settings": _GENERATOR}
 
-CASES: dict[str, Case] = {name: Case(name) for name in available()} | {
+_OWN: dict[str, dict[str, Any]] = {"db3kd": {"searched": 30}, "dfme": {"queries": 2 * _ROWS}}
+"""What sets the number of questions where it is not ``queries``, or has to be more of them."""
+
+CASES: dict[str, Case] = {
+    name: Case(name, _OWN.get(name, {"queries": _ROWS}))
+    for name in available()
+    if not distillers().get(name).needs.gradients
+} | {
     "mekd, a GAN": Case("mekd", {**_GAN, "queries": _ROWS}),
     "mekd, asking in stage 1": Case(
         "mekd",
@@ -62,7 +69,7 @@ CASES: dict[str, Case] = {name: Case(name) for name in available()} | {
     "in rounds": Case("ActiveMixup"),
     "at every step": Case("ForwardDifferences", {}, needs_all=True),
 }
-"""Every registered method, and two of other shapes."""
+"""Every registered method that can do with answers, and some of other shapes."""
 
 
 def _method_of(case: Case) -> tuple[str | type[Distiller], dict[str, Any]]:
@@ -93,6 +100,8 @@ def live(name: str, directory: Path, budget: int, kills: Connection) -> None:
         kills.send(("step", next(steps)))
         return {}
 
+    needs = distillers().get(method).needs if isinstance(method, str) else method.needs
+    pool = toy_images(60, seed=7) if needs.pool == "other domain" else None
     kills.send(("ready", None))
     teacher = BlackBox(ask, "logits", CLASSES, budget=budget or None, batch_size=QUESTION, identity="the toy's teacher")
     result = distill(
@@ -102,6 +111,7 @@ def live(name: str, directory: Path, budget: int, kills: Connection) -> None:
         method,
         recipe=Recipe(steps=STEPS, batch_size=_BATCH),
         image_shape=SHAPE,
+        pool=pool,
         directory=directory,
         resume=True,
         checkpoint_steps=7,
