@@ -78,8 +78,9 @@ class MEKD(Distiller):
             classes is 95 % sure.
         balance: whether rows of rare classes are drawn more often.
         surrogate: network at home that the bank's answers teach, and whose answers about the real images at home the
-            student learns beside the teacher's; see :func:`~mekd_plugin.mekd.surrogate.surrogate_network`. None for
-            none; ``"auto"`` is ``"wide"``, or none with ``mode="fresh"``.
+            student learns beside the teacher's; see :func:`~mekd_plugin.mekd.surrogate.surrogate_network`. None
+            for none, or ``"none"`` in a file whose null stands for the default; ``"auto"`` is ``"wide"``, or none with
+            ``mode="fresh"``.
         surrogate_steps: its training steps.
         consistency: weight of its consistency on real images.
         home_share: share of the student's rows that the surrogate answered, in [0, 1).
@@ -161,6 +162,8 @@ class MEKD(Distiller):
             )
         if surrogate == "auto":
             surrogate = "wide" if mode == "bank" else None
+        elif surrogate == "none":
+            surrogate = None
         if mode == "fresh" and surrogate is not None:
             raise InputError(f'surrogate={surrogate!r} learns from a bank, and mode="fresh" has none: take mode="bank"')
         if generator is not None and not isinstance(generator, str | nn.Module):

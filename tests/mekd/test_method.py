@@ -145,6 +145,7 @@ def test_needs_are_those_of_the_settings():
         ({"mode": "fresh", "latent_temperature": 1.0}, "GAN", None),
         ({"generator": Generator(3, SHAPE, style_dim=2, width=4)}, "GAN", "wide"),
         ({"emulation": "conditional", "surrogate": "resnet8"}, "Conditional", "resnet8"),
+        ({"surrogate": "none"}, "Mixture", None),
     ],
 )
 def test_the_emulation_and_the_surrogate_go_with_what_else_is_said(settings, emulation, surrogate):
