@@ -184,13 +184,13 @@ print(f"reader: {parameters(reader):,} parameters, student: {parameters(small_st
 # %% [markdown]
 # ## Distil it with generated images
 #
-# `mekd` trains a generator on our 400 images without a query, sends 1,999 of *its* images to the reader (and before all
-# that a made-up one, the `probe`, to see that the reader answers at all), and teaches
-# the student with the answers. No image of ours is sent.
+# `mekd`, here with the paper's GAN, trains a generator on our 400 images without a query, sends 1,999 of *its* images
+# to the reader (and before all that a made-up one, the `probe`, to see that the reader answers at all), and teaches the
+# student with the answers. No image of ours is sent. (A GAN knows nothing of the teacher, so one serves both below.)
 
 # %%
 emulation = {"steps": GENERATOR_STEPS, "batch_size": 32, "learning_rates": (1e-3, 5e-4)}
-settings = {"emulation_settings": emulation}
+settings = {"emulation": "gan", "surrogate": None, "emulation_settings": emulation}
 recipe = mekd.Recipe(steps=STUDENT_STEPS)
 
 teacher = mekd.BlackBox(read_digits, responses="logits", num_classes=10, budget=2000)
@@ -241,6 +241,7 @@ hard = mekd.distill(
     method="mekd",
     recipe=recipe,
     generator=str(work / "soft" / "generator.safetensors"),
+    surrogate=None,
     device=device,
     progress=False,
 )
@@ -372,6 +373,8 @@ for name, style_dim in latents.items():
         progress=False,
         directory=work / f"text-{style_dim}",
         image_weight=0.0,  # without the image-space term, to save time: it is not what decides here
+        emulation="gan",
+        surrogate=None,
         emulation_settings={
             "style_dim": style_dim,
             "steps": TEXT_GENERATOR_STEPS,
