@@ -36,7 +36,7 @@ from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_flag, as_number, as_whole
 from mekd_plugin.distiller import Distiller, Needs, Player, Query, Stage, Student, Training, Update
 from mekd_plugin.errors import InputError
-from mekd_plugin.functional import cross_entropy_labels, kd_divergence
+from mekd_plugin.functional import answer_loss
 from mekd_plugin.mekd.generated import to_range
 from mekd_plugin.prediction import predict, reference_of
 from mekd_plugin.rounds import fewest_in_rounds, rounds_of
@@ -202,10 +202,8 @@ class FSBBT(Distiller):
         yield self.align(last.student, bank.order(self.seed), student, fraction=last.fraction)
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
-        logits, response = student(rows.images), rows.answers()
-        if response.soft:
-            return {"loss": kd_divergence(logits, response.scores(), self.temperature)}
-        return {"loss": cross_entropy_labels(logits, response.labels, self.smoothing)}
+        matching = {"temperature": self.temperature, "smoothing": self.smoothing}
+        return {"loss": answer_loss(student(rows.images), rows.answers(), **matching)}
 
     def _mixtures(self, images: Tensor, count: int, rng: torch.Generator) -> Tensor:
         """Mixtures of ``count`` pairs at random, their ratios of Beta(beta, beta) within the margins."""

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_flag, as_number, as_one_of
 from mekd_plugin.distiller import Needs, Query, Stage, Student, Training, Update
-from mekd_plugin.functional import cross_entropy_labels, kd_divergence
+from mekd_plugin.functional import answer_loss
 from mekd_plugin.rows import ImageRows, Rows
 from mekd_plugin.synthetic import WITHOUT_BUDGET, SyntheticRounds, mean_class_entropy
 
@@ -114,10 +114,8 @@ class Ideal(SyntheticRounds):
         return {"loss": generation_loss(logits, targets, self.balance_weight, self.balance)}
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
-        logits, response = student(rows.images), rows.answers()
-        if response.soft:
-            return {"loss": kd_divergence(logits, response.scores(), self.temperature)}
-        return {"loss": cross_entropy_labels(logits, response.labels, self.smoothing)}
+        matching = {"temperature": self.temperature, "smoothing": self.smoothing}
+        return {"loss": answer_loss(student(rows.images), rows.answers(), **matching)}
 
     def _stages_with_views(self, span: tuple[float, float], images: Tensor, student: nn.Module) -> Iterator[Stage]:
         """The public code's way: the images of all rounds so far, asked about anew in each batch."""

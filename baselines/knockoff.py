@@ -33,7 +33,7 @@ from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_number, as_one_of, as_whole
 from mekd_plugin.distiller import Asking, Needs, Stage, Student
 from mekd_plugin.errors import InputError, NeedsNotMet
-from mekd_plugin.functional import cross_entropy_labels, kd_divergence
+from mekd_plugin.functional import answer_loss
 from mekd_plugin.prediction import predict
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows
@@ -170,10 +170,8 @@ class Knockoff(TransferSetDistiller):
                 yield self.align(f"student_{round_}", bank.order(self.seed), student, fraction=share)
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
-        logits, response = student(rows.images), rows.answers()
-        if response.soft:
-            return {"loss": kd_divergence(logits, response.scores(), self.temperature)}
-        return {"loss": cross_entropy_labels(logits, response.labels, self.smoothing)}
+        matching = {"temperature": self.temperature, "smoothing": self.smoothing}
+        return {"loss": answer_loss(student(rows.images), rows.answers(), **matching)}
 
     def _candidates(self, images: Tensor, size: int, *, fill: float) -> Tensor:
         """What may be asked about: images in shuffled order, then views of them."""

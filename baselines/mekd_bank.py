@@ -23,7 +23,7 @@ from torch import Tensor
 from mekd_plugin.checks import as_number
 from mekd_plugin.distiller import Student
 from mekd_plugin.errors import InputError
-from mekd_plugin.functional import cross_entropy_labels, kd_divergence
+from mekd_plugin.functional import answer_loss
 from mekd_plugin.mekd.method import MEKD
 from mekd_plugin.rows import Rows
 
@@ -73,7 +73,5 @@ class MEKDBank(MEKD):
         self.smoothing = as_number("smoothing", smoothing, at_least=0, below=1)
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
-        logits, response = student(rows.images), rows.answers()
-        if response.soft:
-            return {"loss": kd_divergence(logits, response.scores(), self.temperature)}
-        return {"loss": cross_entropy_labels(logits, response.labels, self.smoothing)}
+        matching = {"temperature": self.temperature, "smoothing": self.smoothing}
+        return {"loss": answer_loss(student(rows.images), rows.answers(), **matching)}

@@ -24,7 +24,7 @@ from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_number, as_one_of
 from mekd_plugin.distiller import Asking, Distiller, Needs, Stage, Student
-from mekd_plugin.functional import cross_entropy_labels, kd_divergence
+from mekd_plugin.functional import answer_loss
 from mekd_plugin.rows import Rows
 from mekd_plugin.transfer import as_queries, number_of_queries
 
@@ -148,10 +148,8 @@ class Noise(Distiller):
         yield self.align("student", bank.order(self.seed), student)
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
-        logits, response = student(rows.images), rows.answers()
-        if response.soft:
-            return {"loss": kd_divergence(logits, response.scores(), self.temperature)}
-        return {"loss": cross_entropy_labels(logits, response.labels, self.smoothing)}
+        matching = {"temperature": self.temperature, "smoothing": self.smoothing}
+        return {"loss": answer_loss(student(rows.images), rows.answers(), **matching)}
 
     def _draw(self, start: int, stop: int, *, span: tuple[float, float]) -> Rows:
         rng = torch.Generator().manual_seed(self.seed * 1_000_003 + start)

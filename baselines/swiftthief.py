@@ -32,7 +32,7 @@ from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_number, as_whole
 from mekd_plugin.distiller import Distiller, Needs, Player, Query, Stage, Training, Update
-from mekd_plugin.functional import cross_entropy_labels, kd_divergence
+from mekd_plugin.functional import answer_loss
 from mekd_plugin.prediction import predict_with_features, with_features
 from mekd_plugin.responses import Response
 from mekd_plugin.rounds import Round, candidates, fewest_in_rounds, rounds_of
@@ -235,9 +235,7 @@ class SwiftThief(Distiller):
         return Training(round_.student, rows, step, players, trains_student=True, fraction=round_.fraction)
 
     def _matching(self, logits: Tensor, response: Response) -> Tensor:
-        if response.soft:
-            return kd_divergence(logits, response.scores(), self.temperature)
-        return cross_entropy_labels(logits, response.labels, self.smoothing)
+        return answer_loss(logits, response, temperature=self.temperature, smoothing=self.smoothing)
 
     def _new_head(self, width: int) -> nn.ModuleDict:
         """Projector and predictor, as in SimSiam."""

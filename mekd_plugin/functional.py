@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mekd_plugin.errors import InputError
-from mekd_plugin.responses import centre_scores
+from mekd_plugin.responses import Response, centre_scores
 
-__all__ = ["cross_entropy_labels", "discriminator_loss", "generator_loss", "kd_divergence", "logit_mse"]
+__all__ = ["answer_loss", "cross_entropy_labels", "discriminator_loss", "generator_loss", "kd_divergence", "logit_mse"]
 
 
 def kd_divergence(student_logits: Tensor, teacher_scores: Tensor, temperature: float) -> Tensor:
@@ -104,6 +104,24 @@ def cross_entropy_labels(student_logits: Tensor, labels: Tensor, smoothing: floa
     if not 0 <= smoothing < 1:
         raise InputError(f"smoothing={smoothing}: expected a share in [0, 1)")
     return F.cross_entropy(student_logits, labels, label_smoothing=smoothing)
+
+
+def answer_loss(student_logits: Tensor, response: Response, *, temperature: float, smoothing: float) -> Tensor:
+    """How far the student is from the teacher's answers: :func:`kd_divergence` of soft ones, else
+    :func:`cross_entropy_labels`; a scalar.
+
+    Args:
+        student_logits: ``(N, C)``, floating point, any range.
+        response: of the same N images.
+        temperature: t of the divergence, positive.
+        smoothing: share of a hard response that is spread over all classes, in [0, 1).
+
+    Raises:
+        InputError: as those two.
+    """
+    if response.soft:
+        return kd_divergence(student_logits, response.scores(), temperature)
+    return cross_entropy_labels(student_logits, response.labels, smoothing)
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
