@@ -128,15 +128,16 @@ def epochs_of(box, first=0, last=None):
 def test_losses_are_those_of_our_own_loop(method):
     first, second = toy_student(), toy_student()
     recipe = Recipe(STEPS, BATCH, "sgd", 0.02, 0.0, "constant", translate=0)
+    settings = {"budget": 300, **SETTINGS[method]}
     ours = mekd.distill(
         first,
-        mekd.BlackBox(ToyTeacher(), "logits", CLASSES, budget=300, value_range=span()),
+        mekd.BlackBox(ToyTeacher(), "logits", CLASSES, budget=settings.pop("budget"), value_range=span()),
         toy_images(60, seed=1),
         method=method,
         recipe=recipe,
         log_steps=1,
         progress=False,
-        **SETTINGS[method],
+        **settings,
     )
     stage = "alignment" if method == "mekd" else "student"
     expected = [entry["loss"] for entry in ours.history if entry["stage"] == stage]
