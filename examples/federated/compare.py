@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from mekd_plugin.bench.statistics import mean_interval
+from mekd_plugin.bench.table import format_interval
 
 HERE = Path(__file__).resolve().parent
 METHODS = ("mekd", "mekd_from_clients", "kd", "fedavg", "feddf", "fedmd")
@@ -138,13 +139,12 @@ def _accuracies(records: list[dict[str, Any]], row: str, alpha: float) -> str:
     values = [100 * figures(record)[row] for record in records if record["config"]["alpha"] == alpha]
     if not values:
         return ""
-    found = mean_interval(values)
-    return f"{found.mean:.1f}" if len(values) < 2 else f"{found.mean:.1f} ± {found.high - found.mean:.1f}"
+    return format_interval(mean_interval(values)._asdict(), unit=1)
 
 
 def _costs(records: list[dict[str, Any]], method: str) -> list[str]:
     """Means over all runs; the bytes of one client."""
-    found = [record["methods"][method] | record["config"] for record in records if method in record["methods"]]
+    found = [record["config"] | record["methods"][method] for record in records if method in record["methods"]]
     if not found:
         return ["", "", "", ""]
     means = {

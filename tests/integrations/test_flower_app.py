@@ -91,5 +91,5 @@ def test_a_table_is_made_of_the_records(compare, finished):
     lines = compare.table([record, other]).splitlines()
     assert lines[0].startswith("| | alpha 1 | rounds |") and len(lines) == 2 + len(compare.ROWS)
     [kd] = [line for line in lines if line.startswith("| kd |")]
-    mean = 100 * record["methods"]["kd"]["accuracy"] + 5
-    assert f"| {mean:.1f} ± 63.5 | 1 | 200 |" in kd
+    low = 100 * record["methods"]["kd"]["accuracy"]
+    assert f"| {low + 5:.2f} ({low:.2f}, {low + 10:.2f}) | 1 | 200 |" in kd
