@@ -27,6 +27,7 @@ def as_teacher(
     num_classes: int | None,
     budget: int | None,
     classes: Sequence[str] | None = None,
+    teacher_size: int | tuple[int, int] | None = None,
 ) -> BlackBox:
     """``teacher`` behind the boundary.
 
@@ -34,8 +35,8 @@ def as_teacher(
         InputError: it is a :class:`BlackBox` already and is described a second time.
     """
     if not isinstance(teacher, BlackBox):
-        return BlackBox(teacher, responses, num_classes, budget=budget, classes=classes)
-    repeated = {"responses": responses, "budget": budget, "classes": classes}
+        return BlackBox(teacher, responses, num_classes, budget=budget, classes=classes, teacher_size=teacher_size)
+    repeated = {"responses": responses, "budget": budget, "classes": classes, "teacher_size": teacher_size}
     if given := [name for name, value in repeated.items() if value is not None]:
         verb = "belongs" if len(given) == 1 else "belong"
         raise InputError(f"{' and '.join(given)} {verb} to the BlackBox that was handed in: say it there, not twice")

@@ -145,9 +145,9 @@ def test_a_grid_over_what_is_done_to_answers(tmp_path) -> None:
         ({"variants": {"a": {"method": "kd", "set": {"temperature": 0}}}}, InputError, "temperature=0"),
         ({"real_images": 5000}, InputError, "5000"),
         (
-            {"image_size": 18, "methods": "mekd", "hyperparameters": {"mekd": {"emulation": "gan"}}},
+            {"methods": "mekd", "hyperparameters": {"mekd": {"emulation_settings": {"components": 0}}}},
             InputError,
-            "multiples of 4",
+            "emulation.components=0",
         ),
         ({"methods": "ml", "responses": "hard"}, NeedsNotMet, "no run of this grid can be done: LogitMimicry needs"),
     ],

@@ -335,9 +335,11 @@ def test_what_cannot_be_is_refused_before_anything_is_asked(options, error, mess
     assert toy.count == 0
 
 
-def test_images_that_a_generator_cannot_draw_are_refused():
+def test_images_too_small_for_a_discriminator_are_refused():
     student = nn.Sequential(nn.Flatten(), nn.Linear(36, CLASSES))
-    with pytest.raises(InputError, match=r"image_shape \(1, 6, 6\).*multiples of 4"):
+    with pytest.raises(
+        InputError, match=r"image_shape \(1, 6, 6\): too small for 3 stride-2 .*resize the images to 8x8"
+    ):
         run(images=torch.zeros(4, 1, 6, 6), student=student, method="mekd", emulation="gan")
 
 
