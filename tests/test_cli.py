@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import mekd_plugin as mekd
 from mekd_plugin import cli
+from mekd_plugin.bench.diagnosis.subject import open_run
 from mekd_plugin.bench.grid import PANELS, BenchConfig
 from mekd_plugin.errors import InputError, MekdError, UnknownName
 from mekd_plugin.records import RunRecord
@@ -193,6 +194,26 @@ def test_a_folder_of_photographs_is_distilled_from(tmp_path) -> None:
         call("distill", "--teacher", "counted:ask", "--edge-images", str(photos), "--out", str(tmp_path / "other"))
     with pytest.raises(InputError, match="without --edge-images"):
         call("distill", "--teacher", file, "--classes", "10", "--out", str(tmp_path / "other"))
+
+
+def test_a_teacher_of_another_size_is_sent_that_size(tmp_path) -> None:
+    file, photos = str(tmp_path / "teacher.safetensors"), tmp_path / "photos"
+    call("teacher", "lenet5", "--steps", "2", "--out", file, "--device", "cpu", "--image-size", "24")
+    words = ["distill", "--teacher", file, "--student", "lenet5_half", "--method", "kd", "--steps", "5",
+             "--device", "cpu", "--query-budget", "40", "--real-images", "30"]  # fmt: skip
+    with pytest.raises(
+        MekdError, match=r"images of \(1, 24, 24\), and the data has 10 and \(1, 16, 16\).*--teacher-size"
+    ):
+        call(*words, "--out", str(tmp_path / "refused"))
+    words += ["--teacher-size", "24"]
+    assert "40 of 40 images sent" in call(*words, "--out", str(tmp_path / "run"))
+    assert "teacher_size=24x24" in json.loads((tmp_path / "run" / "record.json").read_text())["signature"]
+    assert open_run(tmp_path / "run").teacher.teacher_size == (24, 24), "a diagnosis asks it likewise"
+    photos.mkdir()
+    for number in range(10):
+        Image.new("L", (16, 16), number * 20).save(photos / f"{number}.png")
+    said = call(*words, "--out", str(tmp_path / "other"), "--edge-images", str(photos))
+    assert "40 of 40 images sent" in said and mekd.load_student(tmp_path / "other").image_shape == (1, 16, 16)
 
 
 def test_teacher_imports_weights(tmp_path) -> None:

@@ -258,7 +258,8 @@ class RunSpec:
     """Everything that decides one run's numbers; two equal ones are the same run.
 
     Attributes are those of :class:`BenchConfig`, one value each; ``method`` is canonical, ``label`` what tables call
-    the run (the method, or a variant of it), ``responses`` and ``answers`` their canonical names, ``device`` a kind of
+    the run (the method, or a variant of it), ``teacher_size`` the side of the images that reach the teacher (None: as
+    they are; `mekd distill` sets it), ``responses`` and ``answers`` their canonical names, ``device`` a kind of
     device (``"cpu"``, ``"cuda"``), ``teacher_steps`` None for a teacher not trained here, and ``teacher_digest`` a hash
     of the content of a teacher's file, None where the teacher is not a file.
     """
@@ -289,6 +290,7 @@ class RunSpec:
     adapt: bool = False
     answers: str = "full"
     edge_dataset: str | None = None
+    teacher_size: int | None = None
     method_digest: str | None = None
     version: str = __version__
     torch: str = field(default_factory=lambda: version("torch"))
@@ -333,12 +335,17 @@ class RunSpec:
     def key(self) -> str:
         """Name of the run's directory: readable, and a hash of every setting."""
         settings = asdict(self)
-        for name, usual in (("adapt", False), ("answers", "full"), ("edge_dataset", None)):
+        for name, usual in (("adapt", False), ("answers", "full"), ("edge_dataset", None), ("teacher_size", None)):
             if settings[name] == usual:
                 del settings[name]  # so that runs without it keep the directories that they have
         canonical = json.dumps(settings, sort_keys=True)
         readable = re.sub(r"[^a-zA-Z0-9_]+", "-", f"{self.label}-{self.dataset}-seed{self.seed}")[:60]
         return f"{readable}-{hashlib.sha256(canonical.encode()).hexdigest()[:10]}"
+
+    def teacher_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """``(channels, height, width)`` of what reaches the teacher, for images of ``image_shape``."""
+        size = self.teacher_size
+        return image_shape if size is None else (image_shape[0], size, size)
 
     def signature(self) -> str:
         """One line for a run that did not end, its settings as given; a finished run brings its own signature."""

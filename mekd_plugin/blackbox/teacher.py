@@ -340,8 +340,8 @@ class BlackBox:
         return sent if as_sent is None else as_sent(sent)
 
     def as_kept(self, images: Tensor) -> Tensor:
-        """``images`` as a bank keeps them: as they reach the teacher; with ``teacher_size`` in their own size, from which
-        :meth:`as_sent` makes what reaches it.
+        """``images`` as a bank keeps them: as they reach the teacher; with ``teacher_size`` in their own size, from
+        which :meth:`as_sent` makes what reaches it.
         """
         return self.as_sent(images) if self.teacher_size is None else self._outgoing.rounded(images)
 
