@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mekd_plugin.bench.grid import PANELS, BenchConfig, hyperparameters, kind_of_teacher
+from mekd_plugin.bench.grid import PANELS, BenchConfig, hyperparameters
 from mekd_plugin.checks import as_path, as_seed
 from mekd_plugin.errors import InputError, MekdError
 from mekd_plugin.files import bundled, writable_directory
@@ -227,8 +227,6 @@ def distill(
     elif classes is not None:
         raise InputError(f"--classes {classes} without --edge-images: a data set brings its own")
     overrides = parse_assignments(assignments or [], owner=method)
-    if kind_of_teacher(teacher) in ("network", "file", "onnx", "recorded"):
-        settings = {"price_per_1000": None, **settings}  # asking a file of one's own costs nothing
     wanted = BenchConfig.from_mapping(
         {
             **settings,

@@ -99,6 +99,8 @@ class TestBench:
     def test_a_dry_run_asks_and_writes_nothing(self, tmp_path) -> None:
         said = call("bench", *SMALL, "--dry-run", "--out", str(tmp_path / "out"), "--price-per-1000", "1000")
         assert "kd on digits, soft" in said and "Nothing was asked." in said and "$200.00" in said
+        free = call("bench", *SMALL, "--dry-run", "--out", str(tmp_path / "out"))
+        assert "Nothing was asked." in free and "$" not in free and "Price" not in free, "a local teacher has no price"
         assert not (tmp_path / "out").exists()
 
     def test_a_file_s_settings_and_flags_over_them(self, tmp_path) -> None:

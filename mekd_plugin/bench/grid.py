@@ -40,6 +40,8 @@ _FOLDER = "imagefolder:"
 _LARGEST_BUDGET = 10**9
 _LARGEST_PRICE = 1e9
 """What lies beyond them was meant otherwise, and would overflow a table."""
+_PRICE_OF_A_SERVICE = 1.5
+"""What image labels cost at a large provider, in dollars; one that costs nothing is 0."""
 ASKED = ("onnx", "function", "service", "recorded")
 """Kinds of teachers that are no modules here, and can only be asked."""
 FEWEST_AUDITED = 20
@@ -143,7 +145,9 @@ class BenchConfig:
     gpus_per_run: float | None = setting(
         None, "GPUs that a run on Ray takes, such as 0.25; default: 1 with --device cuda, else 0.", place=True
     )
-    price_per_1000: float | None = setting(1.5, "Price of 1,000 queries, for the table.", place=True)
+    price_per_1000: float | None = setting(
+        None, "Price of 1,000 queries, for the table; default: 1.5 for a service, none else.", place=True
+    )
 
     own: InitVar[bool] = False
 
@@ -164,6 +168,8 @@ class BenchConfig:
             as_whole("real_images", self.real_images, at_least=2)
         if self.real_fraction is not None:
             as_number("real_fraction", self.real_fraction, above=0, at_most=1)
+        if self.price_per_1000 is None and any(kind_of_teacher(name) == "service" for name in self.teacher):
+            object.__setattr__(self, "price_per_1000", _PRICE_OF_A_SERVICE)
         if self.price_per_1000 is not None:
             as_number("price_per_1000", self.price_per_1000, at_least=0, at_most=_LARGEST_PRICE)
         as_number("validation", self.validation, at_least=0, below=1)

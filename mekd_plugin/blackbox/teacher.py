@@ -93,7 +93,8 @@ class BlackBox:
         concurrent: batches that are asked about at the same time, 1 to 64, of a function. Answers come and are kept in
             the order of asking; a killed process loses up to so many batches.
         cost_per_1000: price of 1,000 images, in any currency.
-        cost_limit: the most that may be spent, in that currency: no image is sent beyond it.
+        cost_limit: the most that may be spent, in that currency: no image is sent beyond it, but for evaluations,
+            as with ``budget``. Where both are given the smaller number of images holds.
         on_drift: what to do where a resumed run's teacher answers other than it did: ``"error"``, ``"warn"``, or
             ``"ignore"``, which does not look. To find out, four images of the first life are asked about again, once,
             before anything new is; they count as an evaluation, for the stage ``"canary"``. None means ``"error"`` for
@@ -268,6 +269,11 @@ class BlackBox:
     def answers(self) -> str:
         """What is done to answers before anybody sees them, such as ``"rounded:2"``; ``"full"`` for nothing."""
         return str(self._exchange.degradation)
+
+    @property
+    def cost_per_1000(self) -> float | None:
+        """Price of 1,000 images; None where it was not said."""
+        return self._price
 
     @property
     def cost(self) -> float | None:

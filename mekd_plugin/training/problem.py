@@ -57,6 +57,8 @@ class Problem:
         classes: names of the classes, see :class:`BlackBox`; only for a teacher that is not one yet.
         teacher_size: ``(height, width)``, or the side of a square, to which images are brought before they are sent,
             see :class:`BlackBox`; only for a teacher that is not one yet. All else stays in the size of ``images``.
+        cost_per_1000: price of 1,000 images, in any currency; only for a teacher that is not a :class:`BlackBox` yet.
+        cost_limit: the most that may be spent, in that currency, beside ``budget``; likewise.
         hyperparameters: the method's, beside or instead of the preset's.
     """
 
@@ -77,6 +79,8 @@ class Problem:
     probe: bool = True
     classes: Sequence[str] | None = None
     teacher_size: int | tuple[int, int] | None = None
+    cost_per_1000: float | None = None
+    cost_limit: float | None = None
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -114,6 +118,8 @@ class Problem:
             budget=self.budget,
             classes=self.classes,
             teacher_size=self.teacher_size,
+            cost_per_1000=self.cost_per_1000,
+            cost_limit=self.cost_limit,
         )
         processes = Processes.join(self.device)
         wanted = self.image_shape or getattr(self.student, "image_shape", None)

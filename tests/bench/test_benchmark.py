@@ -50,7 +50,7 @@ def nobody(event: str, job: Job | None, error: str | None) -> None:
 
 
 def test_from_settings_to_report_and_nothing_twice(tmp_path) -> None:
-    config = BenchConfig.from_mapping({**SMALL, "methods": "kd,ml"})
+    config = BenchConfig.from_mapping({**SMALL, "methods": "kd,ml", "price_per_1000": 1.5})
     events = []
     results = Benchmark(config, tmp_path / "out").execute(
         resume=False, observe=lambda event, job, error: job and events.append((event, job.task, error))
