@@ -1,4 +1,4 @@
-"""The command line: ``mekd list | bench | distill | teacher | diagnose | bank | harness | tutorials``."""
+"""The command line: ``mekd list | bench | distill | teacher | student | diagnose | bank | harness | tutorials``."""
 
 from __future__ import annotations
 
@@ -290,6 +290,23 @@ def diagnose(
 
     directory = as_path("DIRECTORY", directory)
     command.diagnose(directory, points=points, budget=budget or None, console=console)
+
+
+@app.command(epilog="Example: mekd student run --images photos")
+def student(
+    directory: Annotated[Path, typer.Argument(help="What `mekd distill --out` or result.save wrote.")],
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of image files to compare float32 and int8 on; default: noise.")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads of ONNX Runtime.", min=1)] = 1,
+    int8: Annotated[Path | None, typer.Option(help="Write the quantised model to this .onnx file.")] = None,
+) -> None:
+    """Say what a student is, and its kilobytes and milliseconds on an edge, in float32 and int8."""
+    from mekd_plugin.bench import student_command
+
+    directory = as_path("DIRECTORY", directory)
+    kept = None if int8 is None else as_path("--int8", int8)
+    student_command.show(directory, images=images, threads=threads, int8=kept, console=console)
 
 
 bank_app = typer.Typer(no_args_is_help=True, help="Recorded answers: take them out of a run, and into another.")

@@ -78,7 +78,9 @@ class TestHelp:
         assert re.search(r"--real-images +<int>", said) and re.search(r"--validation +<float>", said)
         assert "factory(num_classes=C, image_shape=(channels," in said, "how a student of one's own is called"
 
-    @pytest.mark.parametrize("command", ["list", "bench", "distill", "teacher", "diagnose", "harness", "tutorials"])
+    @pytest.mark.parametrize(
+        "command", ["list", "bench", "distill", "teacher", "student", "diagnose", "harness", "tutorials"]
+    )
     def test_every_command_has_an_example_that_it_would_take(self, command, monkeypatch) -> None:
         monkeypatch.setenv("COLUMNS", "160")
         (example,) = [
@@ -192,6 +194,10 @@ def test_a_folder_of_photographs_is_distilled_from(tmp_path) -> None:
     assert record.status == "finished" and record.student_accuracy is None and record.real_images == 30
     found = mekd.load_student(out).predict(photos)
     assert len(found.names) == 30 and set(found.names) <= set(names.split(","))
+    said = call("student", str(out), "--images", str(photos), "--int8", str(tmp_path / "small.onnx"))
+    assert "lenet5_half, images (1, 16, 16) in [-1, 1]" in said and "10 classes: kind 0, kind 1" in said
+    assert "of 24 held-out real images" in said and "of 30 images" in said and "kB" in said
+    assert (tmp_path / "small.onnx").is_file() and not (out / "student.onnx").exists()
     with pytest.raises(InputError, match="--classes is missing: counted:ask does not say"):
         call("distill", "--teacher", "counted:ask", "--edge-images", str(photos), "--out", str(tmp_path / "other"))
     with pytest.raises(InputError, match="without --edge-images"):

@@ -114,16 +114,16 @@ def profile_onnx(
         files = (Path(path), quantised)
         asked = [onnx_teacher(file, threads=threads) for file in files]
         labels = [torch.cat([ask(part) for part in shown.split(_AT_A_TIME)]).argmax(dim=1) for ask in asked]
-        profiles = [
+        float32, eight_bits = (
             ModelProfile(
                 file.stat().st_size / 1000,
                 {size: _milliseconds(ask, _batch_of(shown, size), repeats) for size in _BATCHES},
             )
             for file, ask in zip(files, asked, strict=True)
-        ]
+        )
         if int8 is not None:
             write_atomically(Path(int8), quantised.read_bytes())
-    return EdgeProfile(*profiles, agreement_of(labels[0] == labels[1]), measured_on, threads, repeats)
+    return EdgeProfile(float32, eight_bits, agreement_of(labels[0] == labels[1]), measured_on, threads, repeats)
 
 
 def quantize_onnx(path: str | Path, out: str | Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,17 +109,29 @@ class SavedStudent(NamedTuple):
 
         Raises:
             MissingDependency: onnxruntime or onnx is not installed.
-            CheckpointError: the folder holds no ONNX model, or a damaged one.
+            CheckpointError: the folder's ONNX model is damaged, or there is none and the student cannot be exported.
         """
-        model = _onnx_model(self.directory, self.about)
-        if model is None:
-            raise CheckpointError(
-                f"{self.directory} holds no {_ONNX} ({self.about.get('not_exported')}), and a profile runs that: save "
-                "the student with it, result.save(directory)"
-            )
         low, high = self.about["value_range"]
         given = None if images is None else self.prepare(images)
-        return profile_onnx(model, self.image_shape, (low, high), given, threads=threads, repeats=repeats, int8=int8)
+        model = _onnx_model(self.directory, self.about)
+        with tempfile.TemporaryDirectory() as place:
+            if model is None:  # it was saved without one
+                model = self._exported(Path(place) / _ONNX)
+            return profile_onnx(
+                model, self.image_shape, (low, high), given, threads=threads, repeats=repeats, int8=int8
+            )
+
+    def _exported(self, path: Path) -> Path:
+        try:
+            assert isinstance(self.network, nn.Module)  # without a module the folder had a model to load
+            return export_onnx(self.network, path, self.image_shape)
+        except MissingDependency:
+            raise
+        except Exception as error:  # a network is the user's code, and may do what no exporter understands
+            raise CheckpointError(
+                f"{self.directory} holds no {_ONNX}, which a profile runs, and the student cannot be exported "
+                f"({_reason(error)})"
+            ) from error
 
     def prepare(self, images: Tensor | str | Path | Iterable[str | Path | Image.Image]) -> Tensor:
         """What the network is given for ``images``, see :meth:`predict`, checked."""
@@ -210,7 +223,7 @@ def save_student(
     except MissingDependency:
         not_exported = "onnx and onnxscript are not installed: pip install 'mekd-plugin[onnx]', and save again"
     except Exception as error:  # a network is the user's code, and may do what no exporter understands
-        not_exported = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]:.200}"
+        not_exported = _reason(error)
     content = {
         "format": _FORMAT,
         **config,
@@ -272,6 +285,10 @@ def load_student(directory: str | Path, student: nn.Module | None = None) -> Sav
         f"{folder} holds the weights of a {about.get('module')}, and no ONNX model ({about.get('not_exported')}): hand "
         "in a module that they fit, load_student(directory, student=module)"
     )
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]:.200}"
 
 
 def _onnx_model(folder: Path, about: dict[str, Any]) -> Path | None:

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import mekd_plugin as mekd
 from mekd_plugin.blackbox import onnx_teacher
@@ -64,12 +65,27 @@ def test_what_cannot_be_profiled_is_named(folder, tmp_path):
         profile_onnx(folder / "student.onnx", SHAPE, (0, 1), torch.empty(0, *SHAPE))
     with pytest.raises(CheckpointError, match="expected an .onnx model"):
         profile_onnx(tmp_path / "gone.onnx", SHAPE, (0, 1))
-    world = {"image_shape": SHAPE, "value_range": (0.0, 1.0), "num_classes": 4, "network": "lenet5", "onnx": False}
-    save_student(build("lenet5", 4, SHAPE, seed=0), tmp_path, **world)
-    with pytest.raises(
-        CheckpointError, match=r"holds no student.onnx \(it was not asked for\), and a profile runs that"
-    ):
-        mekd.load_student(tmp_path).profile()
+
+
+class Looks(nn.Module):
+    """What no exporter follows: it looks at values."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = build("lenet5_half", 4, SHAPE, seed=0)
+
+    def forward(self, images):
+        return self.inner(images) * (2 if float(images.sum()) > 0 else 1)
+
+
+def test_a_student_that_was_saved_without_a_model_is_exported_where_it_can_be(tmp_path):
+    world = {"image_shape": SHAPE, "value_range": (0.0, 1.0), "num_classes": 4, "onnx": False}
+    save_student(build("lenet5_half", 4, SHAPE, seed=0), tmp_path / "plain", network="lenet5_half", **world)
+    assert mekd.load_student(tmp_path / "plain").profile(repeats=1).int8.kilobytes > 1
+    assert not (tmp_path / "plain" / "student.onnx").exists()
+    save_student(Looks(), tmp_path / "looks", **world)
+    with pytest.raises(CheckpointError, match=r"holds no student.onnx, which a profile runs, .* cannot be exported \("):
+        mekd.load_student(tmp_path / "looks", Looks()).profile(repeats=1)
 
 
 @pytest.mark.parametrize("missing", ["onnxruntime", "onnxruntime.quantization"])
