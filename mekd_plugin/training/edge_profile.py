@@ -87,7 +87,7 @@ def profile_onnx(
     """Measure an ONNX model, and what int8 makes of it.
 
     Args:
-        path: of the model, as :func:`~mekd_plugin.training.export.export_onnx` writes it.
+        path: of the model, as ``result.save`` or ``mekd distill --onnx`` writes it.
         image_shape: ``(channels, height, width)``.
         value_range: of the pixels.
         images: ``(N, channels, height, width)`` in that range, N at least 1, on which the two forms are compared; None
