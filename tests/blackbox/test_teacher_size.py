@@ -93,8 +93,10 @@ def test_a_run_says_its_size_and_is_resumed_with_that_one_only(tmp_path):
 
 
 def test_a_bank_of_another_size_is_another_teachers(tmp_path):
-    run(tmp_path / "run", teacher_size=16)
+    _, teacher = run(tmp_path / "run", teacher_size=16)
     bank = Bank.load(tmp_path / "run" / "banks" / "transfer_set")
+    again = BlackBox(ToyTeacher(), "logits", CLASSES, teacher_size=16).as_sent(bank.images)
+    assert torch.equal(again, torch.cat(teacher.asked)), "from the disk, too"
     images = toy_images(60, seed=1)
     with pytest.raises(InputError, match="answered by the teacher .* teacher_size=16x16, and this one is"):
         bank.fill(BlackBox(ToyTeacher(), "logits", CLASSES), lambda a, b: Rows(images[a:b]), 60, stage="more")

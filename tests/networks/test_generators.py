@@ -99,6 +99,13 @@ def test_images_from_noise_have_contrast_before_any_step():
     assert torch.allclose(generator(latents), generator.before_tanh(latents).tanh())
 
 
+def test_images_from_noise_have_any_size():
+    generator = NoiseGenerator(8, num_classes=4, image_shape=(3, 9, 7), width=4).eval()
+    latents = torch.randn(2, 8)
+    assert generator(latents).shape == (2, 3, 9, 7)
+    assert torch.allclose(generator(latents), generator.before_tanh(latents).tanh())
+
+
 def test_noise_needs_a_coordinate_for_each_class():
     with pytest.raises(InputError, match="latent_dim=3: expected at least as many coordinates as there are classes, 4"):
         NoiseGenerator(3, num_classes=4, image_shape=(3, 8, 8))
