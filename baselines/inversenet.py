@@ -116,7 +116,7 @@ class InverseNet(Distiller):
         student_share: part of the recipe's steps that the student takes before the last round, in (0, 1).
         temperature: t, positive.
         queries: in all; None takes what the teacher's budget leaves, or, without a budget, as many as there are images.
-        **world: see :class:`~mekd_plugin.distiller.Distiller`; height and width of the images divisible by 4.
+        **world: see :class:`~mekd_plugin.distiller.Distiller`.
 
     Raises:
         InputError: a value cannot be used.
@@ -158,8 +158,6 @@ class InverseNet(Distiller):
         self.student_share = as_number("student_share", student_share, above=0, below=1)
         self.temperature = as_number("temperature", temperature, above=0)
         self.queries = as_queries(queries)
-        with torch.device("meta"):  # a size of image that it cannot draw is refused here
-            Generator(self.num_classes, self.image_shape, width=self.decoder_width)
         self._decoder: Generator | None = None
         self._health: Health | None = None
 

@@ -25,6 +25,7 @@ __all__ = [
     "as_range",
     "as_seed",
     "as_shape",
+    "as_size",
     "as_whole",
 ]
 
@@ -149,6 +150,21 @@ def as_shape(name: str, value: Any) -> tuple[int, int, int]:
         raise InputError(f"{name}={value!r}: expected (channels, height, width)")
     channels, height, width = (as_whole(name, size, at_least=1) for size in value)
     return channels, height, width
+
+
+def as_size(name: str, value: Any) -> tuple[int, int]:
+    """``value``, the side of a square or ``(height, width)``, as the latter.
+
+    Raises:
+        InputError: it is neither, or a side is below 1.
+    """
+    if isinstance(value, tuple | list):
+        if len(value) != 2:
+            raise InputError(f"{name}={value!r}: expected the side of a square, or (height, width)")
+        height, width = (as_whole(name, side, at_least=1, of="pixels") for side in value)
+        return height, width
+    side = as_whole(name, value, at_least=1, of="pixels", otherwise="(height, width)")
+    return side, side
 
 
 def as_range(name: str, value: Any) -> tuple[float, float]:

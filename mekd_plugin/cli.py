@@ -1,4 +1,4 @@
-"""The command line: ``mekd list | bench | distill | teacher | diagnose | bank | harness | tutorials``."""
+"""The command line: ``mekd list | bench | distill | teacher | student | diagnose | bank | harness | tutorials``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mekd_plugin.bench.grid import PANELS, BenchConfig, hyperparameters, kind_of_teacher
+from mekd_plugin.bench.grid import PANELS, BenchConfig, hyperparameters
 from mekd_plugin.checks import as_path, as_seed
 from mekd_plugin.errors import InputError, MekdError
 from mekd_plugin.files import bundled, writable_directory
@@ -203,6 +203,14 @@ def distill(
             rich_help_panel="Data",
         ),
     ] = None,
+    teacher_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the square that the teacher wants: each image is resized to it as the last thing before it "
+            "is sent. All else stays in --image-size.",
+            rich_help_panel="Teacher",
+        ),
+    ] = None,
     onnx: Annotated[
         bool, typer.Option("--onnx", help="Write the student as student.onnx, too.", rich_help_panel="Where and how")
     ] = False,
@@ -219,8 +227,6 @@ def distill(
     elif classes is not None:
         raise InputError(f"--classes {classes} without --edge-images: a data set brings its own")
     overrides = parse_assignments(assignments or [], owner=method)
-    if kind_of_teacher(teacher) in ("network", "file", "onnx", "recorded"):
-        settings = {"price_per_1000": None, **settings}  # asking a file of one's own costs nothing
     wanted = BenchConfig.from_mapping(
         {
             **settings,
@@ -248,6 +254,7 @@ def distill(
             console=console,
             edge_images=edge_images,
             classes=classes,
+            teacher_size=teacher_size,
         )
     )
 
@@ -283,6 +290,23 @@ def diagnose(
 
     directory = as_path("DIRECTORY", directory)
     command.diagnose(directory, points=points, budget=budget or None, console=console)
+
+
+@app.command(epilog="Example: mekd student run --images photos")
+def student(
+    directory: Annotated[Path, typer.Argument(help="What `mekd distill --out` or result.save wrote.")],
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of image files to compare float32 and int8 on; default: noise.")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads of ONNX Runtime.", min=1)] = 1,
+    int8: Annotated[Path | None, typer.Option(help="Write the quantised model to this .onnx file.")] = None,
+) -> None:
+    """Say what a student is, and its kilobytes and milliseconds on an edge, in float32 and int8."""
+    from mekd_plugin.bench import student_command
+
+    directory = as_path("DIRECTORY", directory)
+    kept = None if int8 is None else as_path("--int8", int8)
+    student_command.show(directory, images=images, threads=threads, int8=kept, console=console)
 
 
 bank_app = typer.Typer(no_args_is_help=True, help="Recorded answers: take them out of a run, and into another.")

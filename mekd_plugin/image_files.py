@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ __all__ = [
     "read_images",
     "size_of",
     "to_value_range",
+    "upright_images",
 ]
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -105,14 +106,7 @@ def read_all(
     channels = 1 if mode == "L" else 3
     images = torch.empty(len(sources), channels, size[1], size[0])
     for row, source in enumerate(sources):
-        with _opened(source) as opened:
-            try:
-                # Cameras store a picture as the sensor saw it, with a note of how they were held.
-                image = ImageOps.exif_transpose(opened).convert(mode)
-            except (OSError, ValueError, SyntaxError) as error:
-                raise DataMissing(
-                    f"{_name(source)} is truncated or damaged ({error}): replace it or remove it"
-                ) from error
+        image = _upright(source, mode)
         if image.size != size:
             if not scale:
                 raise InputError(
@@ -123,6 +117,15 @@ def read_all(
         pixels = torch.from_numpy(np.array(image)).view(size[1], size[0], channels)
         images[row] = to_value_range(pixels.permute(2, 0, 1))
     return images
+
+
+def upright_images(images: str | Path | Iterable[str | Path | Image.Image], channels: int) -> Iterator[Image.Image]:
+    """Images of files in their own sizes, upright, grey where ``channels`` is 1, else RGB; see :func:`read_images`.
+
+    Raises:
+        DataMissing: a file is missing, or is no image. InputError: more than 8 bits a channel.
+    """
+    return (_upright(source, "L" if channels == 1 else "RGB") for source in _sources(images))
 
 
 def channels_of(sources: Sequence[Path | Image.Image]) -> int:
@@ -169,6 +172,15 @@ def _opened(source: Path | Image.Image) -> Image.Image:
             f"{_name(source)} has more than 8 bits per channel (mode {image.mode}): convert it to 8 bits first"
         )
     return image
+
+
+def _upright(source: Path | Image.Image, mode: str) -> Image.Image:
+    with _opened(source) as opened:
+        try:
+            # Cameras store a picture as the sensor saw it, with a note of how they were held.
+            return ImageOps.exif_transpose(opened).convert(mode)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DataMissing(f"{_name(source)} is truncated or damaged ({error}): replace it or remove it") from error
 
 
 def _name(source: Path | Image.Image) -> str:

@@ -80,7 +80,7 @@ FLAGS = [
     (["--image-size", "3"], "image_size=3: expected at least 4 pixels"),
     (
         ["--image-size", "5", "--methods", "mekd", "--student", "resnet8", "--set", "mekd.emulation=gan"],
-        "image_shape (1, 5, 5): the generator upsamples twice",
+        "image_shape (1, 5, 5): too small for 3 stride-2",
     ),
     (["--methods", "ml", "--responses", "hard"], "no run of this grid can be done: LogitMimicry needs soft responses"),
     (["--methods", "mekt"], "unknown method 'mekt': expected one of"),

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import mekd_plugin as mekd
 from mekd_plugin import cli
+from mekd_plugin.bench.diagnosis.subject import open_run
 from mekd_plugin.bench.grid import PANELS, BenchConfig
 from mekd_plugin.errors import InputError, MekdError, UnknownName
 from mekd_plugin.records import RunRecord
@@ -77,7 +78,9 @@ class TestHelp:
         assert re.search(r"--real-images +<int>", said) and re.search(r"--validation +<float>", said)
         assert "factory(num_classes=C, image_shape=(channels," in said, "how a student of one's own is called"
 
-    @pytest.mark.parametrize("command", ["list", "bench", "distill", "teacher", "diagnose", "harness", "tutorials"])
+    @pytest.mark.parametrize(
+        "command", ["list", "bench", "distill", "teacher", "student", "diagnose", "harness", "tutorials"]
+    )
     def test_every_command_has_an_example_that_it_would_take(self, command, monkeypatch) -> None:
         monkeypatch.setenv("COLUMNS", "160")
         (example,) = [
@@ -98,6 +101,8 @@ class TestBench:
     def test_a_dry_run_asks_and_writes_nothing(self, tmp_path) -> None:
         said = call("bench", *SMALL, "--dry-run", "--out", str(tmp_path / "out"), "--price-per-1000", "1000")
         assert "kd on digits, soft" in said and "Nothing was asked." in said and "$200.00" in said
+        free = call("bench", *SMALL, "--dry-run", "--out", str(tmp_path / "out"))
+        assert "Nothing was asked." in free and "$" not in free and "Price" not in free, "a local teacher has no price"
         assert not (tmp_path / "out").exists()
 
     def test_a_file_s_settings_and_flags_over_them(self, tmp_path) -> None:
@@ -189,10 +194,34 @@ def test_a_folder_of_photographs_is_distilled_from(tmp_path) -> None:
     assert record.status == "finished" and record.student_accuracy is None and record.real_images == 30
     found = mekd.load_student(out).predict(photos)
     assert len(found.names) == 30 and set(found.names) <= set(names.split(","))
+    said = call("student", str(out), "--images", str(photos), "--int8", str(tmp_path / "small.onnx"))
+    assert "lenet5_half, images (1, 16, 16) in [-1, 1]" in said and "10 classes: kind 0, kind 1" in said
+    assert "of 24 held-out real images" in said and "of 30 images" in said and "kB" in said
+    assert (tmp_path / "small.onnx").is_file() and not (out / "student.onnx").exists()
     with pytest.raises(InputError, match="--classes is missing: counted:ask does not say"):
         call("distill", "--teacher", "counted:ask", "--edge-images", str(photos), "--out", str(tmp_path / "other"))
     with pytest.raises(InputError, match="without --edge-images"):
         call("distill", "--teacher", file, "--classes", "10", "--out", str(tmp_path / "other"))
+
+
+def test_a_teacher_of_another_size_is_sent_that_size(tmp_path) -> None:
+    file, photos = str(tmp_path / "teacher.safetensors"), tmp_path / "photos"
+    call("teacher", "lenet5", "--steps", "2", "--out", file, "--device", "cpu", "--image-size", "24")
+    words = ["distill", "--teacher", file, "--student", "lenet5_half", "--method", "kd", "--steps", "5",
+             "--device", "cpu", "--query-budget", "40", "--real-images", "30"]  # fmt: skip
+    with pytest.raises(
+        MekdError, match=r"images of \(1, 24, 24\), and the data has 10 and \(1, 16, 16\).*--teacher-size"
+    ):
+        call(*words, "--out", str(tmp_path / "refused"))
+    words += ["--teacher-size", "24"]
+    assert "40 of 40 images sent" in call(*words, "--out", str(tmp_path / "run"))
+    assert "teacher_size=24x24" in json.loads((tmp_path / "run" / "record.json").read_text())["signature"]
+    assert open_run(tmp_path / "run").teacher.teacher_size == (24, 24), "a diagnosis asks it likewise"
+    photos.mkdir()
+    for number in range(10):
+        Image.new("L", (16, 16), number * 20).save(photos / f"{number}.png")
+    said = call(*words, "--out", str(tmp_path / "other"), "--edge-images", str(photos))
+    assert "40 of 40 images sent" in said and mekd.load_student(tmp_path / "other").image_shape == (1, 16, 16)
 
 
 def test_teacher_imports_weights(tmp_path) -> None:

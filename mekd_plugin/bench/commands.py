@@ -27,6 +27,7 @@ from mekd_plugin.bench.teachers import LabelledImages, load_teacher, patience_fo
 from mekd_plugin.bench.worker import adapted_on, blank_record, edge_of, load_data, pool_of, recipe_of, record_of
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
+from mekd_plugin.checks import as_size
 from mekd_plugin.data.datasets import load
 from mekd_plugin.errors import InputError
 from mekd_plugin.files import writable_directory
@@ -83,6 +84,7 @@ def distill(
     console: Console,
     edge_images: Path | None = None,
     classes: str | None = None,
+    teacher_size: int | None = None,
 ) -> int:
     """Distil the one run that ``config`` describes; returns the exit status.
 
@@ -95,9 +97,12 @@ def distill(
         console: to print on.
         edge_images: a folder of image files in place of the data set, which then has no part in the run.
         classes: names or number of the classes, with ``edge_images``.
+        teacher_size: side of the square that images are brought to before they are sent; None sends them as they are.
     """
     benchmark = Benchmark(config, out)
     spec, place = benchmark.specs[0], benchmark.place
+    if teacher_size is not None:
+        spec = replace(spec, teacher_size=as_size("--teacher-size", teacher_size)[0])
     if kind_of_teacher(spec.teacher) == "network":
         raise InputError(
             f"--teacher {spec.teacher} names a network: train one first, `mekd teacher {spec.teacher} --out FILE`, and "
@@ -124,11 +129,13 @@ def distill(
         return 0
     torch.set_num_threads(spec.threads)
     data = load_data(spec, place)
-    asked = load_teacher(spec.teacher, num_classes=data.num_classes, image_shape=data.image_shape)
+    asked = load_teacher(spec.teacher, num_classes=data.num_classes, image_shape=spec.teacher_shape(data.image_shape))
     if not (writable_directory(out) / "run.json").exists():  # the one of an earlier run is not overwritten
         spec.keep(out, place.data_root)
     boundary = WhiteBox if spec.white_box else BlackBox
-    degraded: dict[str, Any] = {"answers": spec.answers, "answers_seed": spec.seed}
+    degraded: dict[str, Any] = {
+        "answers": spec.answers, "answers_seed": spec.seed, "teacher_size": spec.teacher_size
+    }  # fmt: skip
     edge = edge_of(spec, data).images
     result = distill_once(
         build(spec.student, data.num_classes, data.image_shape, seed=spec.seed),

@@ -83,7 +83,7 @@ def distill_folder(
     channels, height, width = images.shape[1:]
     shape = (channels, height, width)
     torch.set_num_threads(spec.threads)
-    teacher = load_teacher(spec.teacher, num_classes=count, image_shape=shape)
+    teacher = load_teacher(spec.teacher, num_classes=count, image_shape=spec.teacher_shape(shape))
     boundary = BlackBox(
         teacher,
         spec.responses,
@@ -93,6 +93,7 @@ def distill_folder(
         answers=spec.answers,
         answers_seed=spec.seed,
         classes=names,
+        teacher_size=spec.teacher_size,
     )
     student = build(spec.student, count, shape, seed=spec.seed)
     settings: dict[str, Any] = {

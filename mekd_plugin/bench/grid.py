@@ -40,6 +40,8 @@ _FOLDER = "imagefolder:"
 _LARGEST_BUDGET = 10**9
 _LARGEST_PRICE = 1e9
 """What lies beyond them was meant otherwise, and would overflow a table."""
+_PRICE_OF_A_SERVICE = 1.5
+"""What image labels cost at a large provider, in dollars; one that costs nothing is 0."""
 ASKED = ("onnx", "function", "service", "recorded")
 """Kinds of teachers that are no modules here, and can only be asked."""
 FEWEST_AUDITED = 20
@@ -143,7 +145,9 @@ class BenchConfig:
     gpus_per_run: float | None = setting(
         None, "GPUs that a run on Ray takes, such as 0.25; default: 1 with --device cuda, else 0.", place=True
     )
-    price_per_1000: float | None = setting(1.5, "Price of 1,000 queries, for the table.", place=True)
+    price_per_1000: float | None = setting(
+        None, "Price of 1,000 queries, for the table; default: 1.5 for a service, none else.", place=True
+    )
 
     own: InitVar[bool] = False
 
@@ -164,6 +168,8 @@ class BenchConfig:
             as_whole("real_images", self.real_images, at_least=2)
         if self.real_fraction is not None:
             as_number("real_fraction", self.real_fraction, above=0, at_most=1)
+        if self.price_per_1000 is None and any(kind_of_teacher(name) == "service" for name in self.teacher):
+            object.__setattr__(self, "price_per_1000", _PRICE_OF_A_SERVICE)
         if self.price_per_1000 is not None:
             as_number("price_per_1000", self.price_per_1000, at_least=0, at_most=_LARGEST_PRICE)
         as_number("validation", self.validation, at_least=0, below=1)
@@ -258,7 +264,8 @@ class RunSpec:
     """Everything that decides one run's numbers; two equal ones are the same run.
 
     Attributes are those of :class:`BenchConfig`, one value each; ``method`` is canonical, ``label`` what tables call
-    the run (the method, or a variant of it), ``responses`` and ``answers`` their canonical names, ``device`` a kind of
+    the run (the method, or a variant of it), ``teacher_size`` the side of the images that reach the teacher (None: as
+    they are; `mekd distill` sets it), ``responses`` and ``answers`` their canonical names, ``device`` a kind of
     device (``"cpu"``, ``"cuda"``), ``teacher_steps`` None for a teacher not trained here, and ``teacher_digest`` a hash
     of the content of a teacher's file, None where the teacher is not a file.
     """
@@ -289,6 +296,7 @@ class RunSpec:
     adapt: bool = False
     answers: str = "full"
     edge_dataset: str | None = None
+    teacher_size: int | None = None
     method_digest: str | None = None
     version: str = __version__
     torch: str = field(default_factory=lambda: version("torch"))
@@ -333,12 +341,17 @@ class RunSpec:
     def key(self) -> str:
         """Name of the run's directory: readable, and a hash of every setting."""
         settings = asdict(self)
-        for name, usual in (("adapt", False), ("answers", "full"), ("edge_dataset", None)):
+        for name, usual in (("adapt", False), ("answers", "full"), ("edge_dataset", None), ("teacher_size", None)):
             if settings[name] == usual:
                 del settings[name]  # so that runs without it keep the directories that they have
         canonical = json.dumps(settings, sort_keys=True)
         readable = re.sub(r"[^a-zA-Z0-9_]+", "-", f"{self.label}-{self.dataset}-seed{self.seed}")[:60]
         return f"{readable}-{hashlib.sha256(canonical.encode()).hexdigest()[:10]}"
+
+    def teacher_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """``(channels, height, width)`` of what reaches the teacher, for images of ``image_shape``."""
+        size = self.teacher_size
+        return image_shape if size is None else (image_shape[0], size, size)
 
     def signature(self) -> str:
         """One line for a run that did not end, its settings as given; a finished run brings its own signature."""

@@ -80,7 +80,7 @@ _ALL_COLUMNS = (
     _Column("ECE %", True, "calibration_error"),
     _Column("Class match %", True, "class_match"),
     _Column("Queries", True),
-    _Column("Price", True),
+    _Column("Price", True, "price"),
     _Column("Leaves the edge", False),
     _Column("Membership AUC", True, "membership_auc"),
     _Column("TPR at 1 % FPR %", True, "membership_true_positives"),

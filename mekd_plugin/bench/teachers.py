@@ -81,7 +81,7 @@ def load_teacher(name: str, *, num_classes: int, image_shape: tuple[int, int, in
             ``FILE.onnx``; ``http(s)://HOST/v2/models/NAME``, whose metadata are read; ``recorded:DIR``; or
             ``package.module:function``, images -> answers.
         num_classes: that of the data.
-        image_shape: that of the data.
+        image_shape: of the images that reach it.
 
     Raises:
         CheckpointError: the file is missing, or is for other classes or image sizes. UnknownName: there is no such
@@ -115,7 +115,7 @@ def load_teacher(name: str, *, num_classes: int, image_shape: tuple[int, int, in
         if found != (num_classes, image_shape):
             raise CheckpointError(
                 f"{path} is a teacher of {found[0]} classes for images of {found[1]}, and the data has {num_classes} "
-                f"and {image_shape}; name the data set that it was trained for"
+                f"and {image_shape}; name the data set that it was trained for, or what it takes, --teacher-size"
             )
     return load_weights(build(network, num_classes, image_shape), path)
 
@@ -142,7 +142,7 @@ def _remote(
     if not fits or found.num_classes not in (None, num_classes):
         raise CheckpointError(
             f"{name} answers about {found.num_classes} classes and images of {shape}, and the data has {num_classes} "
-            f"and {image_shape}; name the data set that it is for, or --image-size"
+            f"and {image_shape}; name the data set that it is for, or scale, --image-size or --teacher-size"
         )
     return found
 
@@ -260,7 +260,9 @@ def prepare_teacher(
         )
         name = path.name
     else:
-        teacher = load_teacher(found_as or spec.teacher, num_classes=data.num_classes, image_shape=data.image_shape)
+        teacher = load_teacher(
+            found_as or spec.teacher, num_classes=data.num_classes, image_shape=spec.teacher_shape(data.image_shape)
+        )
         # A service says what it is, such as its model's version; a file has its digest.
         known_as = getattr(teacher, "identity", "") if kind_of_teacher(spec.teacher) == "service" else None
         name = f"{spec.teacher} {known_as or spec.teacher_digest}"

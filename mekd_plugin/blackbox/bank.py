@@ -202,7 +202,7 @@ class Bank:
                         raise
                     reach = nearer
                     continue
-                columns = {**rows.extra, _IMAGES: teacher.as_sent(rows.images), _RESPONSE: response.values}
+                columns = {**rows.extra, _IMAGES: teacher.as_kept(rows.images), _RESPONSE: response.values}
                 self._columns.write(begin, reach, columns, (response.kind, response.num_classes))
                 begin = end
                 if progress is not None:

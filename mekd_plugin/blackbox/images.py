@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from mekd_plugin.errors import InputError, NeedsNotMet
 
-__all__ = ["check_images", "gradient_image", "plain_tensor", "quantize_images", "refuse_tracing"]
+__all__ = [
+    "Outgoing",
+    "check_images",
+    "gradient_image",
+    "plain_tensor",
+    "quantize_images",
+    "refuse_tracing",
+    "resize_images",
+]
 
 _RANGE_TOLERANCE = 1e-4  # part of the width of the value range: what resampling in float32 may add
 
@@ -95,6 +103,45 @@ def quantize_images(images: Tensor, value_range: tuple[float, float]) -> Tensor:
     step = (high - low) / 255
     precise = images if images.dtype in (torch.float32, torch.float64) else images.float()
     return (((precise - low) / step).round().clamp(0, 255) * step + low).to(images.dtype)
+
+
+def resize_images(images: Tensor, size: tuple[int, int], value_range: tuple[float, float]) -> Tensor:
+    """``images`` brought to ``size``, bilinearly with antialiasing, and clamped to ``value_range``.
+
+    Args:
+        images: ``(N, channels, height, width)``.
+        size: ``(height, width)``; images that have it already stay as they are.
+        value_range: smallest and largest value.
+    """
+    if tuple(images.shape[2:]) == size:
+        return images
+    precise = images if images.dtype in (torch.float32, torch.float64) else images.float()
+    resized = nn.functional.interpolate(precise, size, mode="bilinear", antialias=True)
+    return resized.clamp(*value_range).to(images.dtype)
+
+
+class Outgoing(NamedTuple):
+    """What the boundary does to images on their way out.
+
+    Attributes:
+        value_range: smallest and largest value.
+        levels: whether they are rounded to its 256 levels.
+        size: ``(height, width)`` that they are brought to; None leaves them in theirs.
+    """
+
+    value_range: tuple[float, float]
+    levels: bool
+    size: tuple[int, int] | None
+
+    def rounded(self, images: Tensor) -> Tensor:
+        """``images`` in their own size."""
+        return quantize_images(images, self.value_range) if self.levels else images
+
+    def resized(self, images: Tensor) -> Tensor:
+        """Images that are :meth:`rounded`, as they leave: between two levels resizing makes others, so once more."""
+        if self.size is None:
+            return images
+        return self.rounded(resize_images(images, self.size, self.value_range))
 
 
 def gradient_image(image_shape: Any, value_range: tuple[float, float]) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mekd_plugin.blackbox.answers import Precision, precise
 from mekd_plugin.blackbox.backends import (
+    Ask,
     Call,
     Declared,
     Identity,
@@ -35,12 +36,12 @@ from mekd_plugin.blackbox.class_names import as_class_names, digest_of_names, in
 from mekd_plugin.blackbox.degradation import FULL, Degradation
 from mekd_plugin.blackbox.exchange import Exchange
 from mekd_plugin.blackbox.image_hashes import image_hashes
-from mekd_plugin.blackbox.images import check_images, gradient_image, plain_tensor, quantize_images, refuse_tracing
+from mekd_plugin.blackbox.images import Outgoing, check_images, gradient_image, plain_tensor, refuse_tracing
 from mekd_plugin.blackbox.journal import Journal
 from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.blackbox.meter import TeacherModule
 from mekd_plugin.blackbox.patience import RateLimit, Retry, within
-from mekd_plugin.checks import as_device, as_number, as_one_of, as_path, as_range, as_seed, as_whole
+from mekd_plugin.checks import as_device, as_number, as_one_of, as_path, as_range, as_seed, as_size, as_whole
 from mekd_plugin.errors import InputError
 from mekd_plugin.responses import Kind, Response, resolve_kind
 
@@ -82,12 +83,18 @@ class BlackBox:
             :class:`~mekd_plugin.blackbox.Degradation`. Only what is left is kept, and a teacher that
             answers otherwise is another one to a run and to a bank.
         answers_seed: of the noise of ``"noisy:..."``.
+        teacher_size: ``(height, width)``, or the side of a square, that the teacher wants where images are of another
+            size: the last thing before an image is sent, it is brought to this size, bilinearly with antialiasing, and
+            clamped to ``value_range``. Everything else is in the images' own size: what is counted, the bank, what a
+            generator draws, the student. :meth:`as_sent` makes from the bank's images what was sent. A teacher that is
+            sent another size is another one to a run and to a bank. None sends images as they are.
         classes: names of the classes in order, for a service that answers with those: N names where ``responses`` is
             ``"hard"``, or N mappings from names to scores. They go with a student that is saved.
         concurrent: batches that are asked about at the same time, 1 to 64, of a function. Answers come and are kept in
             the order of asking; a killed process loses up to so many batches.
         cost_per_1000: price of 1,000 images, in any currency.
-        cost_limit: the most that may be spent, in that currency: no image is sent beyond it.
+        cost_limit: the most that may be spent, in that currency: no image is sent beyond it, but for evaluations,
+            as with ``budget``. Where both are given the smaller number of images holds.
         on_drift: what to do where a resumed run's teacher answers other than it did: ``"error"``, ``"warn"``, or
             ``"ignore"``, which does not look. To find out, four images of the first life are asked about again, once,
             before anything new is; they count as an evaluation, for the stage ``"canary"``. None means ``"error"`` for
@@ -123,6 +130,7 @@ class BlackBox:
         top_k: int | None = None,
         answers: str = FULL,
         answers_seed: int = 0,
+        teacher_size: int | tuple[int, int] | None = None,
         classes: Sequence[str] | None = None,
         concurrent: int = 1,
         cost_per_1000: float | None = None,
@@ -158,16 +166,16 @@ class BlackBox:
             if given is not None and not isinstance(given, kind):
                 raise InputError(f"{name}={given!r}: expected a {kind.__name__}(...) or None")
         self._kind = resolve_kind(responses)
-        self._value_range = as_range("value_range", value_range)
-        self._quantize = quantize is not None
+        size = None if teacher_size is None else as_size("teacher_size", teacher_size)
+        self._outgoing = Outgoing(as_range("value_range", value_range), quantize is not None, size)
         self._stage = "query"
         self._price = None if cost_per_1000 is None else as_number("cost_per_1000", cost_per_1000, at_least=0)
         budget = _affordable(budget, self._price, cost_limit, shared=ledger is not None)
-        size = as_whole("batch_size", batch_size, at_least=1, of="images", strict=True)
+        at_a_time = as_whole("batch_size", batch_size, at_least=1, of="images", strict=True)
         declared = Declared.of(teacher)
-        if declared.value_range not in (None, self._value_range):
+        if declared.value_range not in (None, self.value_range):
             raise InputError(
-                f"value_range={self._value_range}, and the teacher sends images in {declared.value_range}: give both "
+                f"value_range={self.value_range}, and the teacher sends images in {declared.value_range}: give both "
                 "the same"
             )
         default = "error" if declared.remote else "ignore"
@@ -179,7 +187,7 @@ class BlackBox:
             self._kind,
             Precision(self._kind, rounding, top_k),
             Ledger(budget) if ledger is None else ledger,
-            size if declared.images_a_call is None else min(size, declared.images_a_call),
+            at_a_time if declared.images_a_call is None else min(at_a_time, declared.images_a_call),
             retry,
             rate_limit,
             degradation=Degradation.parse(answers),
@@ -192,6 +200,8 @@ class BlackBox:
         place = as_device("device", device)
         named = answer if self._classes is None else in_order(self._classes, answer)
         ask = make_backend(teacher, place, named)
+        if size is not None:
+            ask = _resizing(ask, self._outgoing)
         if timeout is not None:
             if isinstance(teacher, nn.Module):
                 raise InputError(
@@ -229,7 +239,12 @@ class BlackBox:
     @property
     def value_range(self) -> tuple[float, float]:
         """Smallest and largest pixel value that the teacher takes."""
-        return self._value_range
+        return self._outgoing.value_range
+
+    @property
+    def teacher_size(self) -> tuple[int, int] | None:
+        """``(height, width)`` to which images are brought before they are sent; None sends them as they are."""
+        return self._outgoing.size
 
     @property
     def batch_size(self) -> int:
@@ -254,6 +269,11 @@ class BlackBox:
     def answers(self) -> str:
         """What is done to answers before anybody sees them, such as ``"rounded:2"``; ``"full"`` for nothing."""
         return str(self._exchange.degradation)
+
+    @property
+    def cost_per_1000(self) -> float | None:
+        """Price of 1,000 images; None where it was not said."""
+        return self._price
 
     @property
     def cost(self) -> float | None:
@@ -307,7 +327,7 @@ class BlackBox:
             NeedsNotMet: the code is being traced.
             ReplayDiverged: a resumed run asks other questions than it did in its first life.
         """
-        return self._query(images, self._stage if stage is None else stage, self._value_range)
+        return self._query(images, self._stage if stage is None else stage, self.value_range)
 
     def evaluate(self, images: Tensor, *, stage: str = "evaluation") -> Response:
         """Ask about images to find out how good a student is, as :meth:`query` does.
@@ -315,13 +335,21 @@ class BlackBox:
         They count as ``ledger.evaluation``, outside the budget, and the journal keeps them like all others. The errors
         are those of :meth:`query`, except for the budget.
         """
-        return self._query(images, stage, self._value_range, evaluation=True)
+        return self._query(images, stage, self.value_range, evaluation=True)
 
     def as_sent(self, images: Tensor) -> Tensor:
-        """``images`` as they reach the teacher: rounded by ``quantize``, compressed by a service's upload."""
-        sent = quantize_images(images, self._value_range) if self._quantize else images
+        """``images`` as they reach the teacher: rounded by ``quantize``, brought to ``teacher_size``, compressed by a
+        service's upload.
+        """
+        sent = self._outgoing.resized(self._outgoing.rounded(images))
         as_sent = _HIDDEN[self].as_sent
         return sent if as_sent is None else as_sent(sent)
+
+    def as_kept(self, images: Tensor) -> Tensor:
+        """``images`` as a bank keeps them: as they reach the teacher; with ``teacher_size`` in their own size, from
+        which :meth:`as_sent` makes what reaches it.
+        """
+        return self.as_sent(images) if self.teacher_size is None else self._outgoing.rounded(images)
 
     def probe(self, image_shape: tuple[int, int, int]) -> None:
         """Ask a teacher that is not a module about one image, to see whether its answers can be used.
@@ -337,7 +365,7 @@ class BlackBox:
         """
         if _HIDDEN[self].is_module:
             return
-        image = gradient_image(image_shape, self._value_range)
+        image = gradient_image(image_shape, self.value_range)
         if self._exchange.journal is not None and self._exchange.journal.first:
             return  # asked before the last checkpoint
         if self._exchange.ledger.peers.rank:
@@ -362,7 +390,9 @@ class BlackBox:
         Raises:
             InputError: the module does not take such images, or answers about another number of classes.
         """
-        answer = _HIDDEN[self].foresee(image_shape)
+        channels, *size = image_shape
+        height, width = self.teacher_size or size
+        answer = _HIDDEN[self].foresee((channels, height, width))
         if isinstance(answer, Tensor) and answer.dim() == 2 and answer.shape[1] != num_classes:
             raise InputError(
                 f"the teacher answers about {answer.shape[1]} classes, and {num_classes} are expected "
@@ -390,11 +420,11 @@ class BlackBox:
         ``TeacherModule.stage``.
 
         It returns plain tensors ``(N, C)``: logits, probabilities, or one-hot vectors for hard responses. The value
-        range of the images is not checked.
+        range of the images is not checked, except where ``teacher_size`` clamps them to it.
         """
 
         def answer(images: Tensor, call: Call, stage: str) -> Tensor:
-            response = self._query(images, stage, None, call=call)
+            response = self._query(images, stage, None if self.teacher_size is None else self.value_range, call=call)
             if response.soft:
                 return response.values
             return nn.functional.one_hot(response.values, response.num_classes).to(precise(images.dtype))
@@ -455,15 +485,17 @@ class BlackBox:
         refuse_tracing()
         images = plain_tensor(images)
         check_images(images, value_range)
-        sent = quantize_images(images, self._value_range) if self._quantize else images
         # What compresses images on their way gets them as they are, and is known to do so alike every time.
-        as_sent = _HIDDEN[self].as_sent
-        prints = image_hashes(sent if as_sent is None else as_sent(sent))
+        prints = image_hashes(self.as_kept(images))
+        sent = self._outgoing.rounded(images)
         response: Response = self._exchange.ask(sent, prints, stage, evaluation=evaluation, call=call)
         return response
 
     def _degraded(self, identity: Identity) -> Identity:
-        """``identity``, with what is done to the answers: names in another order are other answers."""
+        """``identity``, with what is done to images and answers: names in another order are other answers."""
+        if self.teacher_size is not None:
+            bare, (height, width) = identity.describe, self.teacher_size
+            identity = identity._replace(describe=lambda: f"{bare()} teacher_size={height}x{width}")
         if self._classes is not None:
             plain, names = identity.describe, digest_of_names(self._classes)
             identity = identity._replace(describe=lambda: f"{plain()} names={names}")
@@ -504,6 +536,11 @@ def _affordable(budget: int | None, price: float | None, limit: float | None, *,
         raise InputError(f"cost_limit={limit:g} and ledger= are both given: a shared ledger brings its own budget")
     images = int(limit / price * 1000 * (1 + 1e-12))
     return images if budget is None else min(budget, images)
+
+
+def _resizing(ask: Ask, outgoing: Outgoing) -> Ask:
+    """``ask`` about resized images."""
+    return lambda images, *call: ask(outgoing.resized(images), *call)
 
 
 class _Hidden(NamedTuple):

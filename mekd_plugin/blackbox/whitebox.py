@@ -45,6 +45,11 @@ class WhiteBox(BlackBox):
                 f"answers={self.answers} of a WhiteBox, whose module answers in full to whoever differentiates through "
                 "it: leave it out, or use a BlackBox"
             )
+        if self.teacher_size is not None:
+            raise InputError(
+                f"teacher_size={self.teacher_size} of a WhiteBox, whose module is differentiated through as it is: "
+                "resize inside the module"
+            )
         self.module = teacher
         """The teacher itself, for a method that looks at its features."""
 

@@ -71,7 +71,7 @@ _MNIST_FILES = tuple(
     f"raw/{part}-{content}-ubyte" for part in ("train", "t10k") for content in ("images-idx3", "labels-idx1")
 )
 _SOURCES = {
-    # 28 -> 32: twice divisible by 2, as the generator and the paper's networks want it.
+    # 28 -> 32: twice divisible by 2, as the paper's generator and networks want it.
     "mnist": _Source("MNIST", tuple(f"MNIST/{file}" for file in _MNIST_FILES), 10, padding=2),
     "fashion_mnist": _Source("FashionMNIST", tuple(f"FashionMNIST/{file}" for file in _MNIST_FILES), 10, padding=2),
     "cifar10": _Source(

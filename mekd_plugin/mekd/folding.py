@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from mekd_plugin.errors import InputError
 from mekd_plugin.modes import in_rehearsal
-from mekd_plugin.networks.generators import Generator
+from mekd_plugin.networks.generators import CentreCrop, Generator
 
 __all__ = ["FoldedGenerator", "TrainingForm", "fold", "training_form", "upsample_conv_weight"]
 
@@ -144,8 +144,10 @@ def fold(generator: Generator) -> FoldedGenerator:
         elif isinstance(layer, nn.LeakyReLU):
             # In place it saves a page-faulting allocation; right after the linear layer it would write into a view.
             layers.append(nn.LeakyReLU(layer.negative_slope, inplace=bool(layers)))
-        elif isinstance(layer, nn.Tanh):
+        elif isinstance(layer, nn.Tanh | CentreCrop):
             layers.append(layer)
+        elif isinstance(layer, nn.BatchNorm2d) and not isinstance(rest[index - 1], nn.Conv2d):
+            raise InputError(f"a generator with {layer} behind {rest[index - 1]}: only one behind a convolution folds")
 
     sequence = nn.Sequential(*_linear(table), *layers)
     sequence.to(device=reference.device, dtype=reference.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""Generator of the deprivatisation GAN, for any image size divisible by 4.
+"""Generator of the deprivatisation GAN, for any image size.
 
 Source: Ma et al., *Aligning Logits Generatively for Principled Black-Box Knowledge Distillation*, CVPR 2024.
 The generator's latent is as wide as the classes are many, so that logits can be fed to it; ``style_dim`` more
@@ -8,6 +8,7 @@ coordinates of noise (ours, 0 in the paper) widen what it can draw.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -17,19 +18,27 @@ from torch import Tensor, nn
 from mekd_plugin.errors import InputError
 from mekd_plugin.responses import ScoreNormalisation
 
-__all__ = ["PAPER_BN_EPS", "Generator", "NoiseGenerator", "init_weights", "sample_latent"]
+__all__ = ["PAPER_BN_EPS", "CentreCrop", "Generator", "NoiseGenerator", "init_weights", "sample_latent"]
 
 PAPER_BN_EPS = 0.8
 """The public code writes ``BatchNorm2d(n, 0.8)``: the second argument is eps, so momentum stays 0.1."""
 
 
 def _check_image_shape(image_shape: tuple[int, int, int]) -> None:
-    channels, height, width = image_shape
-    if channels < 1 or height < 4 or width < 4 or height % 4 or width % 4:
-        raise InputError(
-            f"image_shape {tuple(image_shape)}: the generator upsamples twice by 2, so height and width must be "
-            "positive multiples of 4 (resize or pad the images, e.g. to 32x32)"
-        )
+    if min(image_shape) < 1:
+        raise InputError(f"image_shape {tuple(image_shape)}: expected (channels, height, width), each at least 1")
+
+
+class CentreCrop(nn.Module):
+    """The middle of images ``(N, channels, at least height, at least width)``; an odd margin is cut off at the end."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.height, self.width = height, width
+
+    def forward(self, images: Tensor) -> Tensor:
+        top, left = (images.shape[2] - self.height) // 2, (images.shape[3] - self.width) // 2
+        return images[:, :, top : top + self.height, left : left + self.width]
 
 
 class Generator(nn.Module):
@@ -37,7 +46,8 @@ class Generator(nn.Module):
 
     Args:
         num_classes: C, width of the part of the latent that stands for class scores.
-        image_shape: ``(channels, height, width)``; height and width divisible by 4.
+        image_shape: ``(channels, height, width)``. The layers draw height and width rounded up to multiples of 4, since
+            they upsample twice by 2, and the middle is cut out before tanh.
         style_dim: further latent coordinates that carry noise (0 in the paper).
         width: channels of the last hidden layer; the first hidden layer has ``2 * width`` (paper: 64, 128).
         eps: epsilon of the batch norms (paper's public code: 0.8).
@@ -46,7 +56,7 @@ class Generator(nn.Module):
         latent ``(N, C + style_dim)``, any range -> images ``(N, channels, height, width)`` in [-1, 1].
 
     Raises:
-        InputError: for an image size that is not divisible by 4, or fewer than two classes.
+        InputError: for a size below 1, or fewer than two classes.
     """
 
     def __init__(
@@ -66,6 +76,7 @@ class Generator(nn.Module):
                 "a style_dim of 0 or more and a width of 1 or more"
             )
         channels, height, width_px = image_shape
+        rows, columns = math.ceil(height / 4), math.ceil(width_px / 4)
         self.num_classes, self.style_dim, self.image_shape = num_classes, style_dim, tuple(image_shape)
         self.config = {
             "num_classes": num_classes,
@@ -75,8 +86,8 @@ class Generator(nn.Module):
             "eps": eps,
         }
         self.layers = nn.Sequential(
-            nn.Linear(num_classes + style_dim, 2 * width * (height // 4) * (width_px // 4)),
-            nn.Unflatten(1, (2 * width, height // 4, width_px // 4)),
+            nn.Linear(num_classes + style_dim, 2 * width * rows * columns),
+            nn.Unflatten(1, (2 * width, rows, columns)),
             nn.BatchNorm2d(2 * width, eps),
             nn.Upsample(scale_factor=2),
             nn.Conv2d(2 * width, 2 * width, 3, padding=1),
@@ -87,6 +98,7 @@ class Generator(nn.Module):
             nn.BatchNorm2d(width, eps),
             nn.LeakyReLU(0.2),
             nn.Conv2d(width, channels, 3, padding=1),
+            *([] if (height, width_px) == (4 * rows, 4 * columns) else [CentreCrop(height, width_px)]),
             nn.Tanh(),
         )
         self.apply(init_weights)

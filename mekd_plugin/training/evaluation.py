@@ -13,7 +13,7 @@ from mekd_plugin.errors import InputError
 from mekd_plugin.prediction import predict
 from mekd_plugin.responses import Response
 
-__all__ = ["Agreement", "accuracy", "agreement", "as_scalars", "measured_agreement"]
+__all__ = ["Agreement", "accuracy", "agreement", "agreement_of", "as_scalars", "measured_agreement"]
 
 
 def accuracy(module: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -27,7 +27,7 @@ def agreement(module: nn.Module, images: Tensor, response: Response) -> float:
 
 
 class Agreement(NamedTuple):
-    """How often a student and its teacher name the same class.
+    """How often two networks name the same class, as a rule a student and its teacher.
 
     Attributes:
         value: share of the images, in [0, 1].
@@ -44,9 +44,15 @@ class Agreement(NamedTuple):
 
 def measured_agreement(module: nn.Module, images: Tensor, response: Response) -> Agreement:
     """:func:`agreement`, with its interval and the number of ``images``."""
-    share = agreement(module, images, response)
-    ends = binomtest(round(share * len(images)), len(images)).proportion_ci(0.95, method="wilson")
-    return Agreement(share, float(ends.low), float(ends.high), len(images))
+    logits = predict(module, images)
+    return agreement_of(logits.argmax(dim=1) == response.labels.to(logits.device))
+
+
+def agreement_of(equal: Tensor) -> Agreement:
+    """The agreement of two networks that name the same class where ``equal``, bool ``(N,)`` with N at least 1."""
+    same, count = int(equal.sum()), len(equal)
+    ends = binomtest(same, count).proportion_ci(0.95, method="wilson")
+    return Agreement(float(equal.double().mean()), float(ends.low), float(ends.high), count)
 
 
 def as_scalars(told: Any) -> dict[str, int | float]:

@@ -94,7 +94,9 @@ class Distillation:
     value_range: tuple[float, float] = (-1.0, 1.0)
     classes: tuple[str, ...] | None = None
 
-    def save(self, directory: str | Path, *, network: str | None = None, onnx: bool = True) -> Path:
+    def save(
+        self, directory: str | Path, *, network: str | None = None, onnx: bool = True, transform: Any = None
+    ) -> Path:
         """Write the student into a folder that travels, for :func:`mekd_plugin.load_student`.
 
         Weights as safetensors, an ONNX model where onnx is installed, and ``student.json``: image shape, value range,
@@ -104,12 +106,14 @@ class Distillation:
             directory: created where missing.
             network: the student's name for :func:`mekd_plugin.networks.build`, if it has one.
             onnx: whether to write the ONNX model.
+            transform: a pipeline of ``torchvision.transforms`` that the student's images of files went through; files
+                that it is asked about later go through the same. None scales them to size and value range.
 
         Returns:
             The directory.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: it cannot be written, or the transform does not make what the student takes.
         """
         held_out = None if self.held_out is None else {**self.held_out._asdict(), "on": self.held_out_on}
         return save_student(
@@ -121,6 +125,7 @@ class Distillation:
             classes=self.classes,
             network=network,
             onnx=onnx,
+            transform=transform,
             signature=self.signature,
             held_out=held_out,
             queries=self.ledger.as_record(),

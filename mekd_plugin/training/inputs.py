@@ -27,15 +27,25 @@ def as_teacher(
     num_classes: int | None,
     budget: int | None,
     classes: Sequence[str] | None = None,
+    teacher_size: int | tuple[int, int] | None = None,
+    cost_per_1000: float | None = None,
+    cost_limit: float | None = None,
 ) -> BlackBox:
     """``teacher`` behind the boundary.
 
     Raises:
         InputError: it is a :class:`BlackBox` already and is described a second time.
     """
+    said: dict[str, Any] = {
+        "budget": budget,
+        "classes": classes,
+        "teacher_size": teacher_size,
+        "cost_per_1000": cost_per_1000,
+        "cost_limit": cost_limit,
+    }
     if not isinstance(teacher, BlackBox):
-        return BlackBox(teacher, responses, num_classes, budget=budget, classes=classes)
-    repeated = {"responses": responses, "budget": budget, "classes": classes}
+        return BlackBox(teacher, responses, num_classes, **said)
+    repeated = {"responses": responses, **said}
     if given := [name for name, value in repeated.items() if value is not None]:
         verb = "belongs" if len(given) == 1 else "belong"
         raise InputError(f"{' and '.join(given)} {verb} to the BlackBox that was handed in: say it there, not twice")

@@ -43,7 +43,7 @@ class Plan:
 
     Attributes:
         queries: images sent, by stage.
-        price: what they cost at the given price; None without one.
+        price: what they cost; None where no price is known.
         seconds: estimated on this machine, without the teacher's own time to answer.
         extrapolated: whether the images are so large that ``seconds`` comes from a far smaller batch, in proportion; it
             is rather too high than too low, since a large batch takes less time for each image.
@@ -87,7 +87,7 @@ def plan(
         teacher: as in :func:`mekd_plugin.distill`.
         images: as in :func:`mekd_plugin.distill`.
         method: as in :func:`mekd_plugin.distill`.
-        price_per_1000: the price of 1,000 queries, at least 0; None if there is none.
+        price_per_1000: the price of 1,000 queries, at least 0; None takes the teacher's own ``cost_per_1000``.
         **problem: as in :func:`mekd_plugin.distill`.
 
     Raises:
@@ -128,6 +128,8 @@ def plan(
                 queries[stage.name] = queries.get(stage.name, 0) + rehearsal.queries
             # What was not rehearsed is counted all the same, so that later stages find what it leaves of the budget.
             _count(max(0, rehearsal.queries - rehearsal.asked), stage.name, impostor)
+    if price_per_1000 is None:
+        price_per_1000 = run.teacher.cost_per_1000
     price = None if price_per_1000 is None else sum(queries.values()) / 1000 * price_per_1000
     return Plan(queries, price, seconds, extrapolated)
 

@@ -55,6 +55,10 @@ class Problem:
         probe: whether a teacher that is a function is asked about one made-up image before a method that asks late
             (``needs.asks_late``) trains anything; it counts, for the stage ``"probe"``.
         classes: names of the classes, see :class:`BlackBox`; only for a teacher that is not one yet.
+        teacher_size: ``(height, width)``, or the side of a square, to which images are brought before they are sent,
+            see :class:`BlackBox`; only for a teacher that is not one yet. All else stays in the size of ``images``.
+        cost_per_1000: price of 1,000 images, in any currency; only for a teacher that is not a :class:`BlackBox` yet.
+        cost_limit: the most that may be spent, in that currency, beside ``budget``; likewise.
         hyperparameters: the method's, beside or instead of the preset's.
     """
 
@@ -74,6 +78,9 @@ class Problem:
     image_shape: tuple[int, int, int] | None = None
     probe: bool = True
     classes: Sequence[str] | None = None
+    teacher_size: int | tuple[int, int] | None = None
+    cost_per_1000: float | None = None
+    cost_limit: float | None = None
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -110,6 +117,9 @@ class Problem:
             num_classes=self.num_classes,
             budget=self.budget,
             classes=self.classes,
+            teacher_size=self.teacher_size,
+            cost_per_1000=self.cost_per_1000,
+            cost_limit=self.cost_limit,
         )
         processes = Processes.join(self.device)
         wanted = self.image_shape or getattr(self.student, "image_shape", None)

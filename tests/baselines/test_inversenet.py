@@ -143,8 +143,3 @@ def test_what_cannot_work_is_refused_unasked(settings, budget, error, words):
     with pytest.raises(error, match=words):
         distill(toy_student(), box, toy_images(20, seed=1), "inversenet", recipe=Recipe(steps=2), **settings)
     assert teacher.count == 0
-
-
-def test_an_image_that_no_decoder_can_draw_is_refused():
-    with pytest.raises(InputError, match="multiples of 4"):
-        InverseNet(num_classes=3, image_shape=(1, 9, 9))

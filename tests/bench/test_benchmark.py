@@ -50,7 +50,7 @@ def nobody(event: str, job: Job | None, error: str | None) -> None:
 
 
 def test_from_settings_to_report_and_nothing_twice(tmp_path) -> None:
-    config = BenchConfig.from_mapping({**SMALL, "methods": "kd,ml"})
+    config = BenchConfig.from_mapping({**SMALL, "methods": "kd,ml", "price_per_1000": 1.5})
     events = []
     results = Benchmark(config, tmp_path / "out").execute(
         resume=False, observe=lambda event, job, error: job and events.append((event, job.task, error))
@@ -145,9 +145,9 @@ def test_a_grid_over_what_is_done_to_answers(tmp_path) -> None:
         ({"variants": {"a": {"method": "kd", "set": {"temperature": 0}}}}, InputError, "temperature=0"),
         ({"real_images": 5000}, InputError, "5000"),
         (
-            {"image_size": 18, "methods": "mekd", "hyperparameters": {"mekd": {"emulation": "gan"}}},
+            {"methods": "mekd", "hyperparameters": {"mekd": {"emulation_settings": {"components": 0}}}},
             InputError,
-            "multiples of 4",
+            "emulation.components=0",
         ),
         ({"methods": "ml", "responses": "hard"}, NeedsNotMet, "no run of this grid can be done: LogitMimicry needs"),
     ],

@@ -12,6 +12,16 @@ from mekd_plugin.bench.grid import BenchConfig, expand, kind_of_teacher
 from mekd_plugin.errors import InputError
 
 
+def test_a_price_is_that_of_a_service_or_the_users() -> None:
+    services = ("http://localhost/v2/models/a", "https://example.org/v2/models/b")
+    assert [BenchConfig(teacher=(name,)).price_per_1000 for name in services] == [1.5, 1.5]
+    assert BenchConfig(teacher=("resnet20", services[0])).price_per_1000 == 1.5
+    assert BenchConfig(teacher=services, price_per_1000=0.0).price_per_1000 == 0.0
+    for name in ("resnet20", "a.safetensors", "a.onnx", "recorded:bank", "module:ask"):
+        assert BenchConfig(teacher=(name,)).price_per_1000 is None
+        assert BenchConfig(teacher=(name,), price_per_1000=2.0).price_per_1000 == 2.0
+
+
 def test_the_default_grid() -> None:
     specs = expand(BenchConfig(), device="cpu")
     assert len(specs) == 4 * 3
@@ -119,9 +129,8 @@ def test_another_file_under_the_old_name_is_another_teacher(tmp_path) -> None:
 def test_adapting_is_another_run_and_leaves_the_keys_of_those_without() -> None:
     """The key of version 0.2.0 before there was the switch, computed from the same settings."""
     plain, adapted = (expand(BenchConfig(adapt=adapt), device="cpu")[0] for adapt in (False, True))
-    settings = {
-        name: value for name, value in asdict(plain).items() if name not in ("adapt", "answers", "edge_dataset")
-    }
+    later = ("adapt", "answers", "edge_dataset", "teacher_size")
+    settings = {name: value for name, value in asdict(plain).items() if name not in later}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
     assert plain.key.endswith(digest) and adapted.key != plain.key
 

@@ -71,7 +71,7 @@ def test_markdown_has_columns_notes_and_the_rules(record) -> None:
     assert "kn: class 6 is rare" in text
     assert all(rule in text for rule in FAIR_PLAY)
     widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
-    assert widths == {len(COLUMNS) + 1}
+    assert widths == {len(COLUMNS) + 2}, "and the price"
 
 
 @pytest.mark.parametrize("width", [80, 160])
@@ -83,6 +83,12 @@ def test_nothing_is_cut_in_the_terminal(record, width) -> None:
     shown = console.file.getvalue()
     assert "…" not in shown
     assert "5,000" in shown and "$7.50" in shown and "real" in shown and "alignment" in shown
+
+
+def test_a_price_stands_where_there_is_one(record) -> None:
+    free, paid = panels(summarize([record(price=None), record(price=7.5, budget=None)]))
+    assert "Price" in [column.title for column in paid.columns]
+    assert free.columns == COLUMNS and "Price" not in markdown([free]) and "$" not in markdown([free])
 
 
 def test_a_white_box_is_marked(record) -> None:
@@ -99,7 +105,7 @@ ATTACK = {
 def test_columns_that_not_every_run_has_stand_where_some_run_has_them(record) -> None:
     sent = {"images": 9, "sample": 9, "membership": ATTACK}
     parts = panels(summarize([record(adapted_accuracy=0.97, sent=sent), record("mekd"), record(budget=None)]))
-    assert len(parts[0].columns) == len(COLUMNS) + 3 and parts[1].columns == COLUMNS
+    assert len(parts[0].columns) == len(COLUMNS) + 4 and len(parts[1].columns) == len(COLUMNS) + 1
     text = markdown(parts)
     titles = "| Method | Accuracy % | Adapted % | Best on test † % |"
     assert titles in text and "| Leaves the edge | Membership AUC | TPR at 1 % FPR % | Pool |" in text

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from mekd_plugin.errors import InputError
 from mekd_plugin.mekd.folding import fold, training_form, upsample_conv_weight
-from mekd_plugin.networks.generators import Generator
+from mekd_plugin.networks.generators import Generator, NoiseGenerator
 
 CASES = [
     pytest.param((1, 16, 16), 10, 0, 8, 1e-5, id="digits"),
     pytest.param((1, 32, 32), 10, 6, 8, 1e-5, id="style"),
     pytest.param((3, 32, 32), 10, 0, 8, 0.8, id="colour, the paper's eps"),
     pytest.param((3, 20, 12), 5, 3, 4, 1e-5, id="not square"),
+    pytest.param((3, 31, 18), 5, 3, 4, 1e-5, id="sizes that 4 does not divide"),
     pytest.param((1, 4, 4), 2, 0, 1, 1e-5, id="smallest"),
     pytest.param((1, 8, 8), 100, 0, 4, 1e-5, id="many classes: the first convolution stays"),
 ]
@@ -134,6 +135,12 @@ def test_other_layers_are_refused(index: int, layer: nn.Module, message: str) ->
     generator = Generator(10, (1, 16, 16), width=4)
     generator.layers[index] = layer
     with pytest.raises(InputError, match=message):
+        fold(generator)
+
+
+def test_a_batch_norm_behind_no_convolution_is_refused() -> None:
+    generator = NoiseGenerator(6, num_classes=3, image_shape=(1, 9, 9), width=4)  # its last one is behind the crop
+    with pytest.raises(InputError, match="only one behind a convolution folds"):
         fold(generator)
 
 

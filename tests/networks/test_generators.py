@@ -8,7 +8,17 @@ from mekd_plugin.errors import InputError
 from mekd_plugin.networks.discriminators import paper_discriminator
 from mekd_plugin.networks.generators import PAPER_BN_EPS, Generator, NoiseGenerator, sample_latent
 
-IMAGE_SHAPES = [(1, 8, 8), (1, 16, 16), (3, 32, 32), (1, 28, 28), (3, 64, 64), (3, 12, 20)]
+IMAGE_SHAPES = [
+    (1, 8, 8),
+    (1, 16, 16),
+    (1, 30, 30),
+    (1, 31, 17),
+    (1, 1, 2),
+    (3, 32, 32),
+    (1, 28, 28),
+    (3, 64, 64),
+    (3, 12, 20),
+]
 
 
 @pytest.mark.parametrize("image_shape", IMAGE_SHAPES, ids=str)
@@ -58,10 +68,17 @@ def test_sample_latent_is_reproducible_standard_normal_noise():
     assert first.mean().abs() < 0.03 and abs(first.std() - 1) < 0.03
 
 
-@pytest.mark.parametrize("image_shape", [(1, 30, 32), (1, 32, 18), (0, 32, 32), (1, 0, 32)], ids=str)
-def test_an_image_size_that_cannot_be_upsampled_to_is_named(image_shape):
-    with pytest.raises(InputError, match=r"upsamples twice by 2, so height and width must be positive multiples of 4"):
+@pytest.mark.parametrize("image_shape", [(0, 32, 32), (1, 0, 32), (1, 32, -3)], ids=str)
+def test_an_image_size_that_is_none_is_named(image_shape):
+    with pytest.raises(InputError, match=r"expected \(channels, height, width\), each at least 1"):
         Generator(10, image_shape)
+
+
+def test_a_size_that_4_does_not_divide_is_the_middle_of_the_next_larger_one():
+    generator, larger = Generator(3, (2, 30, 17), width=4).eval(), Generator(3, (2, 32, 20), width=4).eval()
+    larger.load_state_dict(generator.state_dict())  # the same weights under the same names
+    latent = torch.randn(5, 3)
+    assert torch.equal(generator(latent), larger(latent)[:, :, 1:31, 1:18])
 
 
 @pytest.mark.parametrize("wrong", [{"num_classes": 1}, {"style_dim": -1}, {"width": 0}])
@@ -79,6 +96,13 @@ def test_images_from_noise_have_contrast_before_any_step():
         images.shape == (32, 3, 8, 8) and images.std() > 0.4 > Generator(4, (3, 8, 8), width=16)(latents[:, :4]).std()
     )
     generator.eval()
+    assert torch.allclose(generator(latents), generator.before_tanh(latents).tanh())
+
+
+def test_images_from_noise_have_any_size():
+    generator = NoiseGenerator(8, num_classes=4, image_shape=(3, 9, 7), width=4).eval()
+    latents = torch.randn(2, 8)
+    assert generator(latents).shape == (2, 3, 9, 7)
     assert torch.allclose(generator(latents), generator.before_tanh(latents).tanh())
 
 

@@ -285,6 +285,23 @@ def test_a_plan_asks_nothing_and_foretells_the_ledger():
     assert "150 queries (bank 150), price 0.30" in str(plan)
 
 
+def test_a_sum_of_money_bounds_a_run_and_is_foretold():
+    toy, words = ToyTeacher(), {"responses": "logits", "num_classes": CLASSES, "method": "kd", **SHORT}
+    paid = {"cost_per_1000": 2.0, "cost_limit": 0.0805, "validation": 0.0}
+    planned = {name: value for name, value in words.items() if name != "progress"}
+    plan = mekd.plan(toy_student(), toy, toy_images(60, seed=1), **planned, **paid)
+    assert toy.count == 0 and plan.total == 40 and plan.price == pytest.approx(0.08) and "price 0.08" in str(plan)
+    asked = mekd.plan(toy_student(), toy, toy_images(60, seed=1), price_per_1000=3, **planned, **paid)
+    assert asked.price == pytest.approx(0.12), "a price that was asked about goes before the teacher's own"
+    result = mekd.distill(toy_student(), toy, toy_images(60, seed=1), budget=50, **words, **paid)
+    assert result.ledger.total == toy.count == 40 == result.ledger.budget
+    with pytest.raises(InputError, match="cost_limit=3 without a price: say what 1,000 images cost, cost_per_1000="):
+        mekd.distill(toy_student(), toy, toy_images(60, seed=1), cost_limit=3, **words)
+    box = mekd.BlackBox(toy, "logits", CLASSES, cost_per_1000=1.5)
+    with pytest.raises(InputError, match="cost_limit belongs to the BlackBox"):
+        mekd.distill(toy_student(), box, toy_images(60, seed=1), "kd", cost_limit=3, **SHORT)
+
+
 def test_a_plan_of_the_papers_mode_counts_every_step():
     plan = mekd.plan(
         toy_student(),
@@ -335,9 +352,11 @@ def test_what_cannot_be_is_refused_before_anything_is_asked(options, error, mess
     assert toy.count == 0
 
 
-def test_images_that_a_generator_cannot_draw_are_refused():
+def test_images_too_small_for_a_discriminator_are_refused():
     student = nn.Sequential(nn.Flatten(), nn.Linear(36, CLASSES))
-    with pytest.raises(InputError, match=r"image_shape \(1, 6, 6\).*multiples of 4"):
+    with pytest.raises(
+        InputError, match=r"image_shape \(1, 6, 6\): too small for 3 stride-2 .*resize the images to 8x8"
+    ):
         run(images=torch.zeros(4, 1, 6, 6), student=student, method="mekd", emulation="gan")
 
 

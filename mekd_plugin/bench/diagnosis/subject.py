@@ -177,6 +177,7 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
             identity=known_as,
             answers=spec.answers,
             answers_seed=spec.seed,
+            teacher_size=spec.teacher_size,
         )
 
     def network(path: Path) -> nn.Module:
@@ -234,6 +235,7 @@ def siblings(directory: Path) -> Iterator[tuple[str, Path]]:
         "real_images",
         "seed",
         "answers",
+        "teacher_size",
     )
     for folder in sorted(directory.parent.iterdir()):
         if (

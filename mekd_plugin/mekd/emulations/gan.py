@@ -119,8 +119,9 @@ class GAN(Emulation):
         channels = min(64, max(16, *self.image_shape[1:]))
         self.generator_width = settings.generator_width or channels
         self.discriminator_width = settings.discriminator_width or channels
-        with torch.device("meta"):  # images that it cannot draw are refused here, without drawing a random number
+        with torch.device("meta"):  # images that are too small are refused here, without drawing a random number
             self.new_generator()
+            self._new_discriminator()
 
     @property
     def queries(self) -> Literal["once", "every step"]:
