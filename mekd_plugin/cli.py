@@ -128,7 +128,7 @@ def bench(
 
 _DISTILL_SKIPS = (
     *("dataset", "teacher", "student", "methods", "responses", "answers", "query_budget", "seeds"),
-    *("hyperparameters", "variants", "comparisons", "audit", "jobs", "disjoint", "teacher_steps"),
+    *("hyperparameters", "variants", "comparisons", "audit", "published", "jobs", "disjoint", "teacher_steps"),
     *("executor", "ray", "cpus_per_run", "gpus_per_run"),
 )
 
