@@ -25,11 +25,14 @@ myst_enable_extensions = ["deflist"]
 html_theme = "alabaster"
 html_theme_options = {
     "page_width": "1180px",
+    "body_max_width": "none",
     "code_font_size": "0.8em",
     "show_powered_by": False,
     "description": "Black-box knowledge distillation with a metered teacher",
     "fixed_sidebar": True,
 }
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_show_copyright = html_show_sourcelink = False
 add_module_names = False
 

@@ -128,7 +128,7 @@ def bench(
 
 _DISTILL_SKIPS = (
     *("dataset", "teacher", "student", "methods", "responses", "answers", "query_budget", "seeds"),
-    *("hyperparameters", "variants", "comparisons", "audit", "jobs", "disjoint", "teacher_steps"),
+    *("hyperparameters", "variants", "comparisons", "audit", "published", "jobs", "disjoint", "teacher_steps"),
     *("executor", "ray", "cpus_per_run", "gpus_per_run"),
 )
 
@@ -309,11 +309,15 @@ def student(
     student_command.show(directory, images=images, threads=threads, int8=kept, console=console)
 
 
-bank_app = typer.Typer(no_args_is_help=True, help="Recorded answers: take them out of a run, and into another.")
+bank_app = typer.Typer(
+    no_args_is_help=True,
+    help="Recorded answers: take them out of a run, and into another.",
+    epilog="Example: mekd bank show run",
+)
 app.add_typer(bank_app, name="bank")
 
 
-@bank_app.command("export")
+@bank_app.command("export", epilog="Example: mekd bank export run --out answers.safetensors")
 def export_bank(
     directory: Annotated[Path, typer.Argument(help="A run that has a bank, or banks/NAME in it.")],
     out: Annotated[Path, typer.Option("--out", help="FILE.safetensors, or a directory of PNG files and a CSV.")],
@@ -327,7 +331,7 @@ def export_bank(
     bank_commands.export(as_path("DIRECTORY", directory), as_path("--out", out), hashes=hashes, console=console)
 
 
-@bank_app.command("import")
+@bank_app.command("import", epilog="Example: mekd bank import answers.safetensors --out bank")
 def import_bank(
     table: Annotated[Path, typer.Argument(help="What `mekd bank export` wrote, or a CSV of file names and labels.")],
     out: Annotated[Path, typer.Option("--out", help="Directory of the bank, for bank= and recorded:DIR.")],
@@ -343,7 +347,7 @@ def import_bank(
     bank_commands.take_in(as_path("TABLE", table), as_path("--out", out), settings, console=console)
 
 
-@bank_app.command("show")
+@bank_app.command("show", epilog="Example: mekd bank show run")
 def show_bank(
     directory: Annotated[Path, typer.Argument(help="A run, a bank, or a table of recorded answers.")],
 ) -> None:

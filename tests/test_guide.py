@@ -1,4 +1,4 @@
-"""The guide is true: its Python runs, its command lines are accepted, its links lead somewhere, its names exist.
+"""The guide and README are true: Python runs, command lines are accepted, links lead somewhere, names exist.
 
 Steps are cut to a few, and methods take their smallest preset; everything else is as it is printed.
 """
@@ -35,7 +35,9 @@ from mekd_plugin.training.export import export_onnx
 
 ROOT = Path(__file__).parents[1]
 GUIDE = sorted((ROOT / "docs" / "guide").glob("*.md"))
-WITH_CODE = [*GUIDE, ROOT / "docs" / "reference" / "index.rst"]
+README = ROOT / "README.md"
+PAGES = [*GUIDE, README]
+WITH_CODE = [*PAGES, ROOT / "docs" / "reference" / "index.rst"]
 COMMAND = typer.main.get_command(cli.app)
 FEW = 4
 
@@ -164,7 +166,7 @@ def _smaller(code: str, address: str) -> str:
     code = code.replace("localhost:8000", address)
     for pattern, replacement in (
         (r"steps=\d[\d_]*", f"steps={FEW}"),
-        (r"budget=(2000|5000|1000)\b", "budget=400"),
+        (r"budget=(2000|5000|1000|50_000)\b", "budget=400"),
         (r"real_images=\d+", "real_images=40"),
     ):
         code = re.sub(pattern, replacement, code)
@@ -183,6 +185,8 @@ def test_python_on_the_page_runs(
     with chdir(tmp_path):
         if page.stem == "your-teacher":
             export_onnx(reader, Path("model.onnx"), (1, 16, 16))
+        Path("photos").mkdir()
+        Image.new("L", (16, 16)).save("photos/one.png")
         for code in _blocks(page, "python"):
             exec(compile(_smaller(code, address), str(page), "exec"), named)
 
@@ -192,7 +196,7 @@ def test_the_guide_has_python_and_commands() -> None:
     assert sum(len(_command_lines(page)) for page in GUIDE) >= 30
 
 
-@pytest.mark.parametrize("page", [page for page in GUIDE if _command_lines(page)], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [page for page in PAGES if _command_lines(page)], ids=lambda page: page.stem)
 def test_command_lines_are_accepted(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
     for name in ("bench", "distill"):
@@ -220,7 +224,7 @@ def test_yaml_on_the_page_is_a_benchmark(page: Path) -> None:
         BenchConfig.from_mapping(yaml.safe_load(block))
 
 
-@pytest.mark.parametrize("page", GUIDE, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_names_in_the_text_exist(page: Path) -> None:
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     flags = {"--help", "--version"}
@@ -236,7 +240,9 @@ def test_names_in_the_text_exist(page: Path) -> None:
         assert hasattr(mekd, name) or name in groups, name
 
 
-@pytest.mark.parametrize("page", [*GUIDE, ROOT / "docs" / "index.md"], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "docs" / "index.md", ROOT / "docs" / "published.md"], ids=lambda page: page.stem
+)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if "://" in target:

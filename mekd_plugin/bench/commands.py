@@ -21,6 +21,7 @@ from mekd_plugin.bench.display import Display
 from mekd_plugin.bench.edge_folder import distill_folder
 from mekd_plugin.bench.grid import BenchConfig, kind_of_teacher
 from mekd_plugin.bench.pricing import format_price, price_of
+from mekd_plugin.bench.published_table import in_terminal, published_beside
 from mekd_plugin.bench.store import Store, is_finished, spent_in, write_record
 from mekd_plugin.bench.table import fair_play, interval_note, panels, terminal
 from mekd_plugin.bench.teachers import LabelledImages, load_teacher, patience_for, trained_teacher
@@ -240,6 +241,10 @@ def _print_results(results: Results, console: Console) -> None:
     console.print("Fair play:", style="dim")
     for rule in fair_play(parts):
         console.print(f"- {rule}", style="dim", highlight=False)
+    if results.config.get("published"):
+        for part in parts:
+            console.print()
+            in_terminal(published_beside(part.rows), console)
 
 
 def _print_done(finished: int, pending: Sequence[Path], console: Console) -> None:

@@ -58,7 +58,7 @@ PANELS = {
              "disjoint", "pool_dataset"),
     "Teacher": ("teacher", "teacher_steps", "responses", "answers", "white_box"),
     "Student": ("student", "steps", "validation", "adapt"),
-    "Method": ("methods", "preset", "seeds", "audit"),
+    "Method": ("methods", "preset", "seeds", "audit", "published"),
     "Budget": ("query_budget", "price_per_1000"),
     "Where and how": ("device", "threads", "jobs", "executor", "ray", "cpus_per_run", "gpus_per_run"),
 }  # fmt: skip
@@ -131,6 +131,9 @@ class BenchConfig:
     pool_dataset: str | None = setting(None, "Images of another domain, for methods that ask about those.")
     white_box: bool = setting(False, "Let methods that differentiate through the teacher do so: references, marked.")
     adapt: bool = setting(False, "Adapt each student's answers to the test images, too: adapted_accuracy.")
+    published: bool = setting(
+        False, "Show what others have published for the data set, in tables of their own.", place=True
+    )
     seeds: tuple[int, ...] = setting((0, 1, 2), "Each has its own edge images, generator and student.")
     hyperparameters: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict,
@@ -159,7 +162,7 @@ class BenchConfig:
                 raise InputError(f"{name} is empty: expected at least one value")
             if len(set(values)) != len(values):
                 raise InputError(f"{name}={','.join(map(str, values))}: expected each value once")
-        for name in ("download", "disjoint", "white_box", "adapt"):
+        for name in ("download", "disjoint", "white_box", "adapt", "published"):
             as_flag(name, getattr(self, name))
         for name in ("teacher_steps", "steps", "threads", "jobs", "image_size"):
             if getattr(self, name) is not None:

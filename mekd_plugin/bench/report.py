@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from mekd_plugin.bench.comparison_table import COMPARISON_TITLES
 from mekd_plugin.bench.figures import draw_all, draw_pictures
+from mekd_plugin.bench.published_table import PUBLISHED_TITLES, Published, published_beside
 from mekd_plugin.bench.statistics import PANEL
 from mekd_plugin.bench.store import Store
 from mekd_plugin.bench.table import Panel, fair_play, interval_note, markdown, panels
@@ -68,6 +69,7 @@ class _Picture(NamedTuple):
 class _Section(NamedTuple):
     panel: Panel
     pictures: list[_Picture]
+    published: Published | None = None
 
 
 def write_report(store: Store, results: Results) -> list[Path]:
@@ -76,7 +78,8 @@ def write_report(store: Store, results: Results) -> list[Path]:
     """
     paths = [store.write_results(results)]
     parts = panels(results.summary, results.comparisons)
-    tables = {"md": markdown(parts), "csv": as_csv(results.summary), "tex": as_latex(parts)}
+    published = bool(results.config.get("published"))
+    tables = {"md": markdown(parts, published=published), "csv": as_csv(results.summary), "tex": as_latex(parts)}
     for suffix, text in tables.items():
         paths.append(store.out / f"table.{suffix}")
         write_atomically(paths[-1], text.encode())
@@ -103,7 +106,7 @@ def write_report(store: Store, results: Results) -> list[Path]:
                 write_atomically(paths[-1], content)
             pictures.append(_Picture(*_CAPTIONS[title], _encoded(picture.png), _encoded(dark[name])))
         shown.add(group)
-        sections.append(_Section(part, pictures))
+        sections.append(_Section(part, pictures, published_beside(part.rows) if published else None))
     paths.append(store.out / "report.html")
     files = [store.directory(record.key) / SECTION for record in results.runs]
     diagnoses = [path.read_text() for path in files if path.is_file()]
@@ -131,6 +134,7 @@ def render(results: Results, sections: list[_Section], diagnoses: Sequence[str] 
             sections=sections,
             diagnoses=diagnoses,
             comparison_titles=COMPARISON_TITLES,
+            published_titles=PUBLISHED_TITLES,
             interval_note=interval_note([section.panel for section in sections]),
             fair_play=fair_play([section.panel for section in sections]),
             settings=_lines(results.config),

@@ -19,6 +19,7 @@ from mekd_plugin.bench.comparison_table import (
     comparisons_in_markdown,
 )
 from mekd_plugin.bench.pricing import format_price
+from mekd_plugin.bench.published_table import in_markdown, published_beside
 from mekd_plugin.bench.statistics import PANEL, panel_name
 from mekd_plugin.records import described_responses
 
@@ -163,10 +164,12 @@ def _panel(rows: list[dict[str, Any]], compared: list[ComparisonRow]) -> Panel:
     return Panel(_title(rows), rows, cells, _notes(rows), compared, columns)
 
 
-def markdown(parts: Sequence[Panel]) -> str:
-    """Tables in Markdown, with the rules of the comparison below."""
+def markdown(parts: Sequence[Panel], *, published: bool = False) -> str:
+    """Tables in Markdown, with the rules of the comparison below; at the end what others published, if wanted."""
     lines = [line for part in parts for line in panel_in_markdown(part)]
     lines += [interval_note(parts), "", "Fair play:", "", *(f"- {rule}" for rule in fair_play(parts))]
+    if published:
+        lines += ["", *(line for part in parts for line in in_markdown(published_beside(part.rows)))][:-1]
     return "\n".join(lines) + "\n"
 
 
