@@ -9,8 +9,11 @@ import pytest
 
 from mekd_plugin.bench.diagnosis.subject import open_run
 from mekd_plugin.bench.executors.executor import Job
-from mekd_plugin.bench.grid import BenchConfig, expand
-from mekd_plugin.bench.worker import Place, blank_record, do
+from mekd_plugin.bench.grid import expand
+from mekd_plugin.bench.run_inputs import Place
+from mekd_plugin.bench.run_record import blank_record
+from mekd_plugin.bench.settings import BenchConfig
+from mekd_plugin.bench.worker import do
 
 TEACHER = """
 import torch
