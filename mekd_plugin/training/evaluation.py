@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from mekd_plugin.errors import InputError
@@ -44,6 +43,8 @@ class Agreement(NamedTuple):
 
 def measured_agreement(module: nn.Module, images: Tensor, response: Response) -> Agreement:
     """:func:`agreement`, with its interval and the number of ``images``."""
+    from scipy.stats import binomtest  # takes as long to load as all of training
+
     share = agreement(module, images, response)
     ends = binomtest(round(share * len(images)), len(images)).proportion_ci(0.95, method="wilson")
     return Agreement(share, float(ends.low), float(ends.high), len(images))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from mekd_plugin.blackbox.onnx_file import onnx_teacher
@@ -22,6 +21,9 @@ from mekd_plugin.sealing import CHECKSUM, check_seal, file_checksum, seal
 from mekd_plugin.training.checkpoint import save_weights
 from mekd_plugin.training.export import export_onnx
 from mekd_plugin.version import __version__
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["Predictions", "SavedStudent", "load_student", "save_student"]
 
