@@ -29,6 +29,7 @@ from mekd_plugin.bench.run_record import adapted_on, blank_record, record_of
 from mekd_plugin.bench.run_spec import RunSpec
 from mekd_plugin.bench.sent import SentImages, SentSample
 from mekd_plugin.bench.store import Store
+from mekd_plugin.bench.teacher_names import kind_of_teacher
 from mekd_plugin.bench.teachers import (
     EvaluationAnswers,
     PreparedTeacher,
@@ -41,6 +42,7 @@ from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
 from mekd_plugin.data.datasets import ImageData
 from mekd_plugin.data.splits import EdgeSplit
+from mekd_plugin.errors import RefusedForGood
 from mekd_plugin.networks import build
 from mekd_plugin.prediction import predict
 from mekd_plugin.records import RunRecord
@@ -50,6 +52,10 @@ __all__ = ["Note", "do", "evaluated", "perform"]
 
 _CURVE_POINTS = 10
 _SNAPSHOTS = 8
+_NOT_ON_RECORD = (
+    "the teacher's answers about the test images are not on record: agreement, the teacher's accuracy and audits are "
+    "left out"
+)
 
 Note = Callable[[], None]
 """Called by a run between its writes: when a question was counted and is about to leave, and at each evaluation."""
@@ -57,18 +63,23 @@ Note = Callable[[], None]
 
 def evaluated(
     spec: RunSpec, place: Place, prepared: PreparedTeacher, data: ImageData, *, whole: bool = False
-) -> EvaluationAnswers:
-    """What a run's teacher answers about the test images, asked once for all runs."""
-    return evaluation_answers(
-        prepared.teacher,
-        data.test_images,
-        name=prepared.name,
-        responses=spec.responses,
-        classes=data.num_classes,
-        folder=Path(place.out) / "teachers",
-        whole=whole,
-        patience=patience_for(spec.teacher),
-    )
+) -> EvaluationAnswers | None:
+    """What a teacher answers about the test images, asked once for all runs; None where they are not on record."""
+    try:
+        return evaluation_answers(
+            prepared.teacher,
+            data.test_images,
+            name=prepared.name,
+            responses=spec.responses,
+            classes=data.num_classes,
+            folder=Path(place.out) / "teachers",
+            whole=whole,
+            patience=patience_for(spec.teacher),
+        )
+    except RefusedForGood:
+        if kind_of_teacher(spec.teacher) == "recorded":
+            return None
+        raise
 
 
 def _prepared(spec: RunSpec, place: Place, data: ImageData, split: EdgeSplit, note: Note | None) -> PreparedTeacher:
@@ -112,7 +123,7 @@ def perform(
     prepared = _prepared(spec, place, data, split, note)
     teacher, known_as = prepared.teacher, prepared.identity
     told = evaluated(spec, place, prepared, data)
-    answers = told.labels
+    answers = None if told is None else told.labels
     store = Store(Path(place.out), resume=True)
     directory = store.directory(spec.key)
     recipe = recipe_of(spec)
@@ -135,10 +146,8 @@ def perform(
         if note is not None:
             note()
         guesses = predict(student, data.test_images).argmax(dim=1)
-        return {
-            "accuracy": float((guesses == data.test_labels).float().mean()),
-            "agreement": float((guesses == answers).float().mean()),
-        }
+        found = {"accuracy": float((guesses == data.test_labels).float().mean())}
+        return found if answers is None else found | {"agreement": float((guesses == answers).float().mean())}
 
     try:
         result = distill(
@@ -169,21 +178,23 @@ def perform(
         blank_record(spec, methods),
         result,
         last=evaluate(result.student),
-        teacher_accuracy=float((answers == data.test_labels).float().mean()),
+        teacher_accuracy=None if answers is None else float((answers == data.test_labels).float().mean()),
         real_images=len(split.images),
         test_images=len(data.test_images),
-        evaluation=told.asked,
+        evaluation=0 if told is None else told.asked,
         calibration_error=expected_calibration_error(predict(result.student, data.test_images), data.test_labels),
     )
     sent = what_was_sent(sample.images, sample.seen, split.images, strangers, seed=spec.seed)
-    record = replace(record, sent=sent, warnings=[*record.warnings, *_unseen(spec, sample, record)])
+    unknown = [] if told is not None else [_NOT_ON_RECORD]
+    record = replace(record, sent=sent, warnings=[*record.warnings, *unknown, *_unseen(spec, sample, record)])
     if spec.adapt:
         record = adapted_on(data, record, result.student)
-    if not place.audit or result.inverse is None:
+    if not place.audit or result.inverse is None or told is None:
         return record
     keep(record)  # the student is finished, whatever becomes of the audit
     # Asked once more where another kind of answers left only the classes: an audit wants them whole.
     told = evaluated(spec, place, prepared, data, whole=True)
+    assert told is not None
     # A ledger and a journal of its own: a killed audit goes on, and no budget knows of it.
     auditor = BlackBox(teacher, spec.responses, data.num_classes, identity=known_as, **patience_for(spec.teacher))
     auditor.keep(directory / "audit")
