@@ -21,32 +21,24 @@ Departures:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Adam
 
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
-from mekd_plugin.checks import as_number, as_whole
-from mekd_plugin.distiller import Distiller, Needs, Player, Query, Stage, Student, Training, Update
-from mekd_plugin.errors import InputError
+from mekd_plugin.checks import as_number
+from mekd_plugin.distiller import Needs, Player, Query, Student, Update
 from mekd_plugin.functional import kd_divergence
 from mekd_plugin.mekd.generated import moved_to, to_range
 from mekd_plugin.modes import evaluating
-from mekd_plugin.networks.generators import NoiseGenerator
-from mekd_plugin.replay import Replay, covered
-from mekd_plugin.rows import NoiseRows, Rows
-from mekd_plugin.synthetic import WITHOUT_BUDGET, generator_width, mean_class_entropy
-from mekd_plugin.transfer import as_queries, number_of_queries
+from mekd_plugin.replay import Replay, Step, SyntheticSteps
+from mekd_plugin.rows import Rows
+from mekd_plugin.synthetic import mean_class_entropy
 
 __all__ = ["DAFL", "generator_losses"]
-
-_FEWEST_STEPS = 10
 
 
 def generator_losses(logits: Tensor, features: Tensor) -> dict[str, Tensor]:
@@ -71,21 +63,14 @@ def generator_losses(logits: Tensor, features: Tensor) -> dict[str, Tensor]:
     }
 
 
-class DAFL(Distiller):
+class DAFL(SyntheticSteps):
     """The student minimises ``t^2 KL(softmax(y_T / t) || softmax(y_S / t))`` on the images of the generator's training.
 
     Args:
-        queries: images drawn in all; None takes what the teacher's budget leaves (5,000 without a budget).
-        batch_size: images per step of the generator.
         activation_weight: alpha.
         evenness_weight: beta.
-        generator_rate: of the generator's Adam.
-        latent_dim: coordinates of noise that the generator is fed; at least C.
-        generator_width: channels of its last hidden layer; None takes as many as the longer side of the images has
-            pixels, from 16 to 64.
-        memory: images that are kept for the student, the last ones.
         temperature: t, positive.
-        **world: see :class:`~mekd_plugin.distiller.Distiller`.
+        **settings: see :class:`~mekd_plugin.replay.SyntheticSteps`.
     """
 
     needs = Needs(
@@ -102,62 +87,34 @@ class DAFL(Distiller):
     def __init__(
         self,
         *,
-        queries: int | None = None,
         batch_size: int = 32,
         activation_weight: float = 0.1,
         evenness_weight: float = 5.0,
         generator_rate: float = 1e-2,
-        latent_dim: int = 64,
-        generator_width: int | None = None,
-        memory: int = 20_000,
         temperature: float = 4.0,
-        **world: Any,
+        **settings: Any,
     ) -> None:
-        super().__init__(**world)
-        self.queries = as_queries(queries)
-        self.batch_size = as_whole("batch_size", batch_size, at_least=2)
+        super().__init__(batch_size=batch_size, generator_rate=generator_rate, **settings)
         self.activation_weight = as_number("activation_weight", activation_weight, at_least=0)
         self.evenness_weight = as_number("evenness_weight", evenness_weight, at_least=0)
-        self.generator_rate = as_number("generator_rate", generator_rate, above=0)
-        self.latent_dim = as_whole("latent_dim", latent_dim, at_least=1)
-        self.generator_width = (
-            None if generator_width is None else as_whole("generator_width", generator_width, at_least=1)
-        )
-        self.memory = as_whole("memory", memory, at_least=2)
         self.temperature = as_number("temperature", temperature, above=0)
-        with torch.device("meta"):  # images that it cannot draw are refused here
-            self._new_generator()
-        if self.queries is not None and self.queries < self.fewest_queries(0):
-            raise InputError(f"queries={self.queries}: expected at least {self.fewest_queries(0):,}, ten steps")
-
-    def fewest_queries(self, images: int) -> int:
-        """Ten steps of the generator."""
-        return _FEWEST_STEPS * self.batch_size
-
-    def stages(self, teacher: BlackBox, images: Tensor, student: nn.Module) -> Iterator[Stage]:
-        assert isinstance(teacher, WhiteBox)
-        size = number_of_queries(teacher, "generator", self.queries, otherwise=WITHOUT_BUDGET)
-        steps = max(1, size // self.batch_size)
-        capacity = min(self.memory, steps * self.batch_size)
-        replay = Replay(capacity, self.image_shape, teacher.responses, self.num_classes, seed=self.seed)
-        yield self._train_generator(teacher, self._new_generator(), replay, steps)
-        yield self.align("student", replay, student)
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
         return {"loss": kd_divergence(student(rows.images), rows.answers().scores(), self.temperature)}
 
-    def _train_generator(self, teacher: WhiteBox, generator: NoiseGenerator, replay: Replay, steps: int) -> Training:
-        span = teacher.value_range
+    def generator_step(
+        self, teacher: BlackBox, generator: nn.Module, student: nn.Module, replay: Replay
+    ) -> tuple[Step, Mapping[str, Player]]:
+        assert isinstance(teacher, WhiteBox)
+        module, span = teacher.module, teacher.value_range
 
         def step(batch: Rows, update: Update, query: Query) -> dict[str, Tensor]:
-            if not covered(teacher, self.batch_size):
-                return {"loss": batch.images.new_zeros(())}
             images = to_range(generator(batch.images), (-1.0, 1.0), span)
             replay.keep(images.detach(), query(images.detach()))
             # The question is what counts, and what a resumed run is answered from; this is the same once more, with
             # the gradient that no black box gives.
-            with evaluating(moved_to(teacher.module, images)):
-                terms = generator_losses(*_answers_and_features(teacher.module, images))
+            with evaluating(moved_to(module, images)):
+                terms = generator_losses(*_answers_and_features(module, images))
             loss = (
                 terms["one_hot"]
                 + self.activation_weight * terms["activation"]
@@ -166,20 +123,7 @@ class DAFL(Distiller):
             update({"generator": loss})
             return {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
 
-        players = {
-            "generator": Player(generator, partial(Adam, lr=self.generator_rate)),
-            "replay": Player(replay, None),
-        }
-        rows = NoiseRows(self.latent_dim, seed=self.seed)
-        return Training("generator", rows, step, players, steps=steps, batch_size=self.batch_size)
-
-    def _new_generator(self) -> NoiseGenerator:
-        return NoiseGenerator(
-            self.latent_dim,
-            num_classes=self.num_classes,
-            image_shape=self.image_shape,
-            width=generator_width(self.generator_width, self.image_shape),
-        )
+        return step, {}
 
 
 def _answers_and_features(teacher: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

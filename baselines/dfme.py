@@ -21,31 +21,27 @@ Departures:
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import SGD, Adam
+from torch.optim import SGD
 
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_number, as_whole
-from mekd_plugin.distiller import Distiller, Needs, Player, Query, Stage, Student, Training, Update
+from mekd_plugin.distiller import Needs, Player, Query, Student, Update
 from mekd_plugin.errors import InputError
 from mekd_plugin.mekd.generated import to_range
 from mekd_plugin.modes import evaluating
 from mekd_plugin.networks.generators import NoiseGenerator, sample_latent
-from mekd_plugin.replay import Replay, covered
+from mekd_plugin.replay import Replay, Step, SyntheticSteps
 from mekd_plugin.responses import centre_scores
-from mekd_plugin.rows import NoiseRows, Rows
-from mekd_plugin.synthetic import WITHOUT_BUDGET, generator_width
-from mekd_plugin.transfer import as_queries, number_of_queries
+from mekd_plugin.rows import Rows
 
 __all__ = ["DFME", "forward_difference", "score_distance"]
-
-_FEWEST_ITERATIONS = 10
 
 
 def score_distance(logits: Tensor, scores: Tensor) -> Tensor:
@@ -72,24 +68,18 @@ def forward_difference(here: Tensor, there: Tensor, directions: Tensor, epsilon:
     return (slopes.view(*slopes.shape, *[1] * (directions.dim() - 2)) * directions).mean(dim=0)
 
 
-class DFME(Distiller):
+class DFME(SyntheticSteps):
     """The student minimises the l1 distance of centred scores on the images of the play.
 
     Args:
-        queries: questions in all; None takes what the teacher's budget leaves (5,000 without a budget).
-        batch_size: images per update of either player.
         directions: m, along which an image is displaced.
         epsilon: by how much, before tanh.
         student_updates: of the copy, on fresh images each, for one of the generator.
-        generator_rate: of the generator's Adam.
         student_rate: of the copy's SGD with momentum 0.9.
-        latent_dim: coordinates of noise that the generator is fed; at least C.
-        generator_width: channels of its last hidden layer; None takes as many as the longer side of the images has
-            pixels, from 16 to 64.
-        memory: answered images that are kept for the run's student, the last ones.
-        **world: see :class:`~mekd_plugin.distiller.Distiller`.
+        **settings: see :class:`~mekd_plugin.replay.SyntheticSteps`.
     """
 
+    stage, steps_are = "play", "iterations"
     needs = Needs(responses="soft", leaves_edge="nothing of the edge", pool="none", queries="every step")
     presets: ClassVar = {
         "quick": {},
@@ -102,69 +92,42 @@ class DFME(Distiller):
     def __init__(
         self,
         *,
-        queries: int | None = None,
         batch_size: int = 16,
         directions: int = 1,
         epsilon: float = 1e-3,
         student_updates: int = 5,
-        generator_rate: float = 1e-3,
         student_rate: float = 0.03,
-        latent_dim: int = 64,
-        generator_width: int | None = None,
-        memory: int = 20_000,
-        **world: Any,
+        **settings: Any,
     ) -> None:
-        super().__init__(**world)
-        self.queries = as_queries(queries)
-        self.batch_size = as_whole("batch_size", batch_size, at_least=2)
-        self.directions = as_whole("directions", directions, at_least=1)
-        self.epsilon = as_number("epsilon", epsilon, above=0)
+        self.directions = as_whole("directions", directions, at_least=1)  # on which the fewest queries hang
         self.student_updates = as_whole("student_updates", student_updates, at_least=1)
-        self.generator_rate = as_number("generator_rate", generator_rate, above=0)
+        super().__init__(batch_size=batch_size, **settings)
+        self.epsilon = as_number("epsilon", epsilon, above=0)
         self.student_rate = as_number("student_rate", student_rate, above=0)
-        self.latent_dim = as_whole("latent_dim", latent_dim, at_least=1)
-        self.generator_width = (
-            None if generator_width is None else as_whole("generator_width", generator_width, at_least=1)
-        )
-        self.memory = as_whole("memory", memory, at_least=2)
-        with torch.device("meta"):  # images that it cannot draw are refused here
-            self._new_generator()
-        if self.queries is not None and self.queries < self.fewest_queries(0):
-            raise InputError(f"queries={self.queries}: expected at least {self.fewest_queries(0):,}, ten iterations")
 
     @property
     def questions(self) -> int:
-        """Questions of one iteration."""
         return self.batch_size * (self.directions + 1 + self.student_updates)
 
-    def fewest_queries(self, images: int) -> int:
-        """Ten iterations."""
-        return _FEWEST_ITERATIONS * self.questions
-
-    def stages(self, teacher: BlackBox, images: Tensor, student: nn.Module) -> Iterator[Stage]:
-        size = number_of_queries(teacher, "play", self.queries, otherwise=WITHOUT_BUDGET)
-        iterations = max(1, size // self.questions)
-        seen = iterations * self.batch_size * (1 + self.student_updates)
-        replay = Replay(min(self.memory, seen), self.image_shape, teacher.responses, self.num_classes, seed=self.seed)
-        yield self._play(teacher, self._new_generator(), _copied(student), replay, iterations)
-        yield self.align("student", replay, student)
+    @property
+    def kept(self) -> int:
+        return self.batch_size * (1 + self.student_updates)
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
         return {"loss": score_distance(student(rows.images), rows.answers().scores()).mean()}
 
-    def _play(
-        self, teacher: BlackBox, generator: NoiseGenerator, clone: nn.Module, replay: Replay, iterations: int
-    ) -> Training:
+    def generator_step(
+        self, teacher: BlackBox, generator: nn.Module, student: nn.Module, replay: Replay
+    ) -> tuple[Step, Mapping[str, Player]]:
         """Algorithm 1: the generator's update, then the copy's."""
-        span, many, updates = teacher.value_range, self.directions, self.student_updates
+        assert isinstance(generator, NoiseGenerator)
+        clone, span, many, updates = _copied(student), teacher.value_range, self.directions, self.student_updates
 
         def shown(raw: Tensor) -> Tensor:
             return to_range(raw.tanh(), (-1.0, 1.0), span)
 
         def step(batch: Rows, update: Update, query: Query) -> dict[str, Tensor]:
             latents, size = batch.images, len(batch)
-            if not covered(teacher, size * (1 + many + updates)):
-                return {"loss": latents.new_zeros(())}
             raw = generator.before_tanh(latents)
             with torch.no_grad():
                 directions = F.normalize(torch.randn(many, *raw.shape, device=raw.device).flatten(2), dim=2)
@@ -187,21 +150,8 @@ class DFME(Distiller):
                 update({"clone": loss})
             return {"loss": loss.detach(), "distance": distances[0].mean()}
 
-        players = {
-            "generator": Player(generator, partial(Adam, lr=self.generator_rate)),
-            "clone": Player(clone, partial(SGD, lr=self.student_rate, momentum=0.9, weight_decay=5e-4)),
-            "replay": Player(replay, None),
-        }
-        rows = NoiseRows(self.latent_dim, seed=self.seed)
-        return Training("play", rows, step, players, steps=iterations, batch_size=self.batch_size)
-
-    def _new_generator(self) -> NoiseGenerator:
-        return NoiseGenerator(
-            self.latent_dim,
-            num_classes=self.num_classes,
-            image_shape=self.image_shape,
-            width=generator_width(self.generator_width, self.image_shape),
-        )
+        optimizer = partial(SGD, lr=self.student_rate, momentum=0.9, weight_decay=5e-4)
+        return step, {"clone": Player(clone, optimizer)}
 
 
 def _copied(student: nn.Module) -> nn.Module:

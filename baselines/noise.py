@@ -26,12 +26,12 @@ from mekd_plugin.checks import as_number, as_one_of
 from mekd_plugin.distiller import Asking, Distiller, Needs, Stage, Student
 from mekd_plugin.functional import answer_loss
 from mekd_plugin.rows import Rows
+from mekd_plugin.synthetic import WITHOUT_BUDGET
 from mekd_plugin.transfer import as_queries, number_of_queries
 
 __all__ = ["Noise", "procedural_images", "smooth_noise", "uniform_noise"]
 
 _SHAPES = 6  # at most, in a procedural image
-_WITHOUT_BUDGET = 5000
 
 
 def uniform_noise(count: int, shape: tuple[int, int, int], rng: torch.Generator) -> Tensor:
@@ -142,7 +142,7 @@ class Noise(Distiller):
         self.smoothing = as_number("smoothing", smoothing, at_least=0, below=1)
 
     def stages(self, teacher: BlackBox, images: Tensor, student: nn.Module) -> Iterator[Stage]:
-        size = number_of_queries(teacher, "noise", self.queries, otherwise=_WITHOUT_BUDGET)
+        size = number_of_queries(teacher, "noise", self.queries, otherwise=WITHOUT_BUDGET)
         bank = Bank("noise")
         yield Asking("noise", bank, partial(self._draw, span=teacher.value_range), size)
         yield self.align("student", bank.order(self.seed), student)

@@ -51,8 +51,8 @@ class Case:
 _GENERATOR = {"steps": 60, "batch_size": _BATCH}
 _GAN = {"emulation": "gan", "surrogate": None, "emulation_settings": _GENERATOR}
 
-_OWN: dict[str, dict[str, Any]] = {"db3kd": {"searched": 30}, "dfme": {"queries": 2 * _ROWS}}
-"""What sets the number of questions where it is not ``queries``, or has to be more of them."""
+_OWN: dict[str, dict[str, Any]] = {"db3kd": {"searched": 30}, "dfme": {"queries": 560}}
+"""What sets the number of questions where it is not ``queries``, or is another: ten whole iterations of ``dfme``."""
 
 CASES: dict[str, Case] = {
     name: Case(name, _OWN.get(name, {"queries": _ROWS}))

@@ -27,7 +27,7 @@ from mekd_plugin.bench.comparison_table import (
     format_probability,
 )
 from mekd_plugin.bench.comparisons import ACCURACY, Comparison, value_of
-from mekd_plugin.bench.grid import BenchConfig
+from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.bench.statistics import FEWEST_PAIRS, compare, holm, mean_interval, panel_name, summarize
 from mekd_plugin.bench.table import Panel, format_interval, panels
 from mekd_plugin.errors import InputError, MekdError

@@ -25,12 +25,13 @@ import torch
 from results_page import CONFIGS
 
 from mekd_plugin.bench.benchmark import Benchmark
-from mekd_plugin.bench.grid import BenchConfig, RunSpec
+from mekd_plugin.bench.run_inputs import edge_of, load_data
+from mekd_plugin.bench.run_spec import RunSpec
+from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.bench.statistics import mean_interval
 from mekd_plugin.bench.store import Store
 from mekd_plugin.bench.table import format_interval
 from mekd_plugin.bench.teachers import evaluation_answers, prepare_teacher
-from mekd_plugin.bench.worker import edge_of, load_data
 from mekd_plugin.data.datasets import ImageData
 from mekd_plugin.errors import InputError, MekdError
 from mekd_plugin.files import writable_directory, write_atomically

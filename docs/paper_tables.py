@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mekd_plugin import registry
-from mekd_plugin.bench.grid import BenchConfig
+from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Distiller
 from mekd_plugin.errors import NeedsNotMet

@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mekd_plugin.bench.grid import PANELS, BenchConfig, hyperparameters
+from mekd_plugin.bench.settings import PANELS, BenchConfig
+from mekd_plugin.bench.values import hyperparameters
 from mekd_plugin.checks import as_path, as_seed
 from mekd_plugin.errors import InputError, MekdError
 from mekd_plugin.files import bundled, writable_directory

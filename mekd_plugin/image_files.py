@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from mekd_plugin.errors import DataMissing, InputError
+
+if TYPE_CHECKING:  # Pillow is loaded by whoever hands in files, and by nobody else
+    from PIL import Image
 
 __all__ = [
     "GREYSCALE_MODES",
@@ -31,7 +33,7 @@ SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".
 """How the name of an image file ends."""
 GREYSCALE_MODES = {"1", "L"}
 """Pillow's names of images without colour."""
-_ORIENTATION = ExifTags.Base.Orientation
+_ORIENTATION = 0x0112  # of EXIF
 _LYING = {5, 6, 7, 8}  # the orientations that exchange width and height
 
 
@@ -57,7 +59,11 @@ def is_images_of_files(images: Any) -> bool:
     """Whether ``images`` is a path, or a list of paths or of PIL images, which :func:`read_images` takes."""
     if isinstance(images, str | Path):
         return True
-    return isinstance(images, list | tuple) and bool(images) and isinstance(images[0], str | Path | Image.Image)
+    if not isinstance(images, list | tuple) or not images:
+        return False
+    from PIL import Image
+
+    return isinstance(images[0], str | Path | Image.Image)
 
 
 def read_images(
@@ -103,6 +109,8 @@ def read_all(
         scale: whether those of another size are brought to it.
         remedy: what to set where they are not.
     """
+    from PIL import Image
+
     channels = 1 if mode == "L" else 3
     images = torch.empty(len(sources), channels, size[1], size[0])
     for row, source in enumerate(sources):
@@ -150,6 +158,8 @@ def _sources(images: str | Path | Iterable[str | Path | Image.Image]) -> list[Pa
     if isinstance(images, str | Path):
         path = Path(images).expanduser()
         return [path] if path.is_file() else list(image_files(path))
+    from PIL import Image
+
     sources = [source if isinstance(source, Image.Image) else Path(source).expanduser() for source in images]
     if not sources:
         raise InputError("no images: expected at least one file or image")
@@ -158,6 +168,8 @@ def _sources(images: str | Path | Iterable[str | Path | Image.Image]) -> list[Pa
 
 def _opened(source: Path | Image.Image) -> Image.Image:
     """The image; one that was handed in is copied, so that closing it leaves the caller's open."""
+    from PIL import Image
+
     try:
         image = source.copy() if isinstance(source, Image.Image) else Image.open(source)
     except Image.DecompressionBombError as error:
@@ -175,6 +187,8 @@ def _opened(source: Path | Image.Image) -> Image.Image:
 
 
 def _upright(source: Path | Image.Image, mode: str) -> Image.Image:
+    from PIL import ImageOps
+
     with _opened(source) as opened:
         try:
             # Cameras store a picture as the sensor saw it, with a note of how they were held.

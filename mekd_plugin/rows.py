@@ -17,6 +17,7 @@ from mekd_plugin.errors import InputError
 from mekd_plugin.responses import Response
 
 __all__ = [
+    "FixedRows",
     "ImageRows",
     "NoiseRows",
     "PairedRows",
@@ -175,6 +176,24 @@ class ImageRows:
 
     def batch(self, step: int, size: int, shard: Shard) -> Rows:
         return Rows(self.images[self._order.batch(step, size, shard).to(self.images.device)])
+
+
+class FixedRows:
+    """A source of the same rows over and over, in shuffled order.
+
+    Args:
+        rows: all of them.
+        seed: the seed of the order.
+    """
+
+    def __init__(self, rows: Rows, *, seed: int) -> None:
+        self._rows = rows
+        self._order = ShuffledIndices(len(rows), seed)
+
+    def batch(self, step: int, size: int, shard: Shard) -> Rows:
+        """``size`` rows for this process at ``step``; all of them, if there are fewer."""
+        size = min(size, max(2, len(self._rows)))
+        return self._rows[self._order.batch(step, size, shard).to(self._rows.images.device)]
 
 
 class PairedRows:

@@ -1,8 +1,9 @@
-"""Methods without an image to ask about: in rounds, a generator makes those that the student's state calls for.
+"""Methods without an image to ask about: a generator makes those that the student's state, or the teacher's, calls for.
 
-Each round trains a generator by the student as it stands, which costs no query; asks about its images, each once; and
-trains the student on all answers so far. How a generator is trained, and which of its images are asked about, is the
-method's own. All of them draw with the same network.
+:class:`SyntheticRounds` trains a generator by the student as it stands, which costs no query; asks about its images,
+each once; and trains the student on all answers so far; then again. Methods whose generator learns by asking stand on
+:class:`~mekd_plugin.replay.SyntheticSteps`. How a generator is trained is the method's own. All of them draw with the
+same network.
 """
 
 from __future__ import annotations
@@ -26,11 +27,18 @@ from mekd_plugin.mekd.generated import moved_to, to_range
 from mekd_plugin.modes import evaluating, mode_kept
 from mekd_plugin.networks.generators import Generator, NoiseGenerator
 from mekd_plugin.prediction import reference_of
-from mekd_plugin.rows import Rows, Shard, ShuffledIndices
+from mekd_plugin.rows import FixedRows, Rows
 from mekd_plugin.transfer import as_queries, number_of_queries
 from mekd_plugin.views import translate
 
-__all__ = ["WITHOUT_BUDGET", "FixedRows", "SyntheticRounds", "generate", "generator_width", "mean_class_entropy"]
+__all__ = [
+    "WITHOUT_BUDGET",
+    "SyntheticDistiller",
+    "SyntheticRounds",
+    "generate",
+    "generator_width",
+    "mean_class_entropy",
+]
 
 WITHOUT_BUDGET = 5000
 """Queries of a method that makes its own images, where neither a budget nor an argument says how many."""
@@ -60,24 +68,6 @@ def mean_class_entropy(probabilities: Tensor) -> Tensor:
     return entropy
 
 
-class FixedRows:
-    """A source of the same rows over and over, in shuffled order.
-
-    Args:
-        rows: all of them.
-        seed: the seed of the order.
-    """
-
-    def __init__(self, rows: Rows, *, seed: int) -> None:
-        self._rows = rows
-        self._order = ShuffledIndices(len(rows), seed)
-
-    def batch(self, step: int, size: int, shard: Shard) -> Rows:
-        """``size`` rows for this process at ``step``; all of them, if there are fewer."""
-        size = min(size, max(2, len(self._rows)))
-        return self._rows[self._order.batch(step, size, shard).to(self._rows.images.device)]
-
-
 @torch.no_grad()
 def generate(generator: nn.Module, latents: Tensor, span: tuple[float, float], *, as_trained: bool) -> Tensor:
     """Images in the value range ``span``, on the generator's device; the generator stays as it is.
@@ -99,19 +89,15 @@ def generate(generator: nn.Module, latents: Tensor, span: tuple[float, float], *
     return to_range(torch.cat(drawn), (-1.0, 1.0), span)
 
 
-class SyntheticRounds(Distiller):
-    """Base of the methods that ask in rounds about the images of a generator that the student trains.
+class SyntheticDistiller(Distiller):
+    """Base of the methods that train a generator on noise: its network, and the settings that all of them have.
 
     Args:
         queries: images asked about in all; None takes what the teacher's budget leaves (5,000 without a budget).
-        rounds: in how many parts they are asked about.
-        generator_steps: of the generator, in each round.
         batch_size: images per step of the generator.
-        learning_rate: of the generator's Adam.
         latent_dim: coordinates of noise that the generator is fed; at least C.
         generator_width: channels of its last hidden layer; None takes as many as the longer side of the images has
             pixels, from 16 to 64.
-        shift: pixels of the shift at which the student sees an image while the generator learns.
         **world: see :class:`~mekd_plugin.distiller.Distiller`.
     """
 
@@ -119,34 +105,70 @@ class SyntheticRounds(Distiller):
         self,
         *,
         queries: int | None = None,
-        rounds: int = 10,
-        generator_steps: int = 100,
         batch_size: int = 128,
-        learning_rate: float = 1e-3,
         latent_dim: int = 64,
         generator_width: int | None = None,
-        shift: int = 1,
         **world: Any,
     ) -> None:
         super().__init__(**world)
         self.queries = as_queries(queries)
-        self.rounds = as_whole("rounds", rounds, at_least=1)
-        self.generator_steps = as_whole("generator_steps", generator_steps, at_least=1)
         self.batch_size = as_whole("batch_size", batch_size, at_least=2)
-        self.learning_rate = as_number("learning_rate", learning_rate, above=0)
         self.latent_dim = as_whole("latent_dim", latent_dim, at_least=1)
         self.generator_width = (
             None if generator_width is None else as_whole("generator_width", generator_width, at_least=1)
         )
-        self.shift = as_whole("shift", shift, at_least=0)
-        self.generator: Generator | None = None
-        with torch.device("meta"):  # images that it cannot draw are refused here
+
+    def check_settings(self, fewest: str) -> None:
+        """Refuse images that the generator cannot draw, and too few queries; for the end of a base's ``__init__``.
+
+        Args:
+            fewest: what ``fewest_queries`` are made of, and how they could be fewer, for the message.
+
+        Raises:
+            InputError: one of the two.
+        """
+        with torch.device("meta"):
             self.new_generator()
         if self.queries is not None and self.queries < self.fewest_queries(0):
-            raise InputError(
-                f"queries={self.queries}: expected at least {self.fewest_queries(0)}, two for each of {self.rounds} "
-                "rounds; or take fewer rounds"
-            )
+            raise InputError(f"queries={self.queries}: expected at least {self.fewest_queries(0):,}, {fewest}")
+
+    def new_generator(self) -> Generator:
+        """An untrained generator of the method's settings."""
+        return NoiseGenerator(
+            self.latent_dim,
+            num_classes=self.num_classes,
+            image_shape=self.image_shape,
+            width=generator_width(self.generator_width, self.image_shape),
+        )
+
+
+class SyntheticRounds(SyntheticDistiller):
+    """Base of the methods that ask in rounds about the images of a generator that the student trains.
+
+    Args:
+        rounds: in how many parts they are asked about.
+        generator_steps: of the generator, in each round.
+        learning_rate: of the generator's Adam.
+        shift: pixels of the shift at which the student sees an image while the generator learns.
+        **settings: see :class:`SyntheticDistiller`.
+    """
+
+    def __init__(
+        self,
+        *,
+        rounds: int = 10,
+        generator_steps: int = 100,
+        learning_rate: float = 1e-3,
+        shift: int = 1,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        self.rounds = as_whole("rounds", rounds, at_least=1)
+        self.generator_steps = as_whole("generator_steps", generator_steps, at_least=1)
+        self.learning_rate = as_number("learning_rate", learning_rate, above=0)
+        self.shift = as_whole("shift", shift, at_least=0)
+        self.generator: Generator | None = None
+        self.check_settings(f"two for each of {self.rounds} rounds; or take fewer rounds")
 
     def fewest_queries(self, images: int) -> int:
         """Two a round."""
@@ -222,15 +244,6 @@ class SyntheticRounds(Distiller):
     def draws(self, round_: int) -> torch.Generator:
         """A source of random numbers, on the CPU, that the seed and the round decide."""
         return torch.Generator().manual_seed(self.seed * 1_000_003 + round_)
-
-    def new_generator(self) -> Generator:
-        """An untrained generator of the method's settings."""
-        return NoiseGenerator(
-            self.latent_dim,
-            num_classes=self.num_classes,
-            image_shape=self.image_shape,
-            width=generator_width(self.generator_width, self.image_shape),
-        )
 
     def adam(self, weights: Iterable[nn.Parameter]) -> Optimizer:
         """The optimiser of the generator, and of what is trained beside it."""

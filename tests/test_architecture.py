@@ -37,9 +37,9 @@ LEVELS = {
     "mekd_plugin.listing": 2.7,
     "mekd_plugin.transfer": 2.5,
     "mekd_plugin.rounds": 2.75,
-    "mekd_plugin.replay": 2.5,
     "mekd_plugin.mekd": 3,
     "mekd_plugin.synthetic": 3.2,
+    "mekd_plugin.replay": 3.3,
     "baselines": 3.5,  # one of them is MEKD's own bank under another loss
     "mekd_plugin.training": 4,
     "mekd_plugin.testing": 5,

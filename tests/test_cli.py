@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import mekd_plugin as mekd
 from mekd_plugin import cli
 from mekd_plugin.bench.diagnosis.subject import open_run
-from mekd_plugin.bench.grid import PANELS, BenchConfig
+from mekd_plugin.bench.settings import PANELS, BenchConfig
 from mekd_plugin.errors import InputError, MekdError, UnknownName
 from mekd_plugin.records import RunRecord
 from mekd_plugin.version import __version__

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 import mekd_plugin as mekd
 from mekd_plugin import cli, errors
-from mekd_plugin.bench.grid import BenchConfig
+from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.mekd.method import MEKD
 from mekd_plugin.training.export import export_onnx
 

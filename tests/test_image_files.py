@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
 
 from mekd_plugin.errors import DataMissing, InputError
 from mekd_plugin.image_files import is_images_of_files, read_images
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -53,3 +59,16 @@ def test_one_file_keeps_its_size_and_colour_makes_three_channels(photos):
 def test_what_cannot_be_read_is_named(photos, given, shape, error, words):
     with pytest.raises(error, match=words):
         read_images(photos / given, shape)
+
+
+def test_pillow_is_loaded_by_files_and_by_nobody_else(photos):
+    """Nor are SciPy's statistics, which take as long to load as all of training, until they measure something."""
+    code = (
+        "import sys, mekd_plugin as mekd\n"
+        "mekd.distill, mekd.BlackBox, mekd.train_teacher, mekd.data\n"
+        "assert not {'PIL', 'scipy.stats'} & set(sys.modules)\n"
+        "from mekd_plugin.image_files import read_images\n"
+        f"read_images({str(photos / 'a.png')!r})\n"
+        "assert 'PIL' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -10,8 +10,8 @@ from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Asking, Training
 from mekd_plugin.errors import InputError, NeedsNotMet
 from mekd_plugin.networks.generators import NoiseGenerator
-from mekd_plugin.rows import Rows, Shard
-from mekd_plugin.synthetic import FixedRows, generate, mean_class_entropy
+from mekd_plugin.rows import FixedRows, Rows, Shard
+from mekd_plugin.synthetic import generate, mean_class_entropy
 from mekd_plugin.testing import CLASSES, SHAPE, ToyTeacher, toy_student
 
 WORLD = {"num_classes": CLASSES, "image_shape": SHAPE}

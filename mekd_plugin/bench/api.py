@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mekd_plugin.bench.benchmark import Benchmark
-from mekd_plugin.bench.grid import BenchConfig
-from mekd_plugin.bench.worker import Method
+from mekd_plugin.bench.run_inputs import Method
+from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.checks import as_flag, as_path
 from mekd_plugin.errors import InputError, MissingDependency
 from mekd_plugin.records import Results, RunRecord

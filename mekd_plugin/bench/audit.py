@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mekd_plugin.bench.grid import FEWEST_AUDITED
+from mekd_plugin.bench.settings import FEWEST_AUDITED
 from mekd_plugin.distiller import Inverse
 from mekd_plugin.prediction import reference_of
 from mekd_plugin.records import RunRecord

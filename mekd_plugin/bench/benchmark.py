@@ -18,13 +18,17 @@ from mekd_plugin.bench.declarations import Declarations
 from mekd_plugin.bench.executors.executor import Event, Executor, Job, execute, same_teacher, teacher_jobs
 from mekd_plugin.bench.executors.in_process import InProcessExecutor
 from mekd_plugin.bench.executors.local import LocalExecutor
-from mekd_plugin.bench.grid import ASKED, BenchConfig, Cell, RunSpec, cells, expand, kind_of_teacher
+from mekd_plugin.bench.grid import Cell, cells, expand
 from mekd_plugin.bench.grid_check import check_grid
 from mekd_plugin.bench.pricing import price_of
 from mekd_plugin.bench.report import write_report
+from mekd_plugin.bench.run_inputs import Method, Place, digest_of, edge_of, load_data, pool_of, recipe_of
+from mekd_plugin.bench.run_record import blank_record
+from mekd_plugin.bench.run_spec import RunSpec
+from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.bench.statistics import summarize
 from mekd_plugin.bench.store import Store, is_finished
-from mekd_plugin.bench.worker import Method, Place, blank_record, digest_of, edge_of, load_data, pool_of, recipe_of
+from mekd_plugin.bench.teacher_names import ASKED, kind_of_teacher
 from mekd_plugin.blackbox.whitebox import WhiteBox
 from mekd_plugin.distiller import Distiller
 from mekd_plugin.errors import InputError, MekdError

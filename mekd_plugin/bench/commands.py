@@ -19,13 +19,15 @@ from mekd_plugin.bench.calibration import expected_calibration_error
 from mekd_plugin.bench.comparison_table import comparisons_in_terminal
 from mekd_plugin.bench.display import Display
 from mekd_plugin.bench.edge_folder import distill_folder
-from mekd_plugin.bench.grid import BenchConfig, kind_of_teacher
 from mekd_plugin.bench.pricing import format_price, price_of
 from mekd_plugin.bench.published_table import in_terminal, published_beside
+from mekd_plugin.bench.run_inputs import edge_of, load_data, pool_of, recipe_of
+from mekd_plugin.bench.run_record import adapted_on, blank_record, record_of
+from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.bench.store import Store, is_finished, spent_in, write_record
 from mekd_plugin.bench.table import fair_play, interval_note, panels, terminal
+from mekd_plugin.bench.teacher_names import kind_of_teacher
 from mekd_plugin.bench.teachers import LabelledImages, load_teacher, patience_for, trained_teacher
-from mekd_plugin.bench.worker import adapted_on, blank_record, edge_of, load_data, pool_of, recipe_of, record_of
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
 from mekd_plugin.checks import as_size

@@ -10,11 +10,13 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from mekd_plugin.bench.grid import RunSpec, kind_of_teacher
 from mekd_plugin.bench.pricing import format_price, price_of
+from mekd_plugin.bench.run_inputs import recipe_of
+from mekd_plugin.bench.run_record import blank_record, record_of
+from mekd_plugin.bench.run_spec import RunSpec
 from mekd_plugin.bench.store import write_record
+from mekd_plugin.bench.teacher_names import kind_of_teacher
 from mekd_plugin.bench.teachers import classes_of_file, load_teacher
-from mekd_plugin.bench.worker import blank_record, recipe_of, record_of
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_whole
 from mekd_plugin.errors import InputError

@@ -10,9 +10,10 @@ from torch import nn
 
 from mekd_plugin import registry
 from mekd_plugin.bench.comparisons import Comparison, resolved
-from mekd_plugin.bench.grid import ASKED, RunSpec, kind_of_teacher
+from mekd_plugin.bench.run_inputs import Method, Place, edge_of, learnt_by_teacher, load_data, pool_of, recipe_of
+from mekd_plugin.bench.run_spec import RunSpec
+from mekd_plugin.bench.teacher_names import ASKED, kind_of_teacher
 from mekd_plugin.bench.teachers import load_teacher
-from mekd_plugin.bench.worker import Method, Place, edge_of, learnt_by_teacher, load_data, pool_of, recipe_of
 from mekd_plugin.blackbox.degradation import Degradation
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox

@@ -17,7 +17,8 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from mekd_plugin.bench.grid import RunSpec, kind_of_teacher
+from mekd_plugin.bench.run_spec import RunSpec
+from mekd_plugin.bench.teacher_names import kind_of_teacher
 from mekd_plugin.blackbox import remote
 from mekd_plugin.blackbox.onnx_file import onnx_teacher
 from mekd_plugin.blackbox.patience import Retry

@@ -7,30 +7,29 @@ benchmark that started it is gone, and so is the worker.
 from __future__ import annotations
 
 import functools
-import hashlib
-import inspect
 import json
 import os
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mekd_plugin import registry
-from mekd_plugin.adaptation import adaptation
 from mekd_plugin.bench.audit import NOT_AUDITED, audit, wants_audit
 from mekd_plugin.bench.calibration import expected_calibration_error
 from mekd_plugin.bench.executors.executor import Job
-from mekd_plugin.bench.grid import RunSpec
 from mekd_plugin.bench.privacy import strangers_to, what_was_sent
+from mekd_plugin.bench.run_inputs import Method, Place, edge_of, learnt_by_teacher, load_data, pool_of, recipe_of
+from mekd_plugin.bench.run_record import adapted_on, blank_record, record_of
+from mekd_plugin.bench.run_spec import RunSpec
 from mekd_plugin.bench.sent import SentImages, SentSample
 from mekd_plugin.bench.store import Store
+from mekd_plugin.bench.teacher_names import kind_of_teacher
 from mekd_plugin.bench.teachers import (
     EvaluationAnswers,
     PreparedTeacher,
@@ -41,180 +40,46 @@ from mekd_plugin.bench.teachers import (
 from mekd_plugin.blackbox.backends import Declared
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
-from mekd_plugin.data.datasets import ImageData, load
-from mekd_plugin.data.splits import EdgeSplit, edge_images
-from mekd_plugin.distiller import Distiller, Needs
-from mekd_plugin.errors import InputError, MekdError
+from mekd_plugin.data.datasets import ImageData
+from mekd_plugin.data.splits import EdgeSplit
+from mekd_plugin.errors import RefusedForGood
 from mekd_plugin.networks import build
 from mekd_plugin.prediction import predict
-from mekd_plugin.records import Queries, RunRecord, Seconds
-from mekd_plugin.training.recipe import Recipe
-from mekd_plugin.training.run import Distillation, distill
-from mekd_plugin.training.signature import described_settings
+from mekd_plugin.records import RunRecord
+from mekd_plugin.training.run import distill
 
-__all__ = [
-    "Method",
-    "Place",
-    "adapted_on",
-    "blank_record",
-    "digest_of",
-    "do",
-    "edge_of",
-    "evaluated",
-    "learnt_by_teacher",
-    "load_data",
-    "perform",
-    "pool_of",
-    "recipe_of",
-    "record_of",
-]
-
-Method = type[Distiller] | Distiller
-"""A method that is an object, in place of a registered one's name."""
+__all__ = ["Note", "do", "evaluated", "perform"]
 
 _CURVE_POINTS = 10
 _SNAPSHOTS = 8
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run works; it affects no number.
-
-    Attributes:
-        out: the benchmark's directory.
-        device: such as ``"cuda:1"``.
-        data_root: directory of the data sets.
-        download: whether missing ones are fetched.
-        audit: how many questions to ask about each finished run's generator, which changes nothing else of its record.
-        teacher: the name under which the teacher's file is found there, in place of the run's own.
-        cache: where trained teachers are kept there; None for the machine's own cache.
-    """
-
-    out: str
-    device: str = "cpu"
-    data_root: str | None = None
-    download: bool = False
-    audit: int = 0
-    teacher: str | None = None
-    cache: str | None = None
-
+_NOT_ON_RECORD = (
+    "the teacher's answers about the test images are not on record: agreement, the teacher's accuracy and audits are "
+    "left out"
+)
 
 Note = Callable[[], None]
 """Called by a run between its writes: when a question was counted and is about to leave, and at each evaluation."""
 
 
-def digest_of(method: Method) -> str:
-    """Tells a method that is an object from another: its class, the class's source where it is known, its settings."""
-    cls = method if isinstance(method, type) else type(method)
-    try:
-        source = inspect.getsource(cls)
-    except (OSError, TypeError):
-        source = ""
-    settings = {} if isinstance(method, type) else registry.settings_of(method)
-    described = f"{registry.method_name(method)}\n{source}\n{described_settings(settings)}"
-    return hashlib.sha256(described.encode()).hexdigest()[:12]
-
-
-def blank_record(spec: RunSpec, methods: Mapping[str, Method] | None = None, **changes: Any) -> RunRecord:
-    """A record with the run's settings, and nothing measured yet."""
-    needs = _needs(spec, (methods or {}).get(spec.method, spec.method))
-    return RunRecord(
-        method=spec.method,
-        label=spec.label,
-        seed=spec.seed,
-        dataset=spec.dataset if spec.edge_dataset is None else f"{spec.dataset} to {spec.edge_dataset}",
-        teacher=spec.teacher,
-        student=spec.student,
-        responses=spec.responses,
-        signature=spec.signature(),
-        key=spec.key,
-        budget=spec.query_budget,
-        answers=spec.answers,
-        split=_split(spec),
-        pool=needs.pool,
-        leaves_edge=needs.leaves_edge,
-        white_box=needs.gradients,
-        **{"status": "failed", **changes},
-    )
-
-
-def _split(spec: RunSpec) -> str:
-    """Where the edge's images come from, as a record says it."""
-    if spec.edge_dataset is not None:
-        return "another data set"
-    return "disjoint" if spec.disjoint else "teacher's training set"
-
-
-def _needs(spec: RunSpec, method: str | Method) -> Needs:
-    """What the run's method needs with its settings, or, where it cannot be made with them, by default."""
-    world: dict[str, Any] = {} if isinstance(method, Distiller) else {"num_classes": 10, "image_shape": (1, 32, 32)}
-    try:
-        return registry.create(method, preset=spec.preset, **world, **spec.hyperparameters).needs
-    except MekdError:
-        return registry.distillers().get(method).needs if isinstance(method, str) else method.needs
-
-
-def load_data(spec: RunSpec, place: Place) -> ImageData:
-    """The edge's data set, with the images that student and teacher are tested on."""
-    return load(spec.edge_dataset or spec.dataset, place.data_root, place.download, spec.image_size)
-
-
-def learnt_by_teacher(spec: RunSpec, place: Place, data: ImageData) -> ImageData:
-    """The data set that a teacher which is trained here learns: the edge's, or one of another domain.
-
-    Raises:
-        InputError: its images or classes are not such as the edge's.
-    """
-    if spec.edge_dataset is None or spec.teacher_steps is None:
-        return data
-    learnt = load(spec.dataset, place.data_root, place.download, spec.image_size)
-    found, expected = (learnt.image_shape, learnt.num_classes), (data.image_shape, data.num_classes)
-    if found != expected:
-        raise InputError(
-            f"edge_dataset={spec.edge_dataset} has images of {expected[0]} and {expected[1]} classes, and the "
-            f"teacher's {spec.dataset} {found[0]} and {found[1]}: expected the same; image_size= scales both"
-        )
-    return learnt
-
-
-def edge_of(spec: RunSpec, data: ImageData) -> EdgeSplit:
-    """The images that the edge holds in this run."""
-    return edge_images(
-        data,
-        real_fraction=spec.real_fraction,
-        real_images=spec.real_images,
-        seed=spec.seed,
-        disjoint=spec.disjoint,
-    )
-
-
-def pool_of(spec: RunSpec, place: Place) -> Tensor | None:
-    """Images of another domain, as many as the edge's data set has, for methods that ask about those, or None."""
-    if spec.pool_dataset is None:
-        return None
-    return load(spec.pool_dataset, place.data_root, place.download, spec.image_size).train_images
-
-
-def recipe_of(spec: RunSpec) -> Recipe:
-    """How the student is trained."""
-    steps = {} if spec.steps is None else {"steps": spec.steps}
-    return Recipe.preset(spec.preset, **{**spec.recipe, **steps})
-
-
 def evaluated(
     spec: RunSpec, place: Place, prepared: PreparedTeacher, data: ImageData, *, whole: bool = False
-) -> EvaluationAnswers:
-    """What a run's teacher answers about the test images, asked once for all runs."""
-    return evaluation_answers(
-        prepared.teacher,
-        data.test_images,
-        name=prepared.name,
-        responses=spec.responses,
-        classes=data.num_classes,
-        folder=Path(place.out) / "teachers",
-        whole=whole,
-        patience=patience_for(spec.teacher),
-    )
+) -> EvaluationAnswers | None:
+    """What a teacher answers about the test images, asked once for all runs; None where they are not on record."""
+    try:
+        return evaluation_answers(
+            prepared.teacher,
+            data.test_images,
+            name=prepared.name,
+            responses=spec.responses,
+            classes=data.num_classes,
+            folder=Path(place.out) / "teachers",
+            whole=whole,
+            patience=patience_for(spec.teacher),
+        )
+    except RefusedForGood:
+        if kind_of_teacher(spec.teacher) == "recorded":
+            return None
+        raise
 
 
 def _prepared(spec: RunSpec, place: Place, data: ImageData, split: EdgeSplit, note: Note | None) -> PreparedTeacher:
@@ -258,7 +123,7 @@ def perform(
     prepared = _prepared(spec, place, data, split, note)
     teacher, known_as = prepared.teacher, prepared.identity
     told = evaluated(spec, place, prepared, data)
-    answers = told.labels
+    answers = None if told is None else told.labels
     store = Store(Path(place.out), resume=True)
     directory = store.directory(spec.key)
     recipe = recipe_of(spec)
@@ -281,10 +146,8 @@ def perform(
         if note is not None:
             note()
         guesses = predict(student, data.test_images).argmax(dim=1)
-        return {
-            "accuracy": float((guesses == data.test_labels).float().mean()),
-            "agreement": float((guesses == answers).float().mean()),
-        }
+        found = {"accuracy": float((guesses == data.test_labels).float().mean())}
+        return found if answers is None else found | {"agreement": float((guesses == answers).float().mean())}
 
     try:
         result = distill(
@@ -315,21 +178,23 @@ def perform(
         blank_record(spec, methods),
         result,
         last=evaluate(result.student),
-        teacher_accuracy=float((answers == data.test_labels).float().mean()),
+        teacher_accuracy=None if answers is None else float((answers == data.test_labels).float().mean()),
         real_images=len(split.images),
         test_images=len(data.test_images),
-        evaluation=told.asked,
+        evaluation=0 if told is None else told.asked,
         calibration_error=expected_calibration_error(predict(result.student, data.test_images), data.test_labels),
     )
     sent = what_was_sent(sample.images, sample.seen, split.images, strangers, seed=spec.seed)
-    record = replace(record, sent=sent, warnings=[*record.warnings, *_unseen(spec, sample, record)])
+    unknown = [] if told is not None else [_NOT_ON_RECORD]
+    record = replace(record, sent=sent, warnings=[*record.warnings, *unknown, *_unseen(spec, sample, record)])
     if spec.adapt:
         record = adapted_on(data, record, result.student)
-    if not place.audit or result.inverse is None:
+    if not place.audit or result.inverse is None or told is None:
         return record
     keep(record)  # the student is finished, whatever becomes of the audit
     # Asked once more where another kind of answers left only the classes: an audit wants them whole.
     told = evaluated(spec, place, prepared, data, whole=True)
+    assert told is not None
     # A ledger and a journal of its own: a killed audit goes on, and no budget knows of it.
     auditor = BlackBox(teacher, spec.responses, data.num_classes, identity=known_as, **patience_for(spec.teacher))
     auditor.keep(directory / "audit")
@@ -359,69 +224,6 @@ def _unseen(spec: RunSpec, sample: SentSample, record: RunRecord) -> list[str]:
         f"the run was interrupted: what it sent was measured on {sample.seen:,} of {answered:,} images; `mekd "
         "diagnose` looks at all that the student learnt from"
     ]
-
-
-def adapted_on(data: ImageData, record: RunRecord, student: nn.Module) -> RunRecord:
-    """The record, with the accuracy of answers that were adapted to the test images, and a warning where none were.
-
-    The images come in a random order, the same for all: a folder's order, by class, would help.
-    """
-    order = torch.randperm(len(data.test_images), generator=torch.Generator().manual_seed(0))
-    found = adaptation(student, data.test_images[order])
-    right = found.probabilities.argmax(dim=1) == data.test_labels[order]
-    said = [] if all(not reason for _, reason in found.groups) else [str(found)]
-    return replace(record, adapted_accuracy=float(right.float().mean()), warnings=[*record.warnings, *said])
-
-
-def record_of(
-    blank: RunRecord,
-    result: Distillation,
-    *,
-    last: dict[str, float],
-    teacher_accuracy: float | None,
-    real_images: int,
-    test_images: int,
-    evaluation: int = 0,
-    calibration_error: float | None = None,
-) -> RunRecord:
-    """The record of a finished run.
-
-    Args:
-        blank: its settings.
-        result: the distillation's.
-        last: ``{"accuracy", "agreement"}`` of the student on the test set; without ``"agreement"`` where the teacher
-            was not asked about it, and empty where there is no test set.
-        teacher_accuracy: on the test set; None where it was not asked.
-        real_images: how many the edge held.
-        test_images: size of the test set.
-        evaluation: test images that the teacher was asked about outside the budget, for all runs together.
-        calibration_error: of the student on the test set.
-    """
-    generator = result.report.get("generator")
-    points = {entry["step"]: entry for entry in result.history if entry["stage"] == "evaluation"}
-    points[result.steps] = {"step": result.steps, **last}
-    names = ("step", *last)
-    curve = [{name: points[step][name] for name in names} for step in sorted(points)] if last else []
-    return replace(
-        blank,
-        status="finished",
-        signature=result.signature,
-        teacher_accuracy=teacher_accuracy,
-        student_accuracy=last.get("accuracy"),
-        best_test_accuracy=max((point["accuracy"] for point in curve if "accuracy" in point), default=None),
-        agreement=last.get("agreement"),
-        calibration_error=calibration_error,
-        held_out_agreement=result.held_out_agreement,
-        queries=replace(Queries.from_json(result.ledger.as_record()), evaluation=evaluation),
-        real_images=real_images,
-        generator=None if generator is None else {**NOT_AUDITED, **generator},
-        steps=result.steps,
-        seconds=Seconds.from_json(result.seconds),
-        peak_memory_mb=round(result.peak_memory_mb, 1),
-        test_images=test_images,
-        curve=curve,
-        warnings=list(result.report.get("warnings", [])),
-    )
 
 
 def do(job: Job, place: Place, methods: Mapping[str, Method] | None = None, note: Note | None = None) -> str | None:

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mekd_plugin.data import folders
-from mekd_plugin.data.rendered_digits import rendered_digits
 from mekd_plugin.errors import DataMissing, InputError, UnknownName
 
 __all__ = ["ImageData", "dataset_names", "load"]
@@ -158,6 +157,8 @@ def _load_digits() -> ImageData:
 
 
 def _draw_digits(name: str) -> ImageData:
+    from mekd_plugin.data.rendered_digits import rendered_digits  # and with it Pillow
+
     wanted = name.split(":")[1:]
     sizes = [part for part in wanted if part in ("16", "32")]
     if len(sizes) > 1 or len(set(wanted)) != len(wanted) or set(wanted) - {"color", *sizes}:

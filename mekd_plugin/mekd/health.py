@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
-from scipy.stats import binom
 from torch import Tensor
 
 from mekd_plugin.rows import Rows
@@ -138,6 +137,8 @@ def _complaints(health: Health, made: Tensor, scale: float, answers: int, advice
 
 def _missing_classes(shares: list[float], answers: int) -> str:
     """Which classes are drawn too seldom for chance to explain it; empty where there are none."""
+    from scipy.stats import binom
+
     classes = len(shares)
     missing = [str(label) for label, share in enumerate(shares) if share < 0.1 / classes]
     # With few answers to a class, many classes get none even if all are drawn equally often.

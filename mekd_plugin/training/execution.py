@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import shutil
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -14,15 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mekd_plugin.blackbox.bank import Bank
-from mekd_plugin.blackbox.ledger import EARLIER, Ledger, Peers
+from mekd_plugin.blackbox.ledger import EARLIER, Peers
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.distiller import Asking, Distiller, Inverse, Stage, Training
+from mekd_plugin.distiller import Asking, Distiller, Stage, Training
 from mekd_plugin.errors import CheckpointError, InputError, MekdError, QueryBudgetExceeded
 from mekd_plugin.files import writable_directory, write_atomically
 from mekd_plugin.modes import mode_kept
@@ -30,16 +28,16 @@ from mekd_plugin.rows import Rows
 from mekd_plugin.sealing import CHECKSUM, check_seal, seal
 from mekd_plugin.training.checkpoint import load_state, load_weights_into, save_state, save_weights
 from mekd_plugin.training.directory import DirectoryLock, spent_by_then, threads_of_run
-from mekd_plugin.training.evaluation import Agreement, as_scalars, measured_agreement
+from mekd_plugin.training.distillation import Distillation, images_sent, peak_memory_mb
+from mekd_plugin.training.evaluation import as_scalars, measured_agreement
 from mekd_plugin.training.loop import Loop, stage_seed
 from mekd_plugin.training.metrics import Metrics
 from mekd_plugin.training.processes import Processes
 from mekd_plugin.training.recipe import Recipe
-from mekd_plugin.training.saved_student import save_student
 from mekd_plugin.training.stage_store import StageStore
 from mekd_plugin.version import __version__
 
-__all__ = ["Distillation", "Evaluate", "Run"]
+__all__ = ["Evaluate", "Run"]
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
 _FEWEST_HELD_OUT = 20
@@ -48,120 +46,6 @@ _REMAINS = ("ledger-*.jsonl", "journal-*.bin", "checkpoint.safetensors", "initia
 _NETWORKS = ("generator.safetensors", "discriminator.safetensors")
 """What stages before the first question leave beside their own files."""
 _LOGGER = logging.getLogger(__name__)
-
-
-@dataclass(repr=False)
-class Distillation:
-    """What a distillation leaves.
-
-    Attributes:
-        student: the trained network, in evaluation mode.
-        history: scalars over the steps, ``{"stage", "step", "loss", ...}``; evaluations under ``"evaluation"``.
-        ledger: what was asked, by stage.
-        report: what the method has to say, JSON; ``report["warnings"]`` are sentences for the user.
-        steps: the student's optimiser steps.
-        seconds: ``{"prepare", "distill", "processor"}``: before and during the student's training by the clock, and
-            the processor's of both together, with those of a stage that another run trained and shares. This process's
-            own, so a resumed run counts what it did after resuming.
-        peak_memory_mb: the largest resident size of the process, or of the GPU's tensors where there is a GPU.
-        held_out_agreement: share of held-out answers on which the student names the teacher's class; None without any.
-            They are about images of the kind that the method sent, which for ``mekd`` are generated ones: how good the
-            student is on real images may be another matter, and :meth:`check` asks about those.
-        signature: one line with every setting that decides the result.
-        inverse: the method's generator, and which latents it takes; None for a method that has none.
-        held_out: the same share, with its 95 % interval and the number of images.
-        held_out_on: what those images are, such as ``"synthetic images"``.
-        image_shape: ``(channels, height, width)`` of the student's images.
-        num_classes: C.
-        value_range: of those images.
-        classes: names of the classes; None where the black box was not told them.
-    """
-
-    student: nn.Module
-    history: list[dict[str, Any]]
-    ledger: Ledger
-    report: dict[str, Any]
-    steps: int
-    seconds: dict[str, float]
-    peak_memory_mb: float
-    held_out_agreement: float | None
-    signature: str
-    inverse: Inverse | None = None
-    held_out: Agreement | None = None
-    held_out_on: str = ""
-    image_shape: tuple[int, int, int] = (1, 1, 1)
-    num_classes: int = 0
-    value_range: tuple[float, float] = (-1.0, 1.0)
-    classes: tuple[str, ...] | None = None
-
-    def save(
-        self, directory: str | Path, *, network: str | None = None, onnx: bool = True, transform: Any = None
-    ) -> Path:
-        """Write the student into a folder that travels, for :func:`mekd_plugin.load_student`.
-
-        Weights as safetensors, an ONNX model where onnx is installed, and ``student.json``: image shape, value range,
-        names of the classes, signature, and the agreement on held-out answers.
-
-        Args:
-            directory: created where missing.
-            network: the student's name for :func:`mekd_plugin.networks.build`, if it has one.
-            onnx: whether to write the ONNX model.
-            transform: a pipeline of ``torchvision.transforms`` that the student's images of files went through; files
-                that it is asked about later go through the same. None scales them to size and value range.
-
-        Returns:
-            The directory.
-
-        Raises:
-            InputError: it cannot be written, or the transform does not make what the student takes.
-        """
-        held_out = None if self.held_out is None else {**self.held_out._asdict(), "on": self.held_out_on}
-        return save_student(
-            self.student,
-            directory,
-            image_shape=self.image_shape,
-            value_range=self.value_range,
-            num_classes=self.num_classes,
-            classes=self.classes,
-            network=network,
-            onnx=onnx,
-            transform=transform,
-            signature=self.signature,
-            held_out=held_out,
-            queries=self.ledger.as_record(),
-        )
-
-    def check(self, teacher: BlackBox, images: Tensor) -> Agreement:
-        """How often student and teacher name the same class on ``images``, such as real ones; this asks the teacher.
-
-        Args:
-            teacher: the black box that was distilled. Every image is a question, counted as ``ledger.evaluation``:
-                outside the budget, though a service charges for it.
-            images: ``(N, channels, height, width)``, N at least 1, in the teacher's value range. They leave the edge.
-
-        Returns:
-            The share, its 95 % interval, and how many images were asked about.
-
-        Raises:
-            MekdError: as :meth:`BlackBox.evaluate`.
-        """
-        return measured_agreement(self.student, images, teacher.evaluate(images, stage="check"))
-
-    def __str__(self) -> str:
-        stages = ", ".join(f"{name} {value:,.0f} s" for name, value in self.seconds.items() if name != "processor")
-        lines = [
-            f"{self.signature.partition(' ')[0]}: {type(self.student).__name__} after {self.steps:,} steps ({stages})",
-            f"asked: {self.ledger}",
-        ]
-        if self.held_out is not None:
-            value, low, high, count = self.held_out
-            lines.append(
-                f"agrees with the teacher on {100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of {count:,} "
-                f"held-out {self.held_out_on}; result.check(teacher, images) asks about images of your own"
-            )
-        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.report.get("warnings", []))])
-
-    __repr__ = __str__
 
 
 @dataclass
@@ -328,10 +212,10 @@ class Run:
             report=report,
             steps=self.loop.student_steps,
             seconds=self.seconds,
-            peak_memory_mb=_peak_memory_mb(self.processes.device),
+            peak_memory_mb=peak_memory_mb(self.processes.device),
             held_out_agreement=None if held_out is None else held_out.value,
             held_out=held_out,
-            held_out_on=_images_sent(self.distiller),
+            held_out_on=images_sent(self.distiller),
             image_shape=self.distiller.image_shape,
             num_classes=self.distiller.num_classes,
             value_range=self.teacher.value_range,
@@ -512,14 +396,6 @@ class Run:
             self.held_out = stage.bank.hold_out(count)
 
 
-def _images_sent(distiller: Distiller) -> str:
-    """What the answers are about, in words."""
-    leaves = distiller.needs.leaves_edge
-    return {"mixtures": "mixtures of images", "nothing of the edge": "images that show nothing of the edge"}.get(
-        leaves, leaves
-    )
-
-
 def _forget_others(directory: Path) -> None:
     """Take away the counts of a run that asked nothing: what its black box asked elsewhere is not the run's."""
     metrics = directory / "metrics.jsonl"
@@ -534,19 +410,3 @@ def _forget_others(directory: Path) -> None:
 
 def _advance(bar: Any, done: int) -> None:
     bar.update(done - bar.n)
-
-
-def _peak_memory_mb(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    memory = psutil.Process().memory_info()
-    # Windows remembers the peak; elsewhere the system is asked for its own account of it.
-    peak = getattr(memory, "peak_wset", None)
-    if peak is not None:
-        return float(peak) / 2**20
-    try:
-        import resource
-    except ImportError:
-        return float(memory.rss) / 2**20  # no system account of the peak: what it takes now
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest / (2**20 if sys.platform == "darwin" else 2**10)

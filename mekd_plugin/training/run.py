@@ -14,7 +14,8 @@ from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_flag, as_whole
 from mekd_plugin.distiller import Distiller
 from mekd_plugin.errors import InputError, NeedsNotMet
-from mekd_plugin.training.execution import Distillation, Evaluate
+from mekd_plugin.training.distillation import Distillation
+from mekd_plugin.training.execution import Evaluate
 from mekd_plugin.training.hosting import Hosted
 from mekd_plugin.training.preflight import preflight
 from mekd_plugin.training.problem import Problem

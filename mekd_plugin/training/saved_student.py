@@ -6,10 +6,9 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from mekd_plugin.blackbox.onnx_file import onnx_teacher
@@ -24,6 +23,9 @@ from mekd_plugin.training.checkpoint import save_weights
 from mekd_plugin.training.edge_profile import EdgeProfile, profile_onnx
 from mekd_plugin.training.export import export_onnx
 from mekd_plugin.version import __version__
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["Predictions", "SavedStudent", "load_student", "save_student"]
 

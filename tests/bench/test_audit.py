@@ -11,7 +11,7 @@ from torch import nn
 
 from mekd_plugin.bench.audit import audit, wants_audit
 from mekd_plugin.bench.benchmark import Benchmark
-from mekd_plugin.bench.grid import BenchConfig
+from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.bench.statistics import summarize
 from mekd_plugin.bench.table import panels
 from mekd_plugin.distiller import Inverse

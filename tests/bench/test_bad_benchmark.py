@@ -11,7 +11,7 @@ import pytest
 
 import mekd_plugin as mekd
 from mekd_plugin.bench.benchmark import Benchmark
-from mekd_plugin.bench.grid import BenchConfig
+from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.errors import MekdError
 from mekd_plugin.transfer import TransferSetDistiller
 

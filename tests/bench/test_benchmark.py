@@ -16,7 +16,7 @@ import pytest
 from mekd_plugin.bench.benchmark import Benchmark
 from mekd_plugin.bench.executors.executor import Job, teacher_jobs
 from mekd_plugin.bench.executors.local import latest_metrics
-from mekd_plugin.bench.grid import BenchConfig
+from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.errors import CheckpointError, InputError, NeedsNotMet, UnknownName
 from mekd_plugin.registry import distillers
 

@@ -12,7 +12,7 @@ from mekd_plugin.bench.audit import NOT_AUDITED
 from mekd_plugin.bench.benchmark import Benchmark
 from mekd_plugin.bench.comparison_table import comparison_rows, comparisons_in_markdown
 from mekd_plugin.bench.comparisons import GENERATOR, Comparison, declared, resolved, value_of
-from mekd_plugin.bench.grid import BenchConfig
+from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.bench.statistics import (
     compare,
     holm,

@@ -8,9 +8,11 @@ import torch
 from mekd_plugin.bench import teachers
 from mekd_plugin.bench.benchmark import Benchmark
 from mekd_plugin.bench.executors.executor import Job
-from mekd_plugin.bench.grid import BenchConfig, RunSpec
+from mekd_plugin.bench.run_inputs import Place, edge_of, load_data
+from mekd_plugin.bench.run_spec import RunSpec
+from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.bench.store import Store
-from mekd_plugin.bench.worker import Place, do, edge_of, load_data
+from mekd_plugin.bench.worker import do
 from mekd_plugin.data import load
 from mekd_plugin.errors import InputError
 

@@ -8,7 +8,9 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from mekd_plugin.bench.grid import BenchConfig, expand, kind_of_teacher
+from mekd_plugin.bench.grid import expand
+from mekd_plugin.bench.settings import BenchConfig
+from mekd_plugin.bench.teacher_names import kind_of_teacher
 from mekd_plugin.errors import InputError
 
 

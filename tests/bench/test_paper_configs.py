@@ -11,7 +11,7 @@ import torchvision
 from PIL import Image
 
 from mekd_plugin.bench.benchmark import Benchmark
-from mekd_plugin.bench.grid import BenchConfig
+from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.errors import DataMissing
 from mekd_plugin.flags import read_yaml
 

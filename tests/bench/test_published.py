@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 import mekd_plugin as mekd
-from mekd_plugin.bench.grid import BenchConfig
 from mekd_plugin.bench.published import FILE, PublishedResult, published_for, published_results, read_published
 from mekd_plugin.bench.published_table import PUBLISHED_NOTE, in_markdown, in_terminal, published_beside
 from mekd_plugin.bench.report import write_report
+from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.bench.statistics import summarize
 from mekd_plugin.bench.store import Store
 from mekd_plugin.bench.table import markdown, panels

@@ -9,8 +9,11 @@ import pytest
 
 from mekd_plugin.bench.diagnosis.subject import open_run
 from mekd_plugin.bench.executors.executor import Job
-from mekd_plugin.bench.grid import BenchConfig, expand
-from mekd_plugin.bench.worker import Place, blank_record, do
+from mekd_plugin.bench.grid import expand
+from mekd_plugin.bench.run_inputs import Place
+from mekd_plugin.bench.run_record import blank_record
+from mekd_plugin.bench.settings import BenchConfig
+from mekd_plugin.bench.worker import do
 
 TEACHER = """
 import torch
@@ -154,3 +157,17 @@ def test_a_record_says_what_the_run_needs_as_it_is_set(settings, pool, leaves_ed
     (spec,) = expand(BenchConfig.from_mapping({"methods": [], "variants": variants, "seeds": [0]}), device="cpu")
     record = blank_record(spec)
     assert (record.pool, record.leaves_edge) == (pool, leaves_edge)
+
+
+def test_recorded_answers_teach_a_benchmarks_methods_and_no_test_image_need_be_among_them(service, out):
+    settings = {"methods": "kd", "hyperparameters": {}}
+    bought = job(**settings)
+    assert do(bought, Place(str(out))) is None
+    asked, teacher = sum(service.asked), f"recorded:{out / 'runs' / bought.spec.key}"
+    again, unlike = job(**settings, teacher=teacher), job(**settings, teacher=teacher, seeds="1")
+    assert do(again, Place(str(out))) is None
+    first, second = (json.loads((out / "runs" / one.spec.key / "record.json").read_text()) for one in (bought, again))
+    assert sum(service.asked) == asked and second["queries"]["total"] == 60
+    assert second["student_accuracy"] == first["student_accuracy"] and second["agreement"] is None
+    assert any("test images are not on record" in warning for warning in second["warnings"])
+    assert "60 images are not among the 60 on record" in do(unlike, Place(str(out)))

@@ -9,7 +9,8 @@ import field_page
 import pytest
 from results_page import CONFIGS
 
-from mekd_plugin.bench.grid import BenchConfig, expand
+from mekd_plugin.bench.grid import expand
+from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.bench.statistics import compare, summarize
 from mekd_plugin.flags import read_yaml
 from mekd_plugin.records import Queries, Results, RunRecord

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from mekd_plugin.bench import commands
 from mekd_plugin.bench.benchmark import Benchmark
-from mekd_plugin.bench.grid import BenchConfig
+from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.bench.statistics import mean_interval
 from mekd_plugin.cli import app
 from mekd_plugin.errors import InputError, UnknownName

@@ -10,8 +10,9 @@ import torch
 import tuning
 
 from mekd_plugin.bench.benchmark import Benchmark
-from mekd_plugin.bench.grid import BenchConfig, expand
-from mekd_plugin.bench.worker import Place, edge_of, load_data
+from mekd_plugin.bench.grid import expand
+from mekd_plugin.bench.run_inputs import Place, edge_of, load_data
+from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.errors import InputError
 from mekd_plugin.flags import read_yaml
 

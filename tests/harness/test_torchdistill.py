@@ -25,7 +25,7 @@ from mekd_plugin.harness.suite import how_it_runs
 from mekd_plugin.harness.torchdistill import SUITE, train
 from mekd_plugin.harness.torchdistill.data import Answers, Bank, Images, Synthesised
 from mekd_plugin.registry import available, distillers
-from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
+from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_strokes, toy_student
 from mekd_plugin.training.checkpoint import save_weights
 from mekd_plugin.training.recipe import Recipe
 
@@ -60,6 +60,8 @@ def loader(dataset, sampler=RandomSampler, **kwargs):
 def training(method, epochs=1, **kwargs):
     """A stage that trains the student."""
     settings = {"responses": "logits", "budget": 300, **SETTINGS.get(method, {}), **kwargs}
+    if distillers().get(method).needs.pool == "other domain":
+        settings = {"pool": {"dataset_id": "strokes"}, **settings}
     return {
         "num_epochs": epochs,
         "train_data_loader": loader("edge"),
@@ -100,6 +102,7 @@ def sets():
     return {
         "edge": TensorDataset(toy_images(60, seed=1), torch.full((60,), -100)),
         "test": TensorDataset(held_out, labels),
+        "strokes": TensorDataset(toy_strokes(60, seed=5), torch.full((60,), -100)),
     }
 
 
@@ -155,15 +158,26 @@ def span():
 @pytest.mark.parametrize("method", FITTING)
 def test_every_method_that_fits_runs_by_its_name(method):
     config = training(method, steps_per_epoch=2)
-    if distillers().get(method).needs.pool == "other domain":  # a configuration has no place for a second data set
-        with pytest.raises(InputError, match="images of another domain: hand them in, pool=images"):
-            epochs_of(box_of(config))
-        return
     box = box_of(config)
     losses = epochs_of(box)
     assert len(losses) == 2 and torch.isfinite(torch.tensor(losses)).all()
     budget = config["teacher"]["auxiliary_model_wrapper"]["kwargs"]["budget"]
     assert 0 < box.mekd.hosted.ledger.total <= budget
+
+
+def test_a_pool_is_named_as_any_data_set_is():
+    teacher = ToyTeacher()
+    epochs_of(box_of(training("copycat", steps_per_epoch=1), teacher))
+    asked, strokes = torch.cat(teacher.asked).flatten(1), toy_strokes(60, seed=5).flatten(1)
+    assert (torch.cdist(strokes, asked).amin(dim=1) < 1e-2).all(), "all of the pool is asked about, as it is"
+    assert torch.cdist(toy_images(60, seed=1).flatten(1), asked).min() > 1e-2, "and nothing of the edge"
+    for named in ({"dataset_id": "strikes"}, "strokes", {"dataset_id": "strokes", "shuffle": True}):
+        with pytest.raises(InputError, match="pool: .*expected {dataset_id: ID}, with one of datasets: .*'strokes'"):
+            epochs_of(box_of(training("copycat", pool=named)))
+    with pytest.raises(InputError, match="images of another domain: hand them in, pool=images"):
+        config = training("copycat")
+        del config["teacher"]["auxiliary_model_wrapper"]["kwargs"]["pool"]
+        epochs_of(box_of(config))
 
 
 def test_check_says_what_is_registered():

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from mekd_plugin.bench.audit import draw_images, latents_of
-from mekd_plugin.bench.grid import RunSpec
+from mekd_plugin.bench.run_inputs import Place, edge_of, learnt_by_teacher, load_data, recipe_of
+from mekd_plugin.bench.run_spec import RunSpec
 from mekd_plugin.bench.teachers import prepare_teacher
-from mekd_plugin.bench.worker import Place, edge_of, learnt_by_teacher, load_data, recipe_of
 from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.blackbox.teacher import BlackBox

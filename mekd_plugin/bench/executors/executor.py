@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from mekd_plugin.bench.grid import RunSpec
+from mekd_plugin.bench.run_spec import RunSpec
 
 __all__ = ["Event", "Executor", "Job", "execute", "same_teacher", "teacher_jobs"]
 

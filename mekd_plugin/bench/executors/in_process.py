@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mekd_plugin.bench.executors.executor import Job
-from mekd_plugin.bench.worker import Method, Place, do
+from mekd_plugin.bench.run_inputs import Method, Place
+from mekd_plugin.bench.worker import do
 
 __all__ = ["InProcessExecutor"]
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from mekd_plugin.bench.executors.executor import Job
+from mekd_plugin.bench.run_inputs import Place
+from mekd_plugin.bench.run_record import blank_record
 from mekd_plugin.bench.store import Store
-from mekd_plugin.bench.worker import Place, blank_record
 from mekd_plugin.errors import MekdError
 from mekd_plugin.files import writable_directory
 

@@ -20,10 +20,12 @@ from filelock import FileLock, Timeout
 
 from mekd_plugin.bench.executors.executor import Job, same_teacher
 from mekd_plugin.bench.executors.travel import GIVEN, Change, Home, Luggage
-from mekd_plugin.bench.grid import file_of_teacher, kind_of_teacher
+from mekd_plugin.bench.run_inputs import Place
+from mekd_plugin.bench.run_record import blank_record
 from mekd_plugin.bench.store import Store
+from mekd_plugin.bench.teacher_names import file_of_teacher, kind_of_teacher
 from mekd_plugin.bench.teachers import cached_as
-from mekd_plugin.bench.worker import Place, blank_record, do
+from mekd_plugin.bench.worker import do
 from mekd_plugin.errors import InputError, MissingDependency
 from mekd_plugin.files import cache_directory, writable_directory
 from mekd_plugin.version import __version__

@@ -6,7 +6,6 @@ import io
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from mekd_plugin.errors import InputError
@@ -37,6 +36,8 @@ def encoded(levels: np.ndarray, form: str, quality: int) -> bytes:
     Raises:
         InputError: it has another number of channels.
     """
+    from PIL import Image
+
     channels = levels.shape[2]
     if channels not in (1, 3):
         raise InputError(f"images of {channels} channels: a {form.upper()} has 1 (grey) or 3 (red, green, blue)")
@@ -55,6 +56,8 @@ def decoded(content: bytes) -> np.ndarray:
     Raises:
         InputError: it is no image.
     """
+    from PIL import Image
+
     try:
         picture = Image.open(io.BytesIO(content))
         levels = np.array(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))

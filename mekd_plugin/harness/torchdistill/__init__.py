@@ -15,10 +15,10 @@ on it:
 - a checkpoint holds the student, its optimiser and its schedule. A method's further players, and its place among the
   rows, lie in the optimiser's state, where a resumed run finds them.
 
-What a user gets, by key. Teachers: every method's name, with ``responses``, ``budget``, ``directory``, ``seed``, ...
-and its hyperparameters as ``kwargs``. Loss: ``BlackBoxLoss``. Pre-epoch: ``mekd_student``; ``mekd_stage`` for a stage
-of the method's own, with ``mekd_no_forward`` and ``mekd_no_update``. Data: ``mekd_images``, ``mekd_synthesised``,
-``mekd_bank`` with ``mekd_answers``. Networks: ``mekd_network``. See ``configs/torchdistill/``.
+What a user gets, by key. Teachers: every method's name, with ``responses``, ``budget``, ``directory``, ``seed``, ...,
+``pool: {dataset_id: ID}`` and its hyperparameters as ``kwargs``. Loss: ``BlackBoxLoss``. Pre-epoch: ``mekd_student``;
+``mekd_stage`` for a stage of the method's own, with ``mekd_no_forward`` and ``mekd_no_update``. Data: ``mekd_images``,
+``mekd_synthesised``, ``mekd_bank`` with ``mekd_answers``. Networks: ``mekd_network``. See ``configs/torchdistill/``.
 """
 
 from __future__ import annotations

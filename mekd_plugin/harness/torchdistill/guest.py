@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -38,8 +39,9 @@ class BlackBoxTeacher(AuxiliaryModelWrapper):
         device_ids: torchdistill's; not used.
         distributed: torchdistill's; refused when the first epoch begins.
         **settings: further ones of :func:`mekd_plugin.harness.guests.open_guest`: ``responses``, ``budget``,
-            ``directory``, ``seed``, ..., and the method's hyperparameters. The stages of a config that share a method
-            share them.
+            ``directory``, ``seed``, ..., and the method's hyperparameters; ``pool: {dataset_id: ID}`` names the images
+            of another domain, for a method that asks about those. The stages of a config that share a method share
+            them.
 
     Raises:
         InputError: it stands at the student.
@@ -133,9 +135,25 @@ class BlackBoxTeacher(AuxiliaryModelWrapper):
             raise InputError("train_data_loader is missing: its data set's images are the edge's")
         images = torch.stack([item[0] for item in box.train_data_loader.dataset])
         settings = {"device": str(box.device), **self._settings}
+        if "pool" in settings:
+            settings["pool"] = _images_of(box, settings["pool"])
         return open_guest(
             self._method, box.org_student_model, *self._teacher, images, suite="torchdistill", stepwise=True, **settings
         )
+
+
+def _images_of(box: Any, named: Any) -> Tensor:
+    """The images of the data set that ``pool:`` names as a loader's config does, by one of the keys of ``datasets:``.
+
+    Raises:
+        InputError: it does not name one of them.
+    """
+    known = box.dataset_dict
+    if not isinstance(named, Mapping) or set(named) != {"dataset_id"} or named["dataset_id"] not in known:
+        raise InputError(
+            f"pool: {named!r}: expected {{dataset_id: ID}}, with one of datasets: {', '.join(map(repr, known))}"
+        )
+    return torch.stack([item[0] for item in known[named["dataset_id"]]])
 
 
 @dataclass

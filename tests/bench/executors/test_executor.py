@@ -12,9 +12,10 @@ from mekd_plugin.bench.benchmark import Benchmark
 from mekd_plugin.bench.executors.executor import Job, execute, teacher_jobs
 from mekd_plugin.bench.executors.in_process import InProcessExecutor
 from mekd_plugin.bench.executors.local import LocalExecutor
-from mekd_plugin.bench.grid import BenchConfig
+from mekd_plugin.bench.run_inputs import Place
+from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.bench.store import Store
-from mekd_plugin.bench.worker import Place, do
+from mekd_plugin.bench.worker import do
 
 SMALL = {
     "teacher": "lenet5", "student": "lenet5_half", "methods": "kd,ml", "teacher_steps": 40, "steps": 20,

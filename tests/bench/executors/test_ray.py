@@ -16,7 +16,7 @@ from ray.cluster_utils import Cluster
 from mekd_plugin.bench.benchmark import Benchmark
 from mekd_plugin.bench.executors.executor import Job
 from mekd_plugin.bench.executors.ray import RayExecutor
-from mekd_plugin.bench.grid import BenchConfig
+from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.bench.store import Store
 from mekd_plugin.errors import InputError
 

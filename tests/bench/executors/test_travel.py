@@ -10,9 +10,10 @@ from mekd_plugin.bench.benchmark import Benchmark
 from mekd_plugin.bench.executors import travel
 from mekd_plugin.bench.executors.executor import Job
 from mekd_plugin.bench.executors.travel import Change, Home, Luggage, StaleAttempt
-from mekd_plugin.bench.grid import BenchConfig
+from mekd_plugin.bench.run_inputs import Place
+from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.bench.store import Store
-from mekd_plugin.bench.worker import Place, do
+from mekd_plugin.bench.worker import do
 from mekd_plugin.blackbox.ledger_file import read_ledger
 from mekd_plugin.blackbox.spending import Spending
 from mekd_plugin.errors import MekdError

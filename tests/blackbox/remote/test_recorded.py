@@ -174,7 +174,7 @@ def test_files_that_are_gone_or_damaged(bought, tmp_path):
 
 
 def test_a_teacher_by_name(bought):
-    from mekd_plugin.bench.grid import kind_of_teacher
+    from mekd_plugin.bench.teacher_names import kind_of_teacher
     from mekd_plugin.bench.teachers import load_teacher
 
     directory, _ = bought
