@@ -46,7 +46,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         "py:.*",
-        r"(abc|importlib|torch|numpy|collections|pathlib|typing|types|contextlib|lightning|transformers|pandas|flwr)\..*",
+        r"(abc|importlib|torch|numpy|matplotlib|collections|pathlib|typing|types|contextlib|lightning|transformers|pandas|flwr)\..*",
     ),
     ("py:class", r"(nn\.)?Module|Tensor|Choice|Path|Grid|Message|dict\[str|mekd_plugin\..*\._\w+"),
     ("py:class", r"PIL\..*"),
