@@ -70,7 +70,8 @@ network = mekd.train_teacher(
     device=device,
     progress=False,
 )
-save_file(network.state_dict(), work / "teacher.safetensors")
+weights = {name: weight.contiguous() for name, weight in network.state_dict().items()}
+save_file(weights, work / "teacher.safetensors")
 
 
 def test_accuracy(module: nn.Module) -> float:

@@ -110,7 +110,7 @@ naive, low, high = share_right(lambda images: read_grey(grey(images)))
 print(f"luminance alone: right about {naive:.0f} % of 200 images, 95 % from {low:.0f} to {high:.0f} %")
 
 # %% [markdown]
-# Twice as good as dice with ten faces, and useless. Nothing crashed; a budget would have been spent on it without a
+# Better than dice with ten faces, and useless. Nothing crashed; a budget would have been spent on it without a
 # word. What is wrong? Half of our digits are dark on light, where the reader expects strokes to be white, and the
 # contrast of many is low. **Bend the images inside the function, not outside**: everything that is ours (bank, student)
 # stays in colour, and the teacher's habits are in one place. The paper is the median along the border; what differs
@@ -357,7 +357,7 @@ text_accuracy = mekd.accuracy(text.student, test_lines, test_turned)
 print(f"agreement with the model {100 * text_agreement:.1f} %, accuracy {100 * text_accuracy:.1f} %")
 
 # %%
-mekd.plotting.images({"lines": lines}, columns=4, alt="Four lines of text, one of them upside down")
+mekd.plotting.images({"lines": lines}, columns=4, alt="Four lines of text, three of them upside down")
 
 # %% [markdown]
 # ## A checklist for your own

@@ -16,7 +16,8 @@
 # of his own has to think of all that, and of what his ledger says afterwards.
 #
 # This notebook puts a digit reader that somebody published (`digit-recognizer-py` 0.1.0, MIT licence) behind HTTP, lets
-# it fail in all these ways, and counts. (It reads eight of ten of our digits: notebook 6 is about that.) If the package is missing, install it without what it drags in:
+# it fail in all these ways, and counts. (It reads about eight of ten of our digits; notebook 6 says what to do about
+# that.) If the package is missing, install it without what it drags in:
 #
 #     pip install --no-deps digit-recognizer-py==0.1.0
 
