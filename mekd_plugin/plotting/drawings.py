@@ -245,7 +245,7 @@ def matched_points(x: Any, y: Any, partners: Mapping[str, Any], *, names: tuple[
             for cloud, marker, label in zip((ours, theirs), "os", names, strict=True):
                 axes.scatter(*cloud.T, s=22, marker=marker, zorder=2, label=label)
             axes.set(title=name, aspect="equal")
-        grid[0, 0].legend(loc="upper left")
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
         return picture(figure, alt=alt)
 
 
