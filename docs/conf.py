@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from pydoc import locate
 from typing import Any
@@ -49,7 +50,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         "py:.*",
-        r"(abc|importlib|torch|numpy|collections|pathlib|typing|types|contextlib|lightning|transformers|pandas|flwr)\..*",
+        r"(abc|importlib|torch|numpy|matplotlib|collections|pathlib|typing|types|contextlib|lightning|transformers|pandas|flwr)\..*",
     ),
     ("py:class", r"(nn\.)?Module|Tensor|Choice|Path|Grid|Message|dict\[str|mekd_plugin\..*\._\w+"),
     ("py:class", r"PIL\..*"),
@@ -80,9 +81,11 @@ def render_tutorials(app: Sphinx, error: Exception | None) -> None:
         return
     folder = Path(app.outdir) / "tutorials"
     folder.mkdir(exist_ok=True)
-    for notebook in sorted((Path(app.srcdir).parent / "tutorials").glob("*.ipynb")):
+    course = Path(app.srcdir).parent / "tutorials"
+    for notebook in sorted(course.glob("*.ipynb")):
         page, _ = HTMLExporter().from_filename(str(notebook))
         (folder / f"{notebook.stem}.html").write_text(_LINK_TO_NOTEBOOK.sub(r'href="\1.html', page))
+    shutil.copy(course / "solutions.md", folder)
 
 
 def as_markup(app: Sphinx, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:

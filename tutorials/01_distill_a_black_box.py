@@ -27,8 +27,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from IPython.display import Image, Markdown
-from matplotlib import pyplot as plt
+from IPython.display import Markdown
 from torch import nn
 
 import mekd_plugin as mekd
@@ -63,7 +62,7 @@ print(f"the teacher reads {100 * teacher_accuracy:.1f} % of the test digits")
 # %% [markdown]
 # ## The wall
 #
-# What reaches us is a function: images in, answers out. It might be an HTTP call; notebook 6 makes it one. We put it
+# What reaches us is a function: images in, answers out. It might be an HTTP call; notebook 7 makes it one. We put it
 # behind a `BlackBox`, which
 #
 # - **counts** every image that is sent, in every stage of whatever we do, and stops before a budget is passed;
@@ -192,19 +191,13 @@ print(result.ledger)
 # %%
 bank = mekd.Bank.load(run / "banks" / "bank").rows()
 
-with mekd.plotting.figure_style():
-    figure, grid = plt.subplots(3, 10, figsize=(6.4, 2.6))
-    shown = {"stayed": mekd.Rows(edge.images[:10]), "sent first": bank[:10], "sent last": bank[-10:]}
-    for row, (name, rows) in enumerate(shown.items()):
-        titles = [""] * 10 if rows.response is None else rows.answers().labels.tolist()
-        for axes, picture, title in zip(grid[row], rows.images, titles, strict=True):
-            axes.imshow(picture[0].cpu(), cmap="gray", vmin=-1, vmax=1)
-            axes.set(xticks=[], yticks=[])
-            axes.set_title(title, loc="center", fontsize=8, pad=2)
-        grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
-    sent_picture = mekd.plotting.png(figure)
-Image(
-    sent_picture, width=640, alt="Ten real digits that stayed, above twenty generated ones with the teacher's answers"
+mekd.plotting.images(
+    {"stayed": edge.images, "sent first": bank.images, "sent last": bank.images[-10:]},
+    titles={
+        "sent first": bank.answers().labels[:10].tolist(),
+        "sent last": bank.answers().labels[-10:].tolist(),
+    },
+    alt="Ten real digits that stayed, above twenty generated ones with the teacher's answers",
 )
 
 # %% [markdown]
@@ -301,22 +294,19 @@ print(hard.ledger)
 
 # %% tags=["nbval-ignore-output"]
 # Output not compared: the curves' numbers depend on the processor. Those at the end are asserted below.
-curves = {
-    name: [(entry["step"], entry["accuracy"]) for entry in outcome.history if entry["stage"] == "evaluation"]
-    for name, outcome in {"soft answers": result, "hard answers": hard}.items()
-}
-for name, points in curves.items():
-    print(name, " ".join(f"{100 * right:.1f}" for _, right in points))
+curves = {}
+for name, outcome in {"soft answers": result, "hard answers": hard}.items():
+    points = [entry for entry in outcome.history if entry["stage"] == "evaluation"]
+    curves[name] = [point["step"] for point in points], [100 * point["accuracy"] for point in points]
+    print(name, " ".join(f"{right:.1f}" for right in curves[name][1]))
 
-with mekd.plotting.figure_style():
-    figure, axes = plt.subplots(figsize=(6.4, 3.6))
-    for (name, points), marker in zip(curves.items(), "os", strict=True):
-        axes.plot([step for step, _ in points], [100 * right for _, right in points], marker=marker, label=name)
-    axes.axhline(100 * teacher_accuracy, color="black", linestyle="--", linewidth=1.2, label="teacher")
-    axes.set(xlabel="student steps", ylabel="test accuracy, %", ylim=(None, 101))
-    axes.legend(loc="lower right")
-    curves_picture = mekd.plotting.png(figure)
-Image(curves_picture, width=640, alt="Test accuracy over the student's steps, for soft and for hard answers")
+mekd.plotting.curves(
+    curves,
+    x="student steps",
+    y="test accuracy, %",
+    levels={"teacher": 100 * teacher_accuracy},
+    alt="Test accuracy over the student's steps, for soft and for hard answers",
+)
 
 # %% [markdown]
 # Hard answers carry less: at most $\log_2 10 \approx 3.3$ bits an image, and the student has to find out by itself
@@ -357,6 +347,15 @@ assert (run / "student.safetensors").exists() and (run / "generator.safetensors"
 print("all as expected")
 
 # %% [markdown]
+# ## Two exercises
+#
+# 1. **What does a question buy?** Distil again with budgets of 250, 500 and 1,000. Where does the accuracy stop being
+#    worth its price?
+# 2. **Where do they part?** On some test digits student and teacher say different things. Was the teacher sure of
+#    itself there? Compare its mean confidence where they agree and where they do not.
+#
+# Solutions, with what they printed, are in [solutions.md](solutions.md).
+#
 # **Next:** [2. Inside MEKD](02_inside_mekd.ipynb) takes the method apart.
 #
 # **References.** Hinton, Vinyals, Dean, *Distilling the Knowledge in a Neural Network*, 2015. Ma, Xiang, Wang, Wu, Li,

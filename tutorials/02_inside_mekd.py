@@ -30,29 +30,19 @@
 # with $y_T = T(x)$ and $y_S = S(x)$. Every symbol will become a line of code.
 #
 # That is the paper's way, and the first chapters keep to it (`emulation="gan", surrogate=None` in this package). But a
-# GAN that never meets the teacher cannot know what the teacher would say: its $G$ draws, and inverts nothing. The last
-# chapter measures that, and makes a $G$ which does invert, without an adversary, in two seconds. It is the package's
-# default. About a minute on a CPU.
+# GAN that never meets the teacher inverts nothing. The last chapter measures that, and makes a $G$ which does invert,
+# without an adversary, in two seconds: the package's default. About a minute on a CPU.
 
 # %%
 import copy
 
 import ipywidgets as widgets
-import numpy as np
 import torch
-from IPython.display import Image
-from matplotlib import pyplot as plt
-from matplotlib.colors import to_rgb
 from torch import Tensor, nn
 
 import mekd_plugin as mekd
-from mekd_plugin.bench.statistics import wilson_interval
-from mekd_plugin.mekd.alignment import image_distance, latent_from_scores
-from mekd_plugin.mekd.emulations.gan import response_strength
-from mekd_plugin.mekd.folding import fold
-from mekd_plugin.mekd.health import generator_health
-from mekd_plugin.mekd.surrogate import surrogate_network
-from mekd_plugin.networks.mixtures import MixtureGenerator
+from mekd_plugin.bench import wilson_interval
+from mekd_plugin.mekd import fold, generator_health, image_distance, latent_from_scores, surrogate_network
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 TEACHER_STEPS, GENERATOR_STEPS, STUDENT_STEPS = (1000, 3000, 1000) if device == "cuda" else (500, 1000, 300)
@@ -96,7 +86,7 @@ print(f"teacher: {100 * teacher_accuracy:.1f} %; unlabelled images: {len(edge)}"
 #
 # $$L_D = -\log D(x) - \log\big(1 - D(G(z))\big), \qquad L_G = -\log D(G(z)), \qquad z \sim N(0, I).$$
 #
-# Two losses, two players, and each minimises **its own**. One step, with one drawn batch for both:
+# Two losses, two players, and each minimises **its own**. One step:
 
 # %% tags=["training-step"]
 Optimisers = dict[str, torch.optim.Optimizer]
@@ -157,15 +147,10 @@ for moment in moments:
     recent = losses[max(0, moment - 50) : moment + 1].mean(dim=0)
     print(f"step {moment:>4}: D's loss {recent[0]:.2f}, G's loss {recent[1]:.2f}")
 
-with mekd.plotting.figure_style():
-    figure, grid = plt.subplots(len(moments), 10, figsize=(6.4, 2.9))
-    for row, (moment, images) in enumerate(zip(moments, drawings, strict=True)):
-        for column, image in enumerate(images):
-            grid[row, column].imshow(image[0], cmap="gray", vmin=-1, vmax=1)
-            grid[row, column].set(xticks=[], yticks=[])
-        grid[row, 0].set_ylabel(f"step {moment}", rotation=0, ha="right", va="center")
-    picture = mekd.plotting.png(figure)
-Image(picture, width=640, alt="The same ten latents drawn at four moments of the generator's training")
+mekd.plotting.images(
+    {f"step {moment}": images for moment, images in zip(moments, drawings, strict=True)},
+    alt="The same ten latents drawn at four moments of the generator's training",
+)
 
 # %% [markdown]
 # A discriminator that cannot tell anything has the loss $2 \log 2 \approx 1.39$. Here it stays close to that: the two
@@ -187,9 +172,8 @@ print("anything left to train:", any(weight.requires_grad for weight in frozen.p
 # %% [markdown]
 # ## The bank
 #
-# Now the questions that the student will live on. Draw 2,000 latents, draw their images, ask **once**, keep the
-# answers. The paper asks about new images at every step, which at its settings comes to fifteen million queries; a bank
-# comes to 2,000, and a student may look at it as often as it likes.
+# Draw 2,000 images, ask **once**, keep the answers. The paper asks about new images at every step, which at its
+# settings comes to fifteen million queries; a bank comes to 2,000, and a student may look at it as often as it likes.
 
 # %%
 latent = mekd.networks.sample_latent(generator, BANK, rng=torch.Generator(device).manual_seed(1))
@@ -200,9 +184,8 @@ style = latent[:, 10:]
 print(teacher.ledger)
 
 # %% [markdown]
-# What does the teacher say of them? A generator that never draws a class cannot teach it; one whose images leave the
-# teacher undecided teaches little; and one that copies our images protects no privacy. `generator_health` looks at
-# all three, from answers that we have anyway.
+# A generator that never draws a class cannot teach it; one whose images leave the teacher undecided teaches little; and
+# one that copies our images protects no privacy. `generator_health` looks at all three, from answers that we have.
 
 # %% tags=["nbval-ignore-output"]
 # Output not compared: shares of a trained generator's classes. They are asserted at the end.
@@ -212,24 +195,21 @@ print(f"mean confidence      : {health.confidence:.2f}")
 print(f"drawn to nearest real: {health.distance_to_real:.2f}, real to nearest real: {health.real_to_real:.2f}")
 print("warnings             :", health.warnings or "none")
 
-strength = response_strength(response).cpu()
-with mekd.plotting.figure_style():
-    figure, (left_axes, right_axes) = plt.subplots(1, 2, figsize=(6.4, 2.6))
-    left_axes.bar(range(10), [100 * share for share in health.class_shares])
-    left_axes.axhline(10, color="black", linestyle="--", linewidth=1.2)
-    left_axes.set(xlabel="the teacher's answer", ylabel="share of the bank, %", xticks=range(10))
-    right_axes.hist(strength, bins=25, range=(0, 1))
-    right_axes.set(xlabel="the teacher's highest probability", ylabel="drawn images")
-    picture = mekd.plotting.png(figure)
-Image(picture, width=640, alt="Shares of the classes in the bank, and a histogram of the teacher's confidence")
+mekd.plotting.bars(
+    {"share": [100 * share for share in health.class_shares]},
+    x="the teacher's answer",
+    y="share of the bank, %",
+    levels={"even": 10},
+    alt="Shares of the classes in the bank",
+)
 
 # %% [markdown]
 # ## A walk in the latent space
 #
 # Take three images of the bank that the teacher is sure of, and the plane through their latents. At every point of a
 # grid on it we draw the image, and ask the teacher what it is (961 more queries: the budget was made for it). The areas
-# with one answer are the **cells** of the teacher in this plane. A student has learnt the teacher when it has the same
-# cells, and what is hard about that happens at their borders.
+# with one answer are the **cells** of the teacher in this plane, pale where it is unsure. A student has learnt the
+# teacher when it has the same cells, and what is hard about that happens at their borders.
 
 # %%
 surest = [int((response.values.softmax(dim=1)[:, label] * (response.labels == label)).argmax()) for label in (0, 4, 5)]
@@ -249,27 +229,11 @@ present, sizes = cells.unique(return_counts=True)
 print("grid points of each cell:", {int(label): int(size) for label, size in zip(present, sizes, strict=True)})
 confidence = answers.values.softmax(dim=1).amax(dim=1).view(PLANE, PLANE).cpu()
 
-with mekd.plotting.figure_style():
-    figure, (left_axes, right_axes) = plt.subplots(1, 2, figsize=(6.4, 3.9))
-    tiles = nn.functional.pad(scenes.view(PLANE, PLANE, 16, 16)[::5, ::5].cpu(), (1, 1, 1, 1), value=1.0)
-    left_axes.imshow(tiles.permute(0, 2, 1, 3).reshape(7 * 18, 7 * 18), cmap="gray", vmin=-1, vmax=1)
-    left_axes.set_title("what $G$ draws")
-    shade = torch.tensor([to_rgb(colour) for colour in mekd.plotting.colours(len(present))])[
-        torch.searchsorted(present, cells)
-    ]
-    opacity = confidence[..., None] ** 2
-    right_axes.imshow(shade * opacity + 1 - opacity)
-    for label, size in zip(present, sizes, strict=True):
-        row, column = torch.nonzero(cells == label).float().mean(dim=0).round().int().tolist()
-        if size > 20 and cells[row, column] == label:
-            right_axes.text(column, row, f"{label}", ha="center", va="center", fontweight="bold", color="black")
-    right_axes.set_title("what the teacher calls it")
-    right_axes.set_xlabel("pale: unsure")
-    for axes in (left_axes, right_axes):
-        axes.set(xticks=[], yticks=[])
-        axes.grid(visible=False)
-    picture = mekd.plotting.png(figure)
-Image(picture, width=640, alt="Left, drawings over a plane of the latent space; right, the teacher's classes there")
+mekd.plotting.class_map(cells, confidence=confidence, alt="The teacher's classes over a plane of the latent space")
+
+# %%
+tiles = scenes.view(PLANE, PLANE, *digits.image_shape)[::5, ::5]
+mekd.plotting.images({f"row {5 * row}": tiles[row] for row in range(7)}, columns=7, alt="What G draws over that plane")
 
 # %% [markdown]
 # # Stage 2: compare pictures
@@ -310,11 +274,10 @@ def pocket_student(seed: int) -> nn.Module:
     return nn.Sequential(*features, nn.Flatten(), nn.Linear(192, 10)).to(device)
 
 
+@torch.no_grad()
 def drawn_from(student: nn.Module, rows: slice) -> Tensor:
-    student.eval()
-    with torch.no_grad():
-        logits = student(images[rows])
-        return frozen(latent_from_scores(mekd.responses.centre_scores(logits), normalisation, style[rows])).cpu()
+    logits = student.eval()(images[rows])
+    return frozen(latent_from_scores(mekd.responses.centre_scores(logits), normalisation, style[rows])).cpu()
 
 
 # %% tags=["nbval-ignore-output"]
@@ -323,16 +286,10 @@ rows = slice(0, 10)
 untrained = drawn_from(pocket_student(0), rows)
 print(f"mean difference of the last two rows, a pixel: {(untrained - target[rows].cpu()).abs().mean():.2f} (at most 2)")
 
-with mekd.plotting.figure_style():
-    figure, grid = plt.subplots(3, 10, figsize=(6.4, 2.3))
-    named = {"x": images[rows].cpu(), "teacher's": target[rows].cpu(), "untrained\nstudent's": untrained}
-    for row, (name, pictures) in enumerate(named.items()):
-        for column, image in enumerate(pictures):
-            grid[row, column].imshow(image[0], cmap="gray", vmin=-1, vmax=1)
-            grid[row, column].set(xticks=[], yticks=[])
-        grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
-    picture = mekd.plotting.png(figure)
-Image(picture, width=640, alt="Images asked about, and what G draws from the teacher's and from a student's scores")
+mekd.plotting.images(
+    {"x": images, "teacher's": target, "untrained\nstudent's": untrained},
+    alt="Images asked about, and what G draws from the teacher's and from a student's scores",
+)
 
 # %% [markdown]
 # Two things to see. The teacher's picture is *not* the image that was asked about: $G$ was never told to invert $T$, it
@@ -390,24 +347,17 @@ cosines = {name: torch.cosine_similarity(-gradient, straight, dim=1).cpu() for n
 for name, values in cosines.items():
     print(f"{name:<14} cosine with y_T - y_S: {values.mean():+.2f} on average, {values.min():+.2f} at least")
 
-with mekd.plotting.figure_style():
-    figure, (left_axes, right_axes) = plt.subplots(1, 2, figsize=(6.4, 2.9), width_ratios=(3, 2))
-    for offset, (name, gradient) in zip((-0.27, 0, 0.27), gradients.items(), strict=True):
-        downhill = (-gradient[0] / gradient[0].norm()).cpu()
-        left_axes.bar(np.arange(10) + offset, downhill, width=0.27, label=name)
-    left_axes.set(xlabel="class", ylabel="downhill, length 1", xticks=range(10))
-    left_axes.set_title(f"one image; the teacher says {int(response.labels[0])}")
-    for colour, values in zip(mekd.plotting.colours(2), (cosines["image space"], cosines["divergence"]), strict=True):
-        right_axes.hist(values, bins=40, range=(-1, 1), color=colour, alpha=0.7)
-    right_axes.set(xlabel="cosine with $y_T - y_S$", ylabel="images")
-    figure.legend(*left_axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    picture = mekd.plotting.png(figure)
-Image(picture, width=640, alt="The downhill direction of three losses for one image, and their cosines with the line")
+print("one image, which the teacher calls a", int(response.labels[0]))
+mekd.plotting.bars(
+    {name: -gradient[0] / gradient[0].norm() for name, gradient in gradients.items()},
+    x="class",
+    y="downhill, length 1",
+    alt="The downhill direction of three losses for one image",
+)
 
 # %% [markdown]
-# The image-space gradient is downhill for the scores as well, but it takes another way: it moves those scores first
-# that change the picture most. The paper argues that this leads towards the borders of the teacher's cells. Whether it
-# *helps* is a question for an experiment, and we shall make one below.
+# The image-space gradient is downhill for the scores as well, but it moves those first that change the picture most.
+# The paper argues that this leads towards the borders of the teacher's cells. Whether it *helps* is for an experiment.
 #
 # ## The loop
 #
@@ -495,47 +445,27 @@ print("the same as ours  :", torch.allclose(parts["loss"], ours, rtol=1e-4))
 # %% [markdown]
 # # Which part carries it?
 #
-# A formula with two terms invites the question whether it needs both. An **ablation** answers it: the same bank, the
-# same student, the same order of batches, and only the weights change. Besides five values of $w_f$ we leave the
-# divergence out altogether and let the student learn from pictures alone.
+# An **ablation**: the same bank, student and order of batches, and only the weights change. Besides five values of
+# $w_f$ we leave the divergence out altogether and let the student learn from pictures alone.
 
 # %%
 VARIANTS: dict[str, Weights] = {f"{weight:g}": (weight, 1.0) for weight in (0, 0.3, 3, 30, 100)} | {"alone": (1.0, 0.0)}
 ablation = {name: taught(weights) for name, weights in VARIANTS.items()}
 
 
-def draw_variant(chosen: str) -> bytes:
-    student, curve = ablation[chosen]
-    steps = np.arange(1, len(curve) + 1) * (STUDENT_STEPS // 6)
-    with mekd.plotting.figure_style():
-        figure = plt.figure(figsize=(6.4, 4.4))
-        above, below = figure.subfigures(2, 1, height_ratios=(3, 2))
-        axes = above.subplots()
-        for _, other in ablation.values():
-            axes.plot(steps, [100 * value for value in other], color="silver", linewidth=1.2)
-        axes.plot(steps, [100 * value for value in curve], marker="o", label=f"$w_f$ = {chosen}")
-        axes.set(xlabel="student steps", ylabel="test accuracy, %", ylim=(None, 101))
-        axes.legend(loc="lower right")
-        grid = below.subplots(2, 10)
-        for row, (name, pictures) in enumerate(
-            {"teacher's": target[rows].cpu(), "student's": drawn_from(student, rows)}.items()
-        ):
-            for column, image in enumerate(pictures):
-                grid[row, column].imshow(image[0], cmap="gray", vmin=-1, vmax=1)
-                grid[row, column].set(xticks=[], yticks=[])
-            grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
-        return mekd.plotting.png(figure)
+def pictures_of(chosen: str) -> bytes:
+    return mekd.plotting.images({"teacher's": target, f"$w_f$ = {chosen}": drawn_from(ablation[chosen][0], rows)}).png
 
 
 # %% [markdown]
-# With a running kernel, **move the slider**: the upper plot shows how that student learnt (the others in grey), the
-# lower one what $G$ draws from its scores, under what it draws from the teacher's.
+# With a running kernel, **move the slider**: under what $G$ draws from the teacher's scores stands what it draws from
+# those of the student with that weight.
 
 # %% tags=["nbval-ignore-output", "widget"]
-# Output not kept and not compared: a widget lives in a kernel. The picture below is there without one.
+# Output not kept and not compared: a widget lives in a kernel. The pictures below are there without one.
 slider = widgets.SelectionSlider(options=list(VARIANTS), value="0.3", description="w_f")
-view = widgets.Image(value=draw_variant(slider.value), width=640)
-slider.observe(lambda change: setattr(view, "value", draw_variant(change.new)), names="value")
+view = widgets.Image(value=pictures_of(slider.value), width=640)
+slider.observe(lambda change: setattr(view, "value", pictures_of(change.new)), names="value")
 widgets.VBox([slider, view])
 
 # %% tags=["nbval-ignore-output"]
@@ -547,18 +477,19 @@ apart = {
 for name, (_, curve) in ablation.items():
     print(f"w_f {name:>5}: test accuracy {100 * curve[-1]:.1f} %, distance in image space {apart[name]:.3f}")
 
-intervals = {name: wilson_interval(curve[-1], len(digits.test_labels)) for name, (_, curve) in ablation.items()}
-with mekd.plotting.figure_style():
-    figure, (left_axes, right_axes) = plt.subplots(1, 2, figsize=(6.4, 3.0), sharey=True)
-    for row, (name, interval) in enumerate(intervals.items()):
-        left_axes.plot([100 * interval.low, 100 * interval.high], [row, row], color=mekd.plotting.colours(1)[0])
-        left_axes.plot(100 * interval.mean, row, "o", color=mekd.plotting.colours(1)[0])
-        right_axes.plot(apart[name], row, "s", color=mekd.plotting.colours(2)[1])
-    left_axes.set(xlabel="test accuracy, %, 95 % interval", yticks=range(len(VARIANTS)), yticklabels=VARIANTS)
-    left_axes.set(ylabel="$w_f$", ylim=(len(VARIANTS) - 0.5, -0.5))
-    right_axes.set(xlabel="distance in image space", xlim=(0, 1.2 * max(apart.values())))
-    picture = mekd.plotting.png(figure)
-Image(picture, width=640, alt="Final accuracy and image-space distance of the students of the ablation")
+reached = {name: wilson_interval(curve[-1], len(digits.test_labels)) for name, (_, curve) in ablation.items()}
+mekd.plotting.intervals(
+    {name: (100 * one.mean, 100 * one.low, 100 * one.high) for name, one in reached.items()},
+    x="test accuracy, %, 95 % interval",
+    name="$w_f$",
+    alt="Final accuracies of the students of the ablation, with intervals that overlap",
+)
+
+# %%
+mekd.plotting.images(
+    {"teacher's": target, **{f"$w_f$ = {name}": drawn_from(ablation[name][0], rows) for name in ("0", "0.3", "100")}},
+    alt="What G draws from the teacher's scores, and from those of three students of the ablation",
+)
 
 # %% [markdown]
 # Read it with care. A larger $w_f$ does what it says: the students' pictures come a little closer to the teacher's.
@@ -593,7 +524,7 @@ Image(picture, width=640, alt="Final accuracy and image-space distance of the st
 # direction keeps, so that no component shrinks onto a single image.)
 
 # %%
-mixture = MixtureGenerator(10, digits.image_shape, components=2, coordinates=41).to(device)
+mixture = mekd.networks.MixtureGenerator(10, digits.image_shape, components=2, coordinates=41).to(device)
 mixture.look_at(edge, seed=0)  # the principal components, and where the means begin
 points = mixture.encode(edge)
 likelihoods = torch.stack([mixture.improve(points, None, floor=0.03) for _ in range(40)])
@@ -677,39 +608,24 @@ for name, share in match.items():
     low, high = wilson_interval(share, TESTED)[1:3]
     print(f"{name:<7} class match {100 * share:.0f} %, 95 % interval from {100 * low:.0f} to {100 * high:.0f}")
 
-right_colour = mekd.plotting.colours(3)[2]
-with mekd.plotting.figure_style():
-    figure, grid = plt.subplots(3, 10, figsize=(6.4, 2.6))
-    for row, (name, pictures) in enumerate(drawn.items()):
-        for label, axes in enumerate(grid[row]):
-            axes.imshow(pictures[label, 0].cpu(), cmap="gray", vmin=-1, vmax=1)
-            axes.set(xticks=[], yticks=[])
-            said = int(named[name][label])
-            style_of_title = {"color": right_colour, "fontweight": "bold"} if said == label else {}
-            axes.set_title(f"{said}", loc="center", fontsize=8, pad=2, **style_of_title)
-        grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
-    for label, axes in enumerate(grid[-1]):
-        axes.set_xlabel(f"wanted {label}" if label == 0 else f"{label}", fontsize=8)
-    picture = mekd.plotting.png(figure)
-Image(
-    picture,
-    width=640,
+titles = {name: labels[:10].tolist() for name, labels in named.items()}
+mekd.plotting.images(
+    drawn,
+    titles=titles,
+    marked={name: [said == label for label, said in enumerate(row)] for name, row in titles.items()},
     alt="Drawn for the answers 0 to 9: by the GAN and by the mixture, before and after the joint fit",
 )
 
 # %% [markdown]
-# Above each drawing stands what the teacher says, in colour where it is what was wanted. The first two draw digits, but
-# whichever they like; where that is the wanted one, it is by chance. After the joint fit the same noise gives what was
-# asked for. It cost no query more than the first round, and no real image was shown to anybody but our own surrogate.
+# Wanted were 0 to 9, from left to right. Above each drawing stands what the teacher says, in colour where it is that.
+# The first two draw digits, but whichever they like; where one is the wanted one, it is by chance. After the joint fit
+# the same noise gives what was asked for, for no query more than the first round, and no real image was shown to
+# anybody but our own surrogate.
 #
-# What an inverse is good for:
-#
-# - **questions can be chosen.** The package spends the rest of its budget (seven tenths) on drawings for wanted
-#   answers: those of real images, and mixtures of two, which lie near the borders of the cells;
-# - **pictures mean something.** $G(y_S)$ is now an image of what the student said, and the distance to $G(y_T)$ one
-#   that the teacher's classes have made;
-# - **the surrogate stays.** Taught again by the whole bank, it answers about views of the real images at home, and the
-#   student learns these answers beside the teacher's own.
+# What an inverse is good for: **questions can be chosen**, and the package spends the rest of its budget (seven tenths)
+# on drawings for wanted answers, those of real images and mixtures of two, which lie near the borders of the cells.
+# **Pictures mean something**: $G(y_S)$ is now an image of what the student said. And **the surrogate stays**: taught
+# again by the whole bank, it answers about views of the real images at home, and the student learns that, too.
 #
 # Whether that makes a better student is, again, a question for several seeds. On these digits, with 5,000 queries and
 # five seeds, it does not: the student of an inverse and the student of the GAN were equally good
@@ -742,6 +658,16 @@ assert match["after"] > 0.6, "and what has been told, does"
 print("all as expected")
 
 # %% [markdown]
+# ## Two exercises
+#
+# 1. **Which scale?** The paper divides scores by $t_g = 5$; we took the spread of the bank's own. For divisors from 0.2
+#    to 50 times the spread, how far are the pictures of the teacher and of an untrained student apart, and how large is
+#    the gradient that reaches the student? What goes wrong at either end?
+# 2. **How many coordinates?** The mixture lives in 41 principal components. Fit it with 3, 10 and 20, without and with
+#    answers, and measure the class match of each.
+#
+# Solutions, with what they printed, are in [solutions.md](solutions.md).
+#
 # **Next:** [3. Head to head](03_head_to_head.ipynb), where methods are compared, and you learn not to believe it.
 #
 # **References.** Ma, Xiang, Wang, Wu, Li, *Aligning Logits Generatively for Principled Black-Box Knowledge

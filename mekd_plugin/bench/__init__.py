@@ -7,3 +7,26 @@ the runs that they expand into), ``executors/``, ``worker.py`` and ``run_inputs.
 about them); ``comparisons.py`` has what is declared beforehand. ``commands.py`` has the command lines, and
 ``diagnosis/`` puts the questions of optimal transport to a run.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mekd_plugin.bench.statistics import (
+        Interval,
+        PairedDifference,
+        mean_interval,
+        paired_difference,
+        wilson_interval,
+    )
+
+__all__ = ["Interval", "PairedDifference", "mean_interval", "paired_difference", "wilson_interval"]
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, when they are first used: the command line passes here, and must not wait for SciPy."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("mekd_plugin.bench.statistics"), name)

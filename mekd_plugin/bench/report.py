@@ -101,7 +101,7 @@ def write_report(store: Store, results: Results) -> list[Path]:
             if frontier and group in shown:
                 continue  # it is about all budgets: once is enough
             title = "query_frontier" if frontier else name
-            for form, content in zip(picture._fields, picture, strict=True):
+            for form, content in (("png", picture.png), ("svg", picture.svg)):
                 paths.append(writable_directory(store.out / "figures") / f"{title}{suffix}.{form}")
                 write_atomically(paths[-1], content)
             pictures.append(_Picture(*_CAPTIONS[title], _encoded(picture.png), _encoded(dark[name])))

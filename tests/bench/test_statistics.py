@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 
@@ -68,3 +70,13 @@ def test_failed_runs_are_counted_and_left_out(record) -> None:
     assert row["student_accuracy"]["mean"] == 0.95
     (row,) = summarize([failed])
     assert row["student_accuracy"] is None and row["queries"] is None
+
+
+def test_the_door_of_bench_loads_scipy_when_an_interval_is_asked_for() -> None:
+    code = (
+        "import sys, mekd_plugin.bench as bench\n"
+        "assert 'scipy' not in sys.modules\n"
+        "print(round(bench.wilson_interval(0.9, 100).low, 3), hasattr(bench, 'median'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0.826", "False"]

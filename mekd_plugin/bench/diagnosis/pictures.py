@@ -18,7 +18,7 @@ from mekd_plugin.plotting import Theme, colours, figure_style, markers, png
 __all__ = ["draw"]
 
 
-def draw(finding: Finding, theme: Theme) -> bytes:
+def draw(finding: Finding, theme: Theme = "light") -> bytes:
     """The figure of a finding, as a PNG file's content."""
     with figure_style(theme):
         return png(_DRAWN[finding.name](finding.results, theme))

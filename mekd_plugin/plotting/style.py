@@ -28,7 +28,8 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 _GROUND = {"light": "#ffffff", "dark": "#16191f"}
 _INK = {"light": "#1b1f24", "dark": "#e6e8eb"}
 _GRID = {"light": "#d9dde3", "dark": "#333a45"}
-_DPI = 160
+_DPI, _POINTS = 160, 100
+"""Pixels of an inch in a file, and on a page that shows it."""
 
 
 def colours(count: int, theme: Theme = "light") -> list[str]:
@@ -79,19 +80,33 @@ def figure_style(theme: Theme = "light") -> Iterator[None]:
 
 
 class Picture(NamedTuple):
-    """A figure as the contents of files."""
+    """A figure as the contents of files. A notebook shows it, with ``alt`` for those who cannot see it.
+
+    Attributes:
+        png: content of a PNG file.
+        svg: content of an SVG file, in which text stays text.
+        alt: what is to be seen, in words.
+    """
 
     png: bytes
     svg: bytes
+    alt: str = ""
+
+    def __repr__(self) -> str:
+        return f"Picture: {self.alt or 'without a description'}"
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, str | int]]:
+        pixels = int.from_bytes(self.png[16:20], "big")  # where a PNG file has its width
+        return self.png, {"width": pixels * _POINTS // _DPI, "alt": self.alt}
 
 
-def picture(figure: Figure) -> Picture:
+def picture(figure: Figure, *, alt: str = "") -> Picture:
     """The figure as PNG and as SVG, the same bytes for the same figure; it is closed."""
     stream = io.BytesIO()
     # A fixed salt and no date: names within the file would be random otherwise. Text stays text, to be edited.
     with plt.rc_context({"svg.hashsalt": "mekd", "svg.fonttype": "none"}):
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    return Picture(png(figure), stream.getvalue())
+    return Picture(png(figure), stream.getvalue(), alt)
 
 
 def png(figure: Figure) -> bytes:

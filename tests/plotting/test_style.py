@@ -6,7 +6,7 @@ import matplotlib
 import pytest
 from matplotlib import pyplot as plt
 
-from mekd_plugin.plotting import colours, figure_style, markers, png
+from mekd_plugin.plotting.style import colours, figure_style, markers, png
 
 
 def _luminance(colour: str) -> float:

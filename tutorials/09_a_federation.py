@@ -9,7 +9,7 @@
 # ---
 
 # %% [markdown]
-# # 8. A federation
+# # 9. A federation
 #
 # Three hospitals each have a model, trained on images that may not leave the house. Their networks differ, so there is
 # nothing to average. But each can *answer*: images in, class probabilities out. A server that asks all three and
@@ -362,6 +362,21 @@ assert all(account["bytes_received"] < account["bytes_sent"] for account in reco
 print("all as expected")
 
 # %% [markdown]
+# ## Two exercises
+#
+# Neither needs Flower.
+#
+# 1. **When is a question cheaper than a weight?** For networks of 10,000 to 10 million weights and one round of FedAvg,
+#    how many questions of 16 x 16 pixels cost as many bytes, there and back, for each client?
+# 2. **One-sided clients.** Give three clients the digits 0 to 3, 4 to 6 and 7 to 9, or all digits each. Train their
+#    networks, and compare the accuracy of their mean answer with the best client's. How sure is a client of what it has
+#    never seen?
+#
+# Solutions, with what they printed, are in [solutions.md](solutions.md).
+#
+# That was the course. Where to go from here: `mekd bench --help`, the methods' contract in `mekd_plugin.testing`, and
+# your own model.
+#
 # **References.** McMahan et al., *Communication-Efficient Learning of Deep Networks from Decentralized Data* (FedAvg),
 # AISTATS 2017. Guha, Talwalkar, Smith, *One-Shot Federated Learning*, 2019. Li and Wang, *FedMD: Heterogenous Federated
 # Learning via Model Distillation*, 2019. Lin et al., *Ensemble Distillation for Robust Model Fusion in Federated

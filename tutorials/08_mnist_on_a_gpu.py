@@ -9,7 +9,7 @@
 # ---
 
 # %% [markdown]
-# # 7. MNIST on a GPU
+# # 8. MNIST on a GPU
 #
 # The other notebooks are sized for a laptop. This one is about the real thing: the paper's own setting on MNIST, with
 # the paper's networks, steps and mode, which wants a GPU and asks **16.6 million** questions. On a CPU the very same
@@ -32,37 +32,21 @@ import warnings
 from pathlib import Path
 
 import torch
-from IPython.display import Image, Markdown
-from matplotlib import pyplot as plt
+from IPython.display import Markdown
 
 import mekd_plugin as mekd
-from mekd_plugin.bench.pricing import format_price, price_of
-from mekd_plugin.mekd.emulations.gan import GAN
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 root = os.environ.get("MEKD_DATA", "")
 dataset = "mnist" if root and (Path(root) / "MNIST").is_dir() else "digits"
 whole = device == "cuda" and dataset == "mnist"
+names = ("teacher", "gan", "student", "quick surrogate", "quick student", "bank")
 if whole:
-    sizes = {
-        "teacher": 4000,
-        "gan": 18_800,
-        "student": 120_000,
-        "quick surrogate": 2500,
-        "quick student": 4000,
-        "bank": 26_000,
-    }
+    sizes = dict(zip(names, (4000, 18_800, 120_000, 2500, 4000, 26_000), strict=True))
 elif device == "cuda":
-    sizes = {
-        "teacher": 2000,
-        "gan": 5000,
-        "student": 5000,
-        "quick surrogate": 2500,
-        "quick student": 2000,
-        "bank": 5000,
-    }
+    sizes = dict(zip(names, (2000, 5000, 5000, 2500, 2000, 5000), strict=True))
 else:
-    sizes = {"teacher": 300, "gan": 150, "student": 200, "quick surrogate": 500, "quick student": 350, "bank": 1500}
+    sizes = dict(zip(names, (300, 150, 200, 500, 350, 1500), strict=True))
 torch.set_num_threads(1)  # with one thread a CPU gives the same numbers at every run; take more for speed
 torch.set_float32_matmul_precision("high")  # TensorFloat-32 on GPUs that have it; a CPU is not concerned
 warnings.filterwarnings("ignore")  # what the methods warn of is printed from their reports
@@ -81,12 +65,18 @@ PRICE = 1.50  # of 1,000 queries, a list price for image labels
 #
 # The package holds it as the preset `paper`. Count what it asks, before anything else.
 
+
 # %%
-paper, recipe = GAN.presets["paper"], mekd.Recipe.preset("paper")
-stage_1, stage_2 = paper["steps"] * 64, recipe.steps * recipe.batch_size
-print(f"stage 1: {paper['steps']:>7,} steps of  64 = {stage_1:>10,} questions")
+def price(questions: int) -> str:
+    return f"${questions * PRICE / 1000:,.2f}"
+
+
+paper = mekd.create("mekd", num_classes=10, image_shape=(1, 32, 32), preset="paper").emulation.settings
+recipe = mekd.Recipe.preset("paper")
+stage_1, stage_2 = paper.steps * paper.batch_size, recipe.steps * recipe.batch_size
+print(f"stage 1: {paper.steps:>7,} steps of  {paper.batch_size} = {stage_1:>10,} questions")
 print(f"stage 2: {recipe.steps:>7,} steps of {recipe.batch_size} = {stage_2:>10,} questions")
-print(f"together {stage_1 + stage_2:,}: {format_price(price_of(stage_1 + stage_2, PRICE))} at {PRICE} per 1,000")
+print(f"together {stage_1 + stage_2:,}: {price(stage_1 + stage_2)} at ${PRICE:.2f} per 1,000")
 assert stage_1 + stage_2 == 16_563_200
 
 # %% [markdown]
@@ -223,8 +213,7 @@ for name, result in outcomes.items():
     agreeing = mekd.accuracy(result.student, data.test_images, truth)
     asked, sent = result.ledger.total, "real images" if name == "kd" else "synthetic images"
     rows.append(
-        f"| {name} | {asked:,} | {format_price(price_of(asked, PRICE))} | {100 * accuracies[name]:.2f} % | "
-        f"{100 * agreeing:.2f} % | {sent} |"
+        f"| {name} | {asked:,} | {price(asked)} | {100 * accuracies[name]:.2f} % | {100 * agreeing:.2f} % | {sent} |"
     )
 Markdown("\n".join(rows))
 
@@ -237,16 +226,12 @@ with torch.no_grad():
 drawn["quick"] = mekd.Bank.load(work / "quick" / "banks" / "bank").rows().images[:12].cpu()
 spread = {name: float(images.std(dim=0).mean()) for name, images in drawn.items()}
 
-with mekd.plotting.figure_style():
-    figure, grid = plt.subplots(3, 12, figsize=(7.2, 2.1))
-    for row, (name, images) in enumerate({"real": edge.images, **drawn}.items()):
-        for axis, one in zip(grid[row], images, strict=False):
-            axis.imshow(one[0].cpu(), cmap="gray", vmin=-1, vmax=1)
-            axis.set(xticks=[], yticks=[])
-        grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
-    picture = mekd.plotting.png(figure)
 print("mean deviation of a pixel over the twelve:", {name: round(value, 2) for name, value in spread.items()})
-Image(picture, width=720, alt="Real images, images of the paper's generator at this size, and of the quick one's")
+mekd.plotting.images(
+    {"real": edge.images, **drawn},
+    columns=12,
+    alt="Real images, images of the paper's generator at this size, and of the quick one's",
+)
 
 # %% [markdown]
 # One run each, one seed: enough to see that something works or does not, not enough to rank what works. Notebook 3 has
@@ -352,8 +337,18 @@ assert "meta" in found and mixed and passed == list(checks)
 print("all as expected")
 
 # %% [markdown]
-# That was the course. Where to go from here: `mekd bench --help`, the methods' contract in `mekd_plugin.testing`, and
-# your own model.
+# ## Two exercises
+#
+# 1. **Which batch?** Measure the student's steps a second, and the images a second, for batches of 16, 64 and 256. On
+#    your machine, is a larger batch worth it?
+# 2. **How much of the paper can you buy?** Rehearse the paper's mode with `mekd.plan` for a tenth and for a hundredth
+#    of its student's steps. Which stage does the money go to then?
+#
+# Solutions, with what they printed, are in [solutions.md](solutions.md).
+#
+# **Next:** [9. A federation](09_a_federation.ipynb), where several teachers answer, each within a budget of its own. It
+# needs Flower. Without it the course ends here: go on with `mekd bench --help`, the methods' contract in
+# `mekd_plugin.testing`, and your own model.
 #
 # **References.** Ma, Xiang, Wang, Wu, Li, *Aligning Logits Generatively for Principled Black-Box Knowledge
 # Distillation*, CVPR 2024: settings in section 4.1. LeCun, Cortes, Burges, *The MNIST database of handwritten digits*,
