@@ -285,12 +285,8 @@ def diagnose(
     command.diagnose(directory, points=points, budget=budget or None, console=console)
 
 
-bank_app = typer.Typer(
-    no_args_is_help=True,
-    help="Recorded answers: take them out of a run, and into another.",
-    epilog="Example: mekd bank show run",
-)
-app.add_typer(bank_app, name="bank")
+bank_app = typer.Typer(no_args_is_help=True, help="Recorded answers: take them out of a run, and into another.")
+app.add_typer(bank_app, name="bank", epilog="Example: mekd bank show run")
 
 
 @bank_app.command("export", epilog="Example: mekd bank export run --out answers.safetensors")
