@@ -219,7 +219,7 @@ def nobody(classes: int) -> Callable[[Tensor], Tensor]:
 def table(rows: Sequence[Row]) -> str:
     """Markdown."""
     lines = [
-        "| table | runs | queries, at most | operations, 10¹⁵ | GPU hours | one `mekd` in the paper's mode |",
+        "| table | runs | queries, at most | operations, 10¹⁵ | GPU hours | hours of one `mekd` in the paper's mode |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for row in rows:

@@ -310,12 +310,8 @@ def student(
     student_command.show(directory, images=images, threads=threads, int8=kept, console=console)
 
 
-bank_app = typer.Typer(
-    no_args_is_help=True,
-    help="Recorded answers: take them out of a run, and into another.",
-    epilog="Example: mekd bank show run",
-)
-app.add_typer(bank_app, name="bank")
+bank_app = typer.Typer(no_args_is_help=True, help="Recorded answers: take them out of a run, and into another.")
+app.add_typer(bank_app, name="bank", epilog="Example: mekd bank show run")
 
 
 @bank_app.command("export", epilog="Example: mekd bank export run --out answers.safetensors")

@@ -51,15 +51,11 @@ def published_beside(rows: Sequence[Mapping[str, Any]]) -> Published:
     found.sort(key=lambda one: (one.teacher, one.student) != (first["teacher"], first["student"]))
     sources = list(dict.fromkeys((one.source, one.where, one.protocol) for one in found))
     marks = {source: f"[{number}]" for number, source in enumerate(sources, start=1)}
-    cells = [
-        [
-            f"{one.method} {marks[one.source, one.where, one.protocol]}",
-            one.accuracy,
-            _networks(one),
-            "; ".join(_differences(one, here)),
-        ]
-        for one in found
-    ]
+    cells = []
+    for one in found:
+        mark = marks[one.source, one.where, one.protocol]
+        differences = _differences(one, here) or [f"see {mark}"]
+        cells.append([f"{one.method} {mark}", one.accuracy, _networks(one), "; ".join(differences)])
     notes = [f"{mark} {source}; {where}. {protocol}." for (source, where, protocol), mark in marks.items()]
     about = f"Published for {first['dataset']}, {described_responses(first)} responses; not runs of this benchmark"
     return Published(about, cells, [PUBLISHED_NOTE, *notes] if cells else [_NONE])

@@ -122,7 +122,7 @@ def test_each_number_says_what_differs(on_mnist) -> None:
     block = published_beside(summarize([on_mnist(budget=26_000)]))
     rows = {row[0]: row for row in block.cells}
     assert "mnist, soft responses; not runs of this benchmark" in block.title
-    assert rows["FS-BBT [1]"][2:] == ["lenet5 (99.18 %) to lenet5_half", ""], "as here in all that is known"
+    assert rows["FS-BBT [1]"][2:] == ["lenet5 (99.18 %) to lenet5_half", "see [1]"], "as here in all that is known"
     assert rows["standard KD [1]"][-1].startswith("2,000 queries (here 26,000); learns the true labels")
     assert "images not said (here 2,000)" in rows["MEKD [2]"][-1] and rows["MEKD [2]"][2] == "not known"
     assert "other networks" in rows["k-center [3]"][-1] and "soft or hard not known" in rows["k-center [3]"][-1]
