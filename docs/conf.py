@@ -53,7 +53,7 @@ nitpick_ignore_regex = [
         r"(abc|importlib|torch|numpy|matplotlib|collections|pathlib|typing|types|contextlib|lightning|transformers|pandas|flwr)\..*",
     ),
     ("py:class", r"(nn\.)?Module|Tensor|Choice|Path|Grid|Message|dict\[str|mekd_plugin\..*\._\w+"),
-    ("py:class", r"PIL\..*"),
+    ("py:class", r"(PIL|Image)\..*"),
     ("py:class", r"mekd_plugin\.training\.(processes\.Processes|execution\.Run)"),
     ("py:class", r"mekd_plugin\.blackbox\.(journal\.Forgotten|spending\.(Question|Staged))"),
 ]

@@ -40,7 +40,7 @@ class MixtureSettings(RoundSettings):
     """How the mixture is fitted.
 
     Attributes:
-        components: K; None takes one for every 60 images, 2 to 30.
+        components: K; None takes one for every 60 images, or for every C where there are more classes, 2 to 30.
         coordinates: principal components that it draws; None takes 60, or a third of the images where that is less.
         steps: of expectation-maximisation, for each fit.
         floor: variance that every direction keeps in every component, as a part of the images' mean variance along a
@@ -186,7 +186,8 @@ class Mixture(InRounds):
         settings = self.settings
         if count < 6:
             raise InputError(f"{count} images: emulation 'mixture' needs at least 6")
-        components = settings.components or min(30, max(2, count // 60))
+        # As many images a component as there are classes, whose covariances it has: they take its time and memory.
+        components = settings.components or min(30, max(2, count // max(60, self.num_classes)))
         coordinates = settings.coordinates or min(60, count // 3, math.prod(self.image_shape))
         return MixtureGenerator(self.num_classes, self.image_shape, components=components, coordinates=coordinates)
 

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import mekd_plugin as mekd
+from mekd_plugin.blackbox.bank import Bank
+from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Asking
 from mekd_plugin.errors import InputError, UnknownName
 from mekd_plugin.mekd.emulations.emulation import make_emulation
@@ -254,3 +256,14 @@ def test_the_nearer_to_real_images_one_draws_the_more_alike_is_what_is_sent(tmp_
         run("mixture", **kept, emulation_settings={**FAST["mixture"], "nearness": 0.5})
     with pytest.raises(InputError, match=r"emulation.apart=0.5.*kept away from none"):
         run("mixture", **kept, emulation_settings={**FAST["mixture"], "apart": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("classes", "images", "components"), [(10, 1200, 20), (60, 1200, 20), (100, 1200, 12), (1000, 1200, 2)]
+)
+def test_a_mixture_of_many_classes_has_fewer_components(classes, images, components):
+    """A component's joint covariances grow with the square of the classes; ten of 1,000 would take minutes a fit."""
+    made = make_emulation("mixture", "quick", {}, num_classes=classes, image_shape=(1, 8, 8), seed=0, hard_scale=1.0)
+    stages = made.begin(BlackBox(torch.nn.Identity(), "logits", classes), torch.rand(images, 1, 8, 8), Bank(), images)
+    next(iter(stages))
+    assert made.generator.components == components
