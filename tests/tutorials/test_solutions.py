@@ -31,7 +31,9 @@ SMALL: dict[str, Any] = {
     "sizes": dict(zip(SIZES, (12, 2, 2, 3, 4, 300), strict=True)),
 }
 """What replaces a notebook's constants of the same names."""
-BY_FILES = {5: ("source",), 8: ("work",)}
+FEWER = {6: ("edge", "test_images", "test_labels")}
+"""Images of which the first hundred will do."""
+BY_FILES = {5: ("source",), 8: ("quick",)}
 """Names whose cells leave files that a solution needs: syntax does not show it."""
 WITHOUT_FLOWER = 9
 
@@ -56,30 +58,40 @@ def parsed(code: str) -> ast.Module:
 
 def bound(tree: ast.Module) -> set[str]:
     """The names that a cell gives a value to."""
+    return made(tree) | added(tree)
+
+
+def made(tree: ast.Module) -> set[str]:
+    """Those that it need not know before."""
     found: set[str] = set()
+    changed = [node.target for node in ast.walk(tree) if isinstance(node, ast.AugAssign)]
     for node in ast.walk(tree):
         match node:
             case ast.FunctionDef() | ast.ClassDef() | ast.ExceptHandler(name=str()):
                 found.add(node.name)
-            case ast.Name(ctx=ast.Store()):
+            case ast.Name(ctx=ast.Store()) if node not in changed:
                 found.add(node.id)
             case ast.alias():
                 found.add(node.asname or node.name)
     return found
 
 
+def added(tree: ast.Module) -> set[str]:
+    """Those that it adds to, as ``+=`` does."""
+    targets = [node.target for node in ast.walk(tree) if isinstance(node, ast.AugAssign)]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
 def free(tree: ast.Module) -> set[str]:
-    """The names that a cell takes from elsewhere, and those that it adds to."""
-    loaded, added, arguments = set[str](), set[str](), set[str]()
+    """The names that a cell takes from elsewhere."""
+    loaded, arguments = set[str](), set[str]()
     for node in ast.walk(tree):
         match node:
             case ast.Name(ctx=ast.Load()):
                 loaded.add(node.id)
-            case ast.AugAssign(target=ast.Name()):
-                added.add(node.target.id)
             case ast.arg():
                 arguments.add(node.arg)
-    return (loaded - bound(tree) - arguments - set(dir(builtins))) | added
+    return (loaded | added(tree)) - made(tree) - arguments - set(dir(builtins))
 
 
 def needed(cells: list[ast.Module], names: set[str], before: int) -> set[int]:
@@ -95,8 +107,19 @@ def needed(cells: list[ast.Module], names: set[str], before: int) -> set[int]:
     return found
 
 
+class ShortRecipe:
+    """A recipe of a few steps, whatever was asked for."""
+
+    preset = mekd.Recipe.preset
+    whole = mekd.Recipe
+
+    def __new__(cls, **settings: Any) -> Any:
+        return cls.whole(**{**settings, "steps": min(settings["steps"], SMALL["STUDENT_STEPS"])})
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(mekd, "Recipe", ShortRecipe)
     for preset in ("quick", "fast"):
         monkeypatch.setitem(MEKD.presets, preset, {**MEKD.presets["tiny"], **FEW, "emulation_settings": FEW})
     monkeypatch.setenv("MEKD_CACHE", str(tmp_path))  # a notebook sets it, too: this undoes it
@@ -133,13 +156,14 @@ def test_the_solutions_run_on_what_their_notebook_makes(text: Path, small: None,
             if cell.cell_type == "code" and "widget" not in cell.metadata.get("tags", [])
         ]
         names = set(BY_FILES.get(number, ()))
-        made: set[str] = set()
+        own: set[str] = set()
         for code in codes:
-            names |= free(code) - made
-            made |= bound(code)
+            names |= free(code) - own
+            own |= bound(code)
         for place in sorted({0} | needed(cells, names, len(cells))):
             exec(compile(cells[place], f"{text.stem}, cell {place + 1}", "exec"), namespace)
             namespace |= {name: value for name, value in SMALL.items() if name in namespace}
+            namespace |= {name: namespace[name][:100] for name in FEWER.get(number, ()) if name in namespace}
     for code in codes:
         capsys.readouterr()
         exec(compile(code, f"solution of {text.stem}", "exec"), namespace)
