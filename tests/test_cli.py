@@ -78,7 +78,9 @@ class TestHelp:
         assert re.search(r"--real-images +<int>", said) and re.search(r"--validation +<float>", said)
         assert "factory(num_classes=C, image_shape=(channels," in said, "how a student of one's own is called"
 
-    @pytest.mark.parametrize("command", ["list", "bench", "distill", "teacher", "student", "diagnose", "harness", "tutorials"])
+    @pytest.mark.parametrize(
+        "command", ["list", "bench", "distill", "teacher", "student", "diagnose", "harness", "tutorials"]
+    )
     def test_every_command_has_an_example_that_it_would_take(self, command, monkeypatch) -> None:
         monkeypatch.setenv("COLUMNS", "160")
         (example,) = [
