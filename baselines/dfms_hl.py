@@ -5,8 +5,8 @@ code. A GAN learns to draw what its pool holds, images of another domain in the 
 classes of its images; then, alternately, the generator goes on learning with a further term, the entropy of the mean of
 the student's probabilities, which keeps its images from falling into few classes, and the student learns its new ones.
 
-With ``pool="edge"`` the GAN learns the edge's own images, which stay there: what is asked about is generated, as MEKD's
-is. With ``pool="other domain"`` it learns images that are nobody's secret.
+With ``domain="edge"`` the GAN learns the images of the edge, which stay there: what is asked about is generated, as
+MEKD's is. With ``domain="other"`` it learns images that are nobody's secret.
 
 Departures:
 - rounds: a part of the queries for the images of the plain GAN, then equal parts, with ``round_steps`` steps of the GAN
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -48,7 +48,7 @@ class DFMSHL(SyntheticRounds):
     ``-log D(x) - log(1 - D(G(z)))``.
 
     Args:
-        pool: whose images the GAN learns: ``"edge"`` or ``"other domain"``.
+        domain: whose images the GAN learns: the ``"edge"``'s, or the ``"other"`` ones of the run's ``pool=``.
         entropy_weight: w, from the second round on; 0 in the first, whose student knows nothing.
         generator_steps: of the GAN before the first question.
         round_steps: of the GAN before each later one.
@@ -72,7 +72,7 @@ class DFMSHL(SyntheticRounds):
     def __init__(
         self,
         *,
-        pool: Literal["edge", "other domain"] = "edge",
+        domain: str = "edge",
         entropy_weight: float = 2.0,
         rounds: int = 5,
         generator_steps: int = 2000,
@@ -90,12 +90,12 @@ class DFMSHL(SyntheticRounds):
             learning_rate=learning_rate,
             **settings,
         )
-        self.pool: str = as_one_of("pool", pool, ("edge", "other domain"))
+        self.domain: str = as_one_of("domain", domain, ("edge", "other"))
         self.entropy_weight = as_number("entropy_weight", entropy_weight, at_least=0)
         self.round_steps = as_whole("round_steps", round_steps, at_least=1)
         self.average = None if average is None else as_number("average", average, above=0, below=1)
         self.smoothing = as_number("smoothing", smoothing, at_least=0, below=1)
-        if self.pool == "other domain":
+        if self.domain == "other":
             self.needs = replace(self.needs, pool="other domain", leaves_edge="nothing of the edge")
         self.discriminator: nn.Module | None = None
 

@@ -68,8 +68,8 @@ def number_of_queries(teacher: BlackBox, stage: str, wanted: int | None, otherwi
     if wanted is not None and available is not None and stage not in ledger.by_stage and not held:
         if wanted - available > ledger.uncertain:
             raise QueryBudgetExceeded(
-                f"queries={wanted} needs {wanted:,} more answers for {stage!r}, and the query budget of "
-                f"{ledger.budget:,} has {available:,} left ({ledger}); nothing was asked. Raise the budget, or lower "
+                f"queries={wanted} needs {wanted:,} more answers for {stage!r}, and "
+                f"{ledger.limit} has {available:,} left ({ledger}); nothing was asked. Raise the budget, or lower "
                 "queries"
             )
     count = wanted if wanted is not None else otherwise if available is None else available

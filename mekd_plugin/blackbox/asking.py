@@ -38,8 +38,8 @@ def affordable(teacher: BlackBox, wanted: int, stage: str, bank: str, held: int 
     lost = max(ledger.uncertain, ledger.by_stage.get(stage, 0) - held - kept)
     if short > lost or (short >= wanted and not held):  # a bank that holds rows can do without any more
         raise QueryBudgetExceeded(
-            f"bank {bank!r} needs {wanted - kept:,} more answers for {stage!r}, and the query budget of "
-            f"{ledger.budget:,} has {ledger.remaining:,} left ({ledger}); nothing was asked. Raise the budget, or make "
+            f"bank {bank!r} needs {wanted - kept:,} more answers for {stage!r}, and "
+            f"{ledger.limit} has {ledger.remaining:,} left ({ledger}); nothing was asked. Raise the budget, or make "
             "the bank smaller"
         )
     short = min(short, wanted)  # rows that were paid for stay, even if others have spent more than the budget

@@ -59,6 +59,7 @@ class Ledger:
 
     Args:
         budget: images that may be sent in all; None for no limit.
+        bought_with: what set that number, such as ``"cost_limit=20"``, for messages.
 
     Attributes:
         budget: as given.
@@ -68,10 +69,11 @@ class Ledger:
         InputError: the budget is not a whole number from 0.
     """
 
-    def __init__(self, budget: int | None = None) -> None:
+    def __init__(self, budget: int | None = None, *, bought_with: str = "") -> None:
         if budget is not None:
             budget = as_whole("budget", budget, at_least=0, of="images", otherwise="None for no limit", strict=True)
         self._budget = budget
+        self._bought_with = bought_with
         self.peers = Peers()
         self._spending = Spending()
         self._pending: dict[int, Question] = {}
@@ -111,6 +113,11 @@ class Ledger:
     def budget(self) -> int | None:
         """Images that may be sent in all; None for no limit. It cannot be changed."""
         return self._budget
+
+    @property
+    def limit(self) -> str:
+        """The budget in words, for a message: ``"the query budget of 13,333 (cost_limit=20)"``."""
+        return f"the query budget of {self.budget:,}" + (f" ({self._bought_with})" if self._bought_with else "")
 
     @property
     def remaining(self) -> int | None:
@@ -160,7 +167,7 @@ class Ledger:
         """
         if self.remaining is not None and count > self.remaining:
             raise QueryBudgetExceeded(
-                f"asking about {count:,} images for {stage!r} would pass the query budget of {self.budget:,}: "
+                f"asking about {count:,} images for {stage!r} would pass {self.limit}: "
                 f"{self.total:,} are spent ({self._spending}) and {self.remaining:,} remain; "
                 "nothing was sent. Raise the budget, or ask about fewer images"
             )

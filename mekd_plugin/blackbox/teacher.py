@@ -170,7 +170,7 @@ class BlackBox:
         self._outgoing = Outgoing(as_range("value_range", value_range), quantize is not None, size)
         self._stage = "query"
         self._price = None if cost_per_1000 is None else as_number("cost_per_1000", cost_per_1000, at_least=0)
-        budget = _affordable(budget, self._price, cost_limit, shared=ledger is not None)
+        budget, bought_with = _affordable(budget, self._price, cost_limit, shared=ledger is not None)
         at_a_time = as_whole("batch_size", batch_size, at_least=1, of="images", strict=True)
         declared = Declared.of(teacher)
         if declared.value_range not in (None, self.value_range):
@@ -186,7 +186,7 @@ class BlackBox:
         self._exchange = Exchange(
             self._kind,
             Precision(self._kind, rounding, top_k),
-            Ledger(budget) if ledger is None else ledger,
+            Ledger(budget, bought_with=bought_with) if ledger is None else ledger,
             at_a_time if declared.images_a_call is None else min(at_a_time, declared.images_a_call),
             retry,
             rate_limit,
@@ -521,21 +521,23 @@ class BlackBox:
         return f"BlackBox(responses={self._kind!r}, num_classes={classes}, {self._exchange.ledger})"
 
 
-def _affordable(budget: int | None, price: float | None, limit: float | None, *, shared: bool) -> int | None:
-    """The number of images that budget and money allow.
+def _affordable(
+    budget: int | None, price: float | None, limit: float | None, *, shared: bool
+) -> tuple[int | None, str]:
+    """The number of images that budget and money allow, and the limit in money where that is the lower one.
 
     Raises:
         InputError: a limit without a price, or beside a shared ledger.
     """
     if limit is None:
-        return budget
+        return budget, ""
     limit = as_number("cost_limit", limit, at_least=0)
     if not price:
         raise InputError(f"cost_limit={limit:g} without a price: say what 1,000 images cost, cost_per_1000=1.5")
     if shared:
         raise InputError(f"cost_limit={limit:g} and ledger= are both given: a shared ledger brings its own budget")
     images = int(limit / price * 1000 * (1 + 1e-12))
-    return images if budget is None else min(budget, images)
+    return (images, f"cost_limit={limit:g}") if budget is None or images < budget else (budget, "")
 
 
 def _resizing(ask: Ask, outgoing: Outgoing) -> Ask:

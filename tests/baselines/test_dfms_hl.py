@@ -43,7 +43,7 @@ def test_the_student_learns_the_class_alone():
         assert torch.equal(loss, cross_entropy_labels(logits, torch.tensor([0, 2]), 0.1))
 
 
-def test_its_pool_decides_what_leaves_the_edge():
-    edge, other = DFMSHL(**WORLD).needs, DFMSHL(pool="other domain", **WORLD).needs
+def test_its_domain_decides_what_leaves_the_edge():
+    edge, other = DFMSHL(**WORLD).needs, DFMSHL(domain="other", **WORLD).needs
     assert (edge.pool, edge.leaves_edge) == ("edge", "synthetic images")
     assert (other.pool, other.leaves_edge) == ("other domain", "nothing of the edge")

@@ -297,7 +297,9 @@ def test_a_sum_of_money_bounds_a_run_and_is_foretold():
     assert result.ledger.total == toy.count == 40 == result.ledger.budget
     with pytest.raises(InputError, match="cost_limit=3 without a price: say what 1,000 images cost, cost_per_1000="):
         mekd.distill(toy_student(), toy, toy_images(60, seed=1), cost_limit=3, **words)
-    box = mekd.BlackBox(toy, "logits", CLASSES, cost_per_1000=1.5)
+    box = mekd.BlackBox(toy, "logits", CLASSES, cost_per_1000=2.0, cost_limit=0.08, budget=50)
+    with pytest.raises(QueryBudgetExceeded, match=r"the query budget of 40 \(cost_limit=0.08\): 0 are spent"):
+        box.query(toy_images(41, seed=1))
     with pytest.raises(InputError, match="cost_limit belongs to the BlackBox"):
         mekd.distill(toy_student(), box, toy_images(60, seed=1), "kd", cost_limit=3, **SHORT)
 
