@@ -389,7 +389,7 @@ def harness(
 def tutorials(
     directory: Annotated[Path, typer.Argument(help="Created if missing; nothing there is overwritten.")],
 ) -> None:
-    """Copy the tutorials: the notebooks, and the page that gives their order."""
+    """Copy the tutorials: the notebooks, the page that gives their order, and the solutions."""
     directory = as_path("DIRECTORY", directory)
     lessons = [path for path in bundled("tutorials").iterdir() if path.suffix in (".ipynb", ".md")]
     existing = [path.name for path in lessons if (directory / path.name).exists()]

@@ -223,6 +223,7 @@ def test_a_teacher_of_another_size_is_sent_that_size(tmp_path) -> None:
     ):
         call(*words, "--out", str(tmp_path / "refused"))
     words += ["--teacher-size", "24"]
+    assert "40 queries" in call(*words, "--out", str(tmp_path / "run"), "--dry-run")
     assert "40 of 40 images sent" in call(*words, "--out", str(tmp_path / "run"))
     assert "teacher_size=24x24" in json.loads((tmp_path / "run" / "record.json").read_text())["signature"]
     assert open_run(tmp_path / "run").teacher.teacher_size == (24, 24), "a diagnosis asks it likewise"

@@ -20,7 +20,7 @@ from mekd_plugin.bench.executors.in_process import InProcessExecutor
 from mekd_plugin.bench.executors.local import LocalExecutor
 from mekd_plugin.bench.grid import Cell, cells, expand
 from mekd_plugin.bench.grid_check import check_grid
-from mekd_plugin.bench.pricing import price_of
+from mekd_plugin.bench.pricing import price_for, price_of
 from mekd_plugin.bench.report import write_report
 from mekd_plugin.bench.run_inputs import Method, Place, digest_of, edge_of, load_data, pool_of, recipe_of
 from mekd_plugin.bench.run_record import blank_record
@@ -165,7 +165,7 @@ class Benchmark:
             seed=spec.seed,
             device="auto" if self.config.executor == "ray" else self.place.device,
             pool=pool_of(spec, self.place),
-            price_per_1000=self.config.price_per_1000,
+            price_per_1000=price_for(spec.teacher, self.config.price_per_1000),
             **settings,
             **spec.hyperparameters,
         )
@@ -287,7 +287,8 @@ class Benchmark:
         return Results(environment, self.settings(), records, summarize(records), compared)
 
     def _priced(self, record: RunRecord) -> RunRecord:
-        return replace(record, price=price_of(record.queries.total, self.config.price_per_1000))
+        price = price_for(record.teacher, self.config.price_per_1000)
+        return replace(record, price=price_of(record.queries.total, price))
 
 
 def _cores() -> int:

@@ -19,7 +19,7 @@ from mekd_plugin.bench.calibration import expected_calibration_error
 from mekd_plugin.bench.comparison_table import comparisons_in_terminal
 from mekd_plugin.bench.display import Display
 from mekd_plugin.bench.edge_folder import distill_folder
-from mekd_plugin.bench.pricing import format_price, price_of
+from mekd_plugin.bench.pricing import format_price, price_for, price_of
 from mekd_plugin.bench.published_table import in_terminal, published_beside
 from mekd_plugin.bench.run_inputs import edge_of, load_data, pool_of, recipe_of
 from mekd_plugin.bench.run_record import adapted_on, blank_record, record_of
@@ -106,6 +106,7 @@ def distill(
     spec, place = benchmark.specs[0], benchmark.place
     if teacher_size is not None:
         spec = replace(spec, teacher_size=as_size("--teacher-size", teacher_size)[0])
+        benchmark.specs = [spec]
     if kind_of_teacher(spec.teacher) == "network":
         raise InputError(
             f"--teacher {spec.teacher} names a network: train one first, `mekd teacher {spec.teacher} --out FILE`, and "
@@ -118,7 +119,7 @@ def distill(
             out,
             classes=classes,
             device=place.device,
-            price_per_1000=config.price_per_1000,
+            price_per_1000=price_for(spec.teacher, config.price_per_1000),
             resume=resume,
             dry_run=dry_run,
             onnx=onnx,
@@ -176,7 +177,7 @@ def distill(
     )
     if spec.adapt:
         record = adapted_on(data, record, result.student)
-    price = price_of(result.ledger.total, config.price_per_1000)
+    price = price_of(result.ledger.total, price_for(spec.teacher, config.price_per_1000))
     write_record(out / "record.json", replace(record, price=price))
     held_out = result.held_out
     lines = [
@@ -266,19 +267,20 @@ def _print_plan(
     planned: Sequence[Planned], config: BenchConfig, jobs: int, evaluation: Mapping[str, int], console: Console
 ) -> None:
     table = Table(title="What this would ask", title_justify="left", title_style="bold", header_style="bold")
-    free = config.price_per_1000 is None
-    for name in ("Run", "Queries by stage", "Seeds", "Queries", *([] if free else ["Price"]), "Seconds per seed"):
+    prices = [price_of(entry.queries, price_for(entry.spec.teacher, config.price_per_1000)) for entry in planned]
+    known = [price for price in prices if price is not None]
+    for name in ("Run", "Queries by stage", "Seeds", "Queries", *(["Price"] if known else []), "Seconds per seed"):
         table.add_column(name, justify="left" if name in ("Run", "Queries by stage") else "right")
-    for entry in planned:
+    for entry, its_price in zip(planned, prices, strict=True):
         stages = ", ".join(f"{stage} {count:,}" for stage, count in entry.plan.queries.items()) or "none"
         spec = entry.spec
         name = f"{spec.label} on {spec.dataset}, {described_responses(vars(spec))}"
-        costs = [] if free else [format_price(price_of(entry.queries, config.price_per_1000))]
+        costs = [format_price(its_price)] if known else []
         table.add_row(name, stages, str(entry.seeds), f"{entry.queries:,}", *costs, f"{entry.plan.seconds:,.0f}")
     queries = sum(entry.queries for entry in planned)
     seconds = sum(entry.seeds * entry.plan.seconds for entry in planned) / jobs
     console.print(table)
-    price = "" if free else f"{format_price(price_of(queries, config.price_per_1000))}, "
+    price = f"{format_price(sum(known))}, " if known else ""
     console.print(
         f"All together: {queries:,} queries, {price}about {seconds / 60:,.0f} min with {jobs} runs side by side; "
         "without the time a remote teacher takes to answer, or a local one to be trained. Nothing was asked.",

@@ -87,7 +87,7 @@ def _reason(spec: RunSpec, place: Place, method: str | Method) -> str | None:
     if kind_of_teacher(spec.teacher) == "network":
         build(spec.teacher, data.num_classes, data.image_shape)
     else:
-        load_teacher(spec.teacher, num_classes=data.num_classes, image_shape=data.image_shape)
+        load_teacher(spec.teacher, num_classes=data.num_classes, image_shape=spec.teacher_shape(data.image_shape))
     settings = {} if isinstance(method, Distiller) else {"seed": spec.seed}
     distiller = registry.create(
         method,

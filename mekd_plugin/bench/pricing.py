@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["format_price", "price_of"]
+from mekd_plugin.bench.teacher_names import kind_of_teacher
+
+__all__ = ["format_price", "price_for", "price_of"]
+
+_OF_A_SERVICE = 1.5
+"""What image labels cost at a large provider, in dollars; one that costs nothing is 0."""
+
+
+def price_for(teacher: str, per_1000: float | None) -> float | None:
+    """The price of 1,000 of a teacher's answers: as given, else 1.5 of a service, and none of any other."""
+    return _OF_A_SERVICE if per_1000 is None and kind_of_teacher(teacher) == "service" else per_1000
 
 
 def price_of(queries: int, per_1000: float | None) -> float | None:

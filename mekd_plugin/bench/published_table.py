@@ -11,7 +11,6 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from mekd_plugin.bench.published import PublishedResult, published_for
-from mekd_plugin.records import described_responses
 
 __all__ = ["PUBLISHED_NOTE", "PUBLISHED_TITLES", "Published", "in_markdown", "in_terminal", "published_beside"]
 
@@ -57,7 +56,7 @@ def published_beside(rows: Sequence[Mapping[str, Any]]) -> Published:
         differences = _differences(one, here) or [f"see {mark}"]
         cells.append([f"{one.method} {mark}", one.accuracy, _networks(one), "; ".join(differences)])
     notes = [f"{mark} {source}; {where}. {protocol}." for (source, where, protocol), mark in marks.items()]
-    about = f"Published for {first['dataset']}, {described_responses(first)} responses; not runs of this benchmark"
+    about = f"Published for {first['dataset']}, {first['responses']} responses; not runs of this benchmark"
     return Published(about, cells, [PUBLISHED_NOTE, *notes] if cells else [_NONE])
 
 
@@ -101,14 +100,15 @@ def _networks(one: PublishedResult) -> str:
 def _differences(one: PublishedResult, here: Mapping[str, Any]) -> list[str]:
     """What a published number does not share with the table that it stands beside."""
     told = []
-    known = (one.teacher, one.student)
-    if None not in known and known != (here["teacher"], here["student"]):
+    if (one.teacher or here["teacher"]) != here["teacher"] or (one.student or here["student"]) != here["student"]:
         told.append("other networks")
     if one.responses is None:
         told.append(f"soft or hard {_NOT_KNOWN}")
+    if here.get("answers", "full") != "full":
+        told.append(f"answers in full (here {here['answers']})")
     budget = f"{here['budget']:,}" if here["budget"] else "no limit"
     queries = "queries not said" if one.queries is None else f"{one.queries:,} queries"
-    if one.queries != here["budget"]:
+    if one.queries is None or one.queries != here["budget"]:
         told.append(f"{queries} (here {budget})")
     images = here["real_images"]
     if images is not None and one.images != round(images):

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from mekd_plugin.bench.comparison_table import COMPARISON_TITLES
 from mekd_plugin.bench.figures import draw_all, draw_pictures
+from mekd_plugin.bench.pricing import price_for
 from mekd_plugin.bench.published_table import PUBLISHED_TITLES, Published, published_beside
 from mekd_plugin.bench.statistics import PANEL
 from mekd_plugin.bench.store import Store
@@ -88,7 +89,7 @@ def write_report(store: Store, results: Results) -> list[Path]:
     names = _names([part.rows[0] for part in parts])
     for index, part in enumerate(parts):
         records = [record for record in results.runs if _belongs(record, part)]
-        per_1000 = results.config.get("price_per_1000")
+        per_1000 = price_for(part.rows[0]["teacher"], results.config.get("price_per_1000"))
         alike = [record for record in results.runs if _belongs(record, part, any_budget=True)]
         light = draw_pictures(records, alike, store.directory, per_1000=per_1000, theme="light")
         dark = draw_all(records, alike, store.directory, per_1000=per_1000, theme="dark")

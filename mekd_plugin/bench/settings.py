@@ -8,7 +8,6 @@ from dataclasses import InitVar, asdict, dataclass, field, fields
 from typing import Any
 
 from mekd_plugin.bench.comparisons import Comparison
-from mekd_plugin.bench.teacher_names import kind_of_teacher
 from mekd_plugin.bench.values import (
     canonical_answers,
     canonical_kind,
@@ -27,8 +26,6 @@ __all__ = ["FEWEST_AUDITED", "PANELS", "BenchConfig", "setting"]
 _LARGEST_BUDGET = 10**9
 _LARGEST_PRICE = 1e9
 """What lies beyond them was meant otherwise, and would overflow a table."""
-_PRICE_OF_A_SERVICE = 1.5
-"""What image labels cost at a large provider, in dollars; one that costs nothing is 0."""
 FEWEST_AUDITED = 20
 """Questions about a generator below which a share would be a guess."""
 
@@ -144,8 +141,6 @@ class BenchConfig:
             as_whole("real_images", self.real_images, at_least=2)
         if self.real_fraction is not None:
             as_number("real_fraction", self.real_fraction, above=0, at_most=1)
-        if self.price_per_1000 is None and any(kind_of_teacher(name) == "service" for name in self.teacher):
-            object.__setattr__(self, "price_per_1000", _PRICE_OF_A_SERVICE)
         if self.price_per_1000 is not None:
             as_number("price_per_1000", self.price_per_1000, at_least=0, at_most=_LARGEST_PRICE)
         as_number("validation", self.validation, at_least=0, below=1)

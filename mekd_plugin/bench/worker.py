@@ -189,8 +189,10 @@ def perform(
     record = replace(record, sent=sent, warnings=[*record.warnings, *unknown, *_unseen(spec, sample, record)])
     if spec.adapt:
         record = adapted_on(data, record, result.student)
-    if not place.audit or result.inverse is None or told is None:
+    if not place.audit or result.inverse is None:
         return record
+    if told is None:  # nobody answers about other images, nor will after --resume: the warning says why
+        return replace(record, generator={**(record.generator or {}), **NOT_AUDITED, "audited": 0})
     keep(record)  # the student is finished, whatever becomes of the audit
     # Asked once more where another kind of answers left only the classes: an audit wants them whole.
     told = evaluated(spec, place, prepared, data, whole=True)

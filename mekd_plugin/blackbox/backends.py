@@ -53,12 +53,14 @@ class Declared(NamedTuple):
         as_sent: images -> the same as the service gets them, where an upload changes them.
         value_range: smallest and largest pixel value of the images that it takes.
         remote: whether somebody else may change what it answers.
+        recorded: whether it answers from a table alone, so that made-up images are not to be tried on it.
     """
 
     images_a_call: int | None = None
     as_sent: Callable[[Tensor], Tensor] | None = None
     value_range: tuple[float, float] | None = None
     remote: bool = False
+    recorded: bool = False
 
     @classmethod
     def of(cls, teacher: Any) -> Declared:

@@ -93,7 +93,7 @@ class BlackBox:
         concurrent: batches that are asked about at the same time, 1 to 64, of a function. Answers come and are kept in
             the order of asking; a killed process loses up to so many batches.
         cost_per_1000: price of 1,000 images, in any currency.
-        cost_limit: the most that may be spent, in that currency: no image is sent beyond it, but for evaluations,
+        cost_limit: the most that a student may cost, in that currency: no image is sent beyond it, but for evaluations,
             as with ``budget``. Where both are given the smaller number of images holds.
         on_drift: what to do where a resumed run's teacher answers other than it did: ``"error"``, ``"warn"``, or
             ``"ignore"``, which does not look. To find out, four images of the first life are asked about again, once,
@@ -213,6 +213,7 @@ class BlackBox:
             self._degraded(identity_of(teacher, identity)),
             lambda: place_of(teacher, place),
             isinstance(teacher, nn.Module),
+            declared.recorded,
             lambda shape: answer_on_meta(teacher, shape, answer) if isinstance(teacher, nn.Module) else None,
             declared.as_sent,
         )
@@ -355,7 +356,8 @@ class BlackBox:
         """Ask a teacher that is not a module about one image, to see whether its answers can be used.
 
         The image is a smooth gradient, not a real one; it counts under the stage ``"probe"``, once in a run. A module
-        is not asked, since it can be checked without a question. Of several processes the first one asks.
+        is not asked, since it can be checked without a question, nor are answers on record, which it is not among. Of
+        several processes the first one asks.
 
         Args:
             image_shape: ``(channels, height, width)``.
@@ -363,7 +365,7 @@ class BlackBox:
         Raises:
             InputError: this is no shape of an image. All errors of :meth:`query`.
         """
-        if _HIDDEN[self].is_module:
+        if not self.is_probed:
             return
         image = gradient_image(image_shape, self.value_range)
         if self._exchange.journal is not None and self._exchange.journal.first:
@@ -377,6 +379,11 @@ class BlackBox:
     def is_module(self) -> bool:
         """Whether the teacher is a torch module, which can be checked without a question."""
         return _HIDDEN[self].is_module
+
+    @property
+    def is_probed(self) -> bool:
+        """Whether :meth:`probe` finds out anything: not of a module, nor of answers that are on record."""
+        return not (_HIDDEN[self].is_module or _HIDDEN[self].is_recorded)
 
     def foresee(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
         """Check, without a question, that a module takes such images and answers about so many classes.
@@ -536,6 +543,8 @@ def _affordable(
         raise InputError(f"cost_limit={limit:g} without a price: say what 1,000 images cost, cost_per_1000=1.5")
     if shared:
         raise InputError(f"cost_limit={limit:g} and ledger= are both given: a shared ledger brings its own budget")
+    if budget is not None:
+        budget = as_whole("budget", budget, at_least=0, of="images", otherwise="None for no limit", strict=True)
     images = int(limit / price * 1000 * (1 + 1e-12))
     return (images, f"cost_limit={limit:g}") if budget is None or images < budget else (budget, "")
 
@@ -549,6 +558,7 @@ class _Hidden(NamedTuple):
     identity: Identity
     place: Callable[[], tuple[torch.device, torch.dtype]]
     is_module: bool
+    is_recorded: bool
     foresee: Callable[[tuple[int, int, int]], Any]
     as_sent: Callable[[Tensor], Tensor] | None
 

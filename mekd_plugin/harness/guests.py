@@ -19,6 +19,9 @@ from mekd_plugin.training.run import host
 __all__ = ["open_guest", "run_to_student", "stages_told"]
 
 
+_OF_THE_BOUNDARY = ("teacher_size", "cost_per_1000", "cost_limit", "classes")
+
+
 def open_guest(
     method: str,
     student: nn.Module,
@@ -56,14 +59,17 @@ def open_guest(
             their data set and declare no range.
         directory: where to keep what the earlier stages leave, and to find it again.
         stepwise: leave the earlier stages to the caller; :func:`run_to_student` runs those that are left.
-        **settings: further ones of :func:`mekd_plugin.host`.
+        **settings: further ones of :func:`mekd_plugin.host`; ``teacher_size``, ``cost_per_1000``, ``cost_limit`` and
+            ``classes`` go to the :class:`BlackBox`.
 
     Raises:
         InputError: a teacher behind the boundary is described a second time.
         MekdError: as :func:`mekd_plugin.host`.
     """
+    own = {name: settings.pop(name) for name in _OF_THE_BOUNDARY if name in settings}
     if isinstance(teacher, BlackBox):
         described = {
+            **own,
             "responses": responses,
             "num_classes": num_classes,
             "budget": budget,
@@ -77,7 +83,9 @@ def open_guest(
         boundary = teacher
     else:
         span = value_range or (images.min().item(), images.max().item())
-        boundary = BlackBox(teacher, responses or "logits", num_classes, budget=budget, value_range=span, answer=answer)
+        boundary = BlackBox(
+            teacher, responses or "logits", num_classes, budget=budget, value_range=span, answer=answer, **own
+        )
     who = f"{suite}, {method}"
     _say(who, f"the edge holds {len(images):,} of {images_at_hand or len(images):,} images")
     with stages_told(who):

@@ -14,7 +14,7 @@ from mekd_plugin.plotting.style import Picture, colours, figure_style, markers, 
 
 __all__ = ["bars", "class_map", "curves", "images", "intervals", "matched_points"]
 
-Interval = tuple[float, float, float]
+Ends = tuple[float, float, float]
 """An estimate and the ends of its interval; records of :func:`mekd_plugin.bench.mean_interval` begin like that."""
 
 _WIDTH = 6.4  # inches; a page shows it 640 points wide
@@ -67,7 +67,7 @@ def images(
                     continue
                 axis.imshow(part[column])
                 if titles and name in titles and column < len(titles[name]):
-                    right = bool(marked and name in marked and marked[name][column])
+                    right = bool(marked and column < len(marked.get(name, ())) and marked[name][column])
                     look: dict[str, Any] = {"color": colours(3)[2]} if right else {"fontweight": "normal"}
                     axis.set_title(str(titles[name][column]), loc="center", fontsize=8, pad=2, **look)
             axes[0].set_ylabel(name, rotation=0, ha="right", va="center")
@@ -128,7 +128,7 @@ def curves(
         return picture(figure, alt=alt)
 
 
-def intervals(rows: Mapping[str, Interval], *, x: str, name: str = "", alt: str = "") -> Picture:
+def intervals(rows: Mapping[str, Ends], *, x: str, name: str = "", alt: str = "") -> Picture:
     """Estimates with their intervals, one under another: whether two of them can be told apart.
 
     Args:
@@ -252,5 +252,5 @@ def matched_points(x: Any, y: Any, partners: Mapping[str, Any], *, names: tuple[
 def _array(values: Any) -> np.ndarray:
     """A tensor of any device, or a sequence, as floats."""
     if hasattr(values, "detach"):
-        values = values.detach().cpu()
+        values = values.detach().cpu().double()
     return np.asarray(values, dtype=float)

@@ -75,7 +75,8 @@ def _with_plain_normalisation(student: nn.Module) -> nn.Module:
 
     Those look at their values while they run, which no exporter follows.
     """
-    places = [name for name, part in student.named_modules() if name and _is_torchvisions_normalize(part)]
+    everywhere = student.named_modules(remove_duplicate=False)
+    places = [name for name, part in everywhere if name and _is_torchvisions_normalize(part)]
     if not places:
         return student
     device = next((weight.device for weight in student.parameters()), torch.device("cpu"))

@@ -15,7 +15,7 @@ from mekd_plugin.errors import CheckpointError, InputError
 
 __all__ = ["check_transform", "steps_of", "transform_of"]
 
-Step = tuple[str, Mapping[str, Any]]
+StoredStep = tuple[str, Mapping[str, Any]]
 """The name of a transform, ``"v2."`` before it if it is of ``torchvision.transforms.v2``, and its arguments, JSON."""
 
 _SETTINGS: dict[str, tuple[str, ...]] = {
@@ -33,9 +33,10 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
 _V2 = "v2."
 _TO_FLOAT = {"ConvertImageDtype", "ToDtype"}
 _SLACK = 1e-4  # of the width of the value range
+_FEWEST = 0.75  # of that width between black and white: a forgotten Normalize leaves half of it
 
 
-def steps_of(transform: Any) -> list[Step]:
+def steps_of(transform: Any) -> list[StoredStep]:
     """The steps of a pipeline of ``torchvision.transforms`` or of its ``v2``, as plain values.
 
     Args:
@@ -93,30 +94,45 @@ def transform_of(steps: Sequence[Sequence[Any]]) -> Callable[[Image.Image], Tens
     return prepare
 
 
-def check_transform(steps: Sequence[Step], image_shape: tuple[int, int, int], value_range: tuple[float, float]) -> None:
+def check_transform(
+    steps: Sequence[StoredStep], image_shape: tuple[int, int, int], value_range: tuple[float, float]
+) -> None:
     """Refuse a pipeline that does not make what a student takes, found by a black and a white image.
 
     Raises:
-        InputError: it makes something else than a float tensor, another shape, or values outside the range.
+        InputError: it fails, or makes something else than a float tensor, another shape, values outside the range, or
+            values in a small part of it.
     """
-    prepare, grey = transform_of(steps), image_shape[0] == 1
+    low, high = value_range
+    slack, grey = _SLACK * (high - low), image_shape[0] == 1
+    expected = "expected the transform that its images went through"
+    ends: list[float] = []
     for shade in (0, 255):
         size = (image_shape[2], image_shape[1])
-        made = prepare(Image.new("L", size, shade) if grey else Image.new("RGB", size, (shade, shade, shade)))
+        image = Image.new("L", size, shade) if grey else Image.new("RGB", size, (shade, shade, shade))
+        try:
+            made = transform_of(steps)(image)
+        except (CheckpointError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"transform fails on an image of {image_shape} ({error}): {expected}") from error
         if not isinstance(made, Tensor) or not made.is_floating_point() or tuple(made.shape) != image_shape:
             what = f"{made.dtype} of shape {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
             raise InputError(f"transform makes {what}: expected a float tensor {image_shape}, as the student takes")
-        (low, high), smallest, largest = value_range, float(made.min()), float(made.max())
-        slack = _SLACK * (high - low)
+        smallest, largest = float(made.min()), float(made.max())
         if smallest < low - slack or largest > high + slack:
             raise InputError(
                 f"transform makes {smallest:.4g} to {largest:.4g} of {'white' if shade else 'black'}, and the student "
-                f"was trained on {low:g} to {high:g}: expected the transform that its images went through"
+                f"was trained on {low:g} to {high:g}: {expected}"
             )
+        ends += [smallest, largest]
+    if max(ends) - min(ends) < _FEWEST * (high - low):
+        raise InputError(
+            f"transform makes {min(ends):.4g} to {max(ends):.4g} of black and white, and the student was trained on "
+            f"{low:g} to {high:g}: {expected}; perhaps a Normalize is missing"
+        )
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _json(value) for name, value in values.items() if value is not None}
+    return {name: _json(value) for name, value in values.items() if value is not None or name == "size"}
 
 
 def _json(value: Any) -> Any:

@@ -97,6 +97,11 @@ def plan(
     """
     if price_per_1000 is not None:
         price_per_1000 = as_number("price_per_1000", price_per_1000, at_least=0)
+        if problem.get("cost_per_1000") is not None:
+            raise InputError(
+                f"price_per_1000={price_per_1000:g} and cost_per_1000={problem['cost_per_1000']}: both are the price "
+                "of 1,000 queries, give one of them (cost_limit goes with cost_per_1000)"
+            )
     posed = Problem.of(problem, student=student, teacher=teacher, images=images, method=method)
     with posed.open() as run, rehearsing():
         run.check_budget()

@@ -58,7 +58,7 @@ class Problem:
         teacher_size: ``(height, width)``, or the side of a square, to which images are brought before they are sent,
             see :class:`BlackBox`; only for a teacher that is not one yet. All else stays in the size of ``images``.
         cost_per_1000: price of 1,000 images, in any currency; only for a teacher that is not a :class:`BlackBox` yet.
-        cost_limit: the most that may be spent, in that currency, beside ``budget``; likewise.
+        cost_limit: the most that a student may cost, in that currency, beside ``budget``, evaluations aside; likewise.
         hyperparameters: the method's, beside or instead of the preset's.
     """
 
@@ -158,7 +158,7 @@ class Problem:
                     directory=None if folder is None else writable_directory(folder),
                     cache=None if shared is None else writable_directory(shared),
                     validation=validation,
-                    probes=probe and distiller.needs.asks_late and not boundary.is_module,
+                    probes=probe and distiller.needs.asks_late and boundary.is_probed,
                     signature=signature_of(
                         registry.method_name(self.method),
                         self.preset,

@@ -145,7 +145,13 @@ class SavedStudent(NamedTuple):
 
             through, made = transform_of(steps), []
             for image in upright_images(images, shape[0]):
-                made.append(through(image))
+                try:
+                    made.append(through(image).clamp(low, high))  # sharp edges overshoot where they are resized
+                except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+                    raise CheckpointError(
+                        f"the student's transform fails on an image of {image.width}x{image.height} ({error}): save "
+                        "the student anew"
+                    ) from error
                 if tuple(made[-1].shape) != shape:
                     raise InputError(
                         f"the student's transform makes {tuple(made[-1].shape)} of an image of {image.width}x"

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from mekd_plugin.bench.grid import expand
+from mekd_plugin.bench.pricing import price_for
 from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.bench.teacher_names import kind_of_teacher
 from mekd_plugin.errors import InputError
@@ -16,12 +17,11 @@ from mekd_plugin.errors import InputError
 
 def test_a_price_is_that_of_a_service_or_the_users() -> None:
     services = ("http://localhost/v2/models/a", "https://example.org/v2/models/b")
-    assert [BenchConfig(teacher=(name,)).price_per_1000 for name in services] == [1.5, 1.5]
-    assert BenchConfig(teacher=("resnet20", services[0])).price_per_1000 == 1.5
-    assert BenchConfig(teacher=services, price_per_1000=0.0).price_per_1000 == 0.0
+    assert [price_for(name, BenchConfig(teacher=("resnet20", name)).price_per_1000) for name in services] == [1.5, 1.5]
+    assert price_for(services[0], BenchConfig(teacher=services, price_per_1000=0.0).price_per_1000) == 0.0
     for name in ("resnet20", "a.safetensors", "a.onnx", "recorded:bank", "module:ask"):
-        assert BenchConfig(teacher=(name,)).price_per_1000 is None
-        assert BenchConfig(teacher=(name,), price_per_1000=2.0).price_per_1000 == 2.0
+        assert price_for(name, BenchConfig(teacher=(name, services[0])).price_per_1000) is None
+        assert price_for(name, BenchConfig(teacher=(name,), price_per_1000=2.0).price_per_1000) == 2.0
 
 
 def test_the_default_grid() -> None:

@@ -118,6 +118,18 @@ def test_a_good_entry_is_read() -> None:
     assert (second.accuracy, second.images) == ("88.9 ± 1.1", 5)
 
 
+def test_what_differs_is_told_of_each_network_alone_of_no_limit_and_of_degraded_answers(on_mnist) -> None:
+    here = on_mnist(budget=None, teacher="lenet5", student="resnet8", answers="top1")
+    block = published_beside(summarize([here]))
+    rows = {row[0].split(" [")[0]: row[-1] for row in block.cells}
+    assert "mnist, soft responses; not runs" in block.title
+    assert all("answers in full (here top1)" in told for told in rows.values())
+    assert "queries not said (here no limit)" in rows["MEKD"] and "other networks" not in rows["MEKD"]
+    assert "other networks" in rows["FS-BBT"]
+    other_teacher = published_beside(summarize([on_mnist(teacher="resnet20", student="resnet8")]))
+    assert all("other networks" in row[-1] for row in other_teacher.cells if row[0].startswith("FS-BBT*"))
+
+
 def test_each_number_says_what_differs(on_mnist) -> None:
     block = published_beside(summarize([on_mnist(budget=26_000)]))
     rows = {row[0]: row for row in block.cells}

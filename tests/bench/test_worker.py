@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from mekd_plugin.bench.audit import wants_audit
 from mekd_plugin.bench.diagnosis.subject import open_run
 from mekd_plugin.bench.executors.executor import Job
 from mekd_plugin.bench.grid import expand
@@ -14,6 +15,7 @@ from mekd_plugin.bench.run_inputs import Place
 from mekd_plugin.bench.run_record import blank_record
 from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.bench.worker import do
+from mekd_plugin.records import RunRecord
 
 TEACHER = """
 import torch
@@ -171,3 +173,13 @@ def test_recorded_answers_teach_a_benchmarks_methods_and_no_test_image_need_be_a
     assert second["student_accuracy"] == first["student_accuracy"] and second["agreement"] is None
     assert any("test images are not on record" in warning for warning in second["warnings"])
     assert "60 images are not among the 60 on record" in do(unlike, Place(str(out)))
+
+
+def test_an_audit_of_recorded_answers_is_said_to_be_impossible_once(service, out):
+    bought = job()
+    assert do(bought, Place(str(out))) is None
+    again = job(teacher=f"recorded:{out / 'runs' / bought.spec.key}", query_budget="59")  # the 60th was the probe
+    assert do(again, Place(str(out), audit=50)) is None
+    record = RunRecord.from_json(json.loads((out / "runs" / again.spec.key / "record.json").read_text()))
+    assert record.generator["audited"] == 0 and record.generator["class_match"] is None
+    assert not wants_audit(record, 50) and any("test images are not on record" in line for line in record.warnings)

@@ -34,6 +34,13 @@ def test_the_edge_is_told_and_what_it_was_drawn_from(capsys):
     assert told(capsys)[0] == "kd: the edge holds 60 of 60 images"
 
 
+def test_what_is_said_of_the_boundary_reaches_it():
+    hosted = guest(teacher=ToyTeacher(), cost_per_1000=2.0, cost_limit=0.2, num_classes=CLASSES)
+    assert hosted.ledger.budget == 100
+    with pytest.raises(InputError, match="cost_limit: belong to the BlackBox that was handed in"):
+        guest(teacher=mekd.BlackBox(ToyTeacher(), "logits", CLASSES), cost_limit=3.0)
+
+
 def test_each_stage_is_told_as_it_begins_and_ends_then_the_methods_warnings(capsys):
     hosted = guest("mekd", budget=300, **TINY)
     warnings = hosted.method.report()["warnings"]

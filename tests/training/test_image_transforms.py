@@ -77,6 +77,9 @@ def test_what_is_no_plain_value_is_named(transform, words):
             transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, [0.1, 0.1, 0.1])]),
             r"makes -5 to -3 of black, and the student was trained on -2.5 to 2.6",
         ),
+        (transforms.ToTensor(), "makes 0 to 1 of black and white, .* perhaps a Normalize is missing"),
+        (transforms.Compose([transforms.Normalize(MEAN, STD), transforms.ToTensor()]), "fails on an image"),
+        (transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * 2, [0.5] * 2)]), "fails on an image"),
     ],
 )
 def test_what_does_not_make_what_the_student_takes_is_refused(transform, words):
@@ -97,6 +100,21 @@ def student():
 
 
 WORLD = {"image_shape": (3, 16, 16), "value_range": (LOW, HIGH), "num_classes": 4, "onnx": False}
+
+
+def test_a_sharp_edge_that_overshoots_is_answered(tmp_path, student):
+    bicubic = v2.Compose([
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Resize((16, 16), InterpolationMode.BICUBIC),
+        v2.Normalize([0.5] * 3, [0.5] * 3),
+    ])  # fmt: skip
+    save_student(student, tmp_path, transform=bicubic, **{**WORLD, "value_range": (-1.0, 1.0)})
+    edge = Image.new("RGB", (40, 40))
+    edge.paste((255, 255, 255), (20, 0, 40, 40))
+    assert bicubic(edge).max() > 1
+    prepared = mekd.load_student(tmp_path, nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 4))).prepare([edge])
+    assert prepared.min() == -1 and prepared.max() == 1
 
 
 def test_files_of_other_sizes_answer_as_tensors_resized_by_hand(tmp_path, student):

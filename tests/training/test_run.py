@@ -291,8 +291,8 @@ def test_a_sum_of_money_bounds_a_run_and_is_foretold():
     planned = {name: value for name, value in words.items() if name != "progress"}
     plan = mekd.plan(toy_student(), toy, toy_images(60, seed=1), **planned, **paid)
     assert toy.count == 0 and plan.total == 40 and plan.price == pytest.approx(0.08) and "price 0.08" in str(plan)
-    asked = mekd.plan(toy_student(), toy, toy_images(60, seed=1), price_per_1000=3, **planned, **paid)
-    assert asked.price == pytest.approx(0.12), "a price that was asked about goes before the teacher's own"
+    with pytest.raises(InputError, match="price_per_1000=3 and cost_per_1000=2.0: both are the price of 1,000 queries"):
+        mekd.plan(toy_student(), toy, toy_images(60, seed=1), price_per_1000=3, **planned, **paid)
     result = mekd.distill(toy_student(), toy, toy_images(60, seed=1), budget=50, **words, **paid)
     assert result.ledger.total == toy.count == 40 == result.ledger.budget
     with pytest.raises(InputError, match="cost_limit=3 without a price: say what 1,000 images cost, cost_per_1000="):

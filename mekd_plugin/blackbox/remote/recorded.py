@@ -27,10 +27,15 @@ class RecordedTeacher:
         num_classes: C.
         value_range: smallest and largest pixel value of the images.
         images: those on record, ``(N, channels, height, width)``; None where only fingerprints are.
+        remote: False: nobody changes what is on record.
+        recorded: whether nothing else is asked.
     """
+
+    remote = False
 
     def __init__(self, table: Table, origin: str, on_missing: OnMissing) -> None:
         self._table, self._origin, self._on_missing = table, origin, on_missing
+        self.recorded = not callable(on_missing)
         self._row: dict[int, int] = {}
         for row, key in enumerate(table.fingerprints.tolist()):
             self._row.setdefault(key, row)
