@@ -100,7 +100,7 @@ def _frontier(runs: Sequence[RunRecord], table: Table, place: Path, name: str) -
     nowhere = Path(os.devnull)  # no run's own files are drawn
     drawn = draw_pictures(runs, runs, lambda key: nowhere, per_1000=price, theme="light", names=[wanted])
     figures = writable_directory(place / "figures")
-    for form, content in drawn[wanted]._asdict().items():
+    for form, content in (("png", drawn[wanted].png), ("svg", drawn[wanted].svg)):
         write_atomically(figures / f"{name}.{form}", content)
     marks = public_spending(runs[0].dataset, runs[0].responses)
     said = f"No public code that was read documents a run on {runs[0].dataset}, so there is no mark of what it asks."

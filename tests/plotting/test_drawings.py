@@ -26,10 +26,11 @@ def share(picture: plotting.Picture, colour: tuple[int, int, int]) -> float:
 def test_images_are_shown_in_their_colours_and_with_their_titles() -> None:
     red = torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1).expand(4, 3, 8, 8)
     grey = torch.zeros(4, 1, 8, 8)
+    open_before = plt.get_fignums()
     drawn = plotting.images({"ours": red, "sent": grey}, columns=4, titles={"sent": ["seven", 8, 9, 0]})
     assert share(drawn, (255, 0, 0)) > 0.1 and share(drawn, (128, 128, 128)) > 0.1
     assert all(word in drawn.svg.decode() for word in ("ours", "sent", "seven"))
-    assert not plt.get_fignums(), "a drawing leaves no figure open"
+    assert plt.get_fignums() == open_before, "a drawing leaves no figure open"
 
 
 def test_only_marked_titles_are_bold() -> None:
