@@ -29,6 +29,9 @@ from mekd_plugin.bench.table import format_interval
 
 HERE = Path(__file__).resolve().parent
 METHODS = ("mekd", "mekd_from_clients", "kd", "fedavg", "feddf", "fedmd")
+LONG = 60
+"""Rounds of a second FedAvg, to see where more of them lead."""
+_LONG = f"fedavg, {LONG} rounds"
 ROWS = {
     "best client alone": "nothing",
     "mean client alone": "nothing",
@@ -39,6 +42,7 @@ ROWS = {
     "fedmd, mean client": "scores of the server's images",
     "fedmd, best client": "scores of the server's images",
     "fedavg": "weights, each round",
+    _LONG: "weights, each round",
     "feddf": "weights, each round",
 }
 """The table's rows, and what leaves a client."""
@@ -131,19 +135,21 @@ def table(records: list[dict[str, Any]]) -> str:
     ]  # fmt: skip
     for row, leaves in ROWS.items():
         cells = [_accuracies(records, row, alpha) for alpha in alphas]
-        lines.append(f"| {row} | " + " | ".join([*cells, *_costs(records, row.split(",")[0]), leaves]) + " |")
+        lines.append(f"| {row} | " + " | ".join([*cells, *_costs(records, row), leaves]) + " |")
     return "\n".join(lines) + "\n"
 
 
 def _accuracies(records: list[dict[str, Any]], row: str, alpha: float) -> str:
-    values = [100 * figures(record)[row] for record in records if record["config"]["alpha"] == alpha]
+    found = [figures(record).get(row) for record in records if record["config"]["alpha"] == alpha]
+    values = [100 * value for value in found if value is not None]
     if not values:
         return ""
     return format_interval(mean_interval(values)._asdict(), unit=1)
 
 
-def _costs(records: list[dict[str, Any]], method: str) -> list[str]:
+def _costs(records: list[dict[str, Any]], row: str) -> list[str]:
     """Means over all runs; the bytes of one client."""
+    method = row if row == _LONG else row.split(",")[0]
     found = [record["config"] | record["methods"][method] for record in records if method in record["methods"]]
     if not found:
         return ["", "", "", ""]
@@ -175,12 +181,16 @@ def main() -> None:
         for seed in given.seeds:
             for alpha in given.alphas:
                 kept = runs / f"alpha-{alpha:g}-seed-{seed}.json"
-                if kept.is_file():
+                record = json.loads(kept.read_text()) if kept.is_file() else None
+                if record is not None and _LONG in record["methods"]:
                     continue
                 began = time.monotonic()
                 out = Path(home) / kept.stem
                 try:
-                    record = run_app(environment, out, alpha=alpha, seed=seed, methods=",".join(METHODS))
+                    if record is None:
+                        record = run_app(environment, out, alpha=alpha, seed=seed, methods=",".join(METHODS))
+                    further = run_app(environment, out / "long", alpha=alpha, seed=seed, methods="fedavg", rounds=LONG)
+                    record["methods"][_LONG] = further["methods"]["fedavg"]
                 except RuntimeError as error:
                     failed += 1
                     print(f"{kept.stem} failed, and the others go on: {error}", flush=True)
