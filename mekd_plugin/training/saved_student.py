@@ -69,6 +69,23 @@ class SavedStudent(NamedTuple):
         channels, height, width = self.about["image_shape"]
         return channels, height, width
 
+    def __repr__(self) -> str:
+        about, (low, high) = self.about, self.about["value_range"]
+        names = "" if about["classes"] is None else f": {', '.join(about['classes'])}"
+        through = [name for name, _ in about.get("transform") or ()]
+        steps = f"; files go through {', '.join(through)}" if through else ""
+        lines = [
+            f"{about['network'] or about['module']}, images {self.image_shape} in [{low:g}, {high:g}]{steps}",
+            f"{about['num_classes']} classes{names}",
+        ]
+        if (told := about.get("held_out")) is not None:
+            share, low, high = (100 * told[name] for name in ("value", "low", "high"))
+            lines.append(
+                f"agrees with its teacher on {share:.1f} % [{low:.1f}, {high:.1f}] of {told['images']:,} "
+                f"held-out {told['on']}"
+            )
+        return "\n".join(lines)
+
     def predict(
         self, images: Tensor | str | Path | Iterable[str | Path | Image.Image], *, batch_size: int = 256
     ) -> Predictions:

@@ -51,6 +51,8 @@ def test_a_module_of_ones_own_comes_back_with_its_weights_or_as_onnx(tmp_path, r
         torch.testing.assert_close(found.probabilities, logits.softmax(dim=1), atol=1e-4, rtol=0)
         assert torch.equal(found.labels, logits.argmax(dim=1))
         assert found.names == [NAMES[label] for label in found.labels]
+        assert str(loaded).splitlines()[1] == f"{CLASSES} classes: {', '.join(NAMES)}"
+        assert "of 40 held-out real images" in str(loaded)
     about = json.loads((folder / "student.json").read_text())
     assert about["signature"] == result.signature and about["classes"] == NAMES and about["not_exported"] is None
     assert about["held_out"] == {**result.held_out._asdict(), "on": "real images"} and about["held_out"]["images"] == 40
