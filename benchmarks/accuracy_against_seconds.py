@@ -1,10 +1,10 @@
-"""What accuracy a number of seconds buys: a figure and a table from the records of a grid over `steps`.
+"""What accuracy a number of seconds buys: a figure and a table from grids that differ in `--steps`.
 
-    mekd bench --config configs/races/seconds.yaml --data-root DIR --out results/races/seconds
-    python benchmarks/accuracy_against_seconds.py results/races/seconds
+    mekd bench --config configs/races/seconds.yaml --data-root DIR --steps 500 --out results/races/seconds/500
+    python benchmarks/accuracy_against_seconds.py results/races/seconds/* --out results/races/seconds
 
 Seconds are those of the run's process on one processor core, both stages and the questions together; the figure is
-``accuracy_against_seconds.png`` in the same directory, the table goes to standard output.
+``accuracy_against_seconds.png`` under ``--out``, the table goes to standard output.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ def points(records: list[dict]) -> dict[str, list[tuple[float, float, int]]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, help="directory that `mekd bench` wrote")
+    parser.add_argument("results", type=Path, nargs="+", help="directories that `mekd bench` wrote")
+    parser.add_argument("--out", type=Path, help="directory of the figure; default: the first of the results")
     options = parser.parse_args()
-    lines = points(mekd.load_records(options.results))
+    lines = points([record for directory in options.results for record in mekd.load_records(directory)])
     print("| Row | Processor seconds | Accuracy % | Seeds |\n|---|---:|---:|---:|")
     for label, found in lines.items():
         for seconds, accuracy, seeds in found:
@@ -47,7 +48,9 @@ def main() -> None:
             axes.plot([s for s, _, _ in found], [100 * a for _, a, _ in found], marker=marker, label=label)
         axes.set(xscale="log", xlabel="processor seconds of a run", ylabel="test accuracy, %")
         axes.legend(loc="lower right")
-        figure.savefig(options.results / "accuracy_against_seconds.png", dpi=150, bbox_inches="tight")
+        figure.savefig(
+            (options.out or options.results[0]) / "accuracy_against_seconds.png", dpi=150, bbox_inches="tight"
+        )
 
 
 if __name__ == "__main__":
