@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table as RichTable
 
 from mekd_plugin.bench.published import PublishedResult, published_for
+from mekd_plugin.bench.terminal_table import titled_table
 
 __all__ = ["PUBLISHED_NOTE", "PUBLISHED_TITLES", "Published", "in_markdown", "in_terminal", "published_beside"]
 
@@ -72,15 +71,7 @@ def in_markdown(block: Published) -> list[str]:
 
 def in_terminal(block: Published, console: Console) -> None:
     """Print the table and its notes."""
-    table = RichTable(
-        title=escape(block.title),
-        title_justify="left",
-        title_style="bold",
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
+    table = titled_table(block.title, narrow=True)
     for title in PUBLISHED_TITLES:
         table.add_column(title, justify="right" if title == "Accuracy %" else "left", overflow="fold")
     for row in block.cells:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
@@ -21,6 +20,7 @@ from mekd_plugin.bench.comparison_table import (
 from mekd_plugin.bench.pricing import format_price
 from mekd_plugin.bench.published_table import in_markdown, published_beside
 from mekd_plugin.bench.statistics import PANEL, panel_name
+from mekd_plugin.bench.terminal_table import titled_table
 from mekd_plugin.records import described_responses
 
 __all__ = [
@@ -216,15 +216,7 @@ def interval_note(parts: Sequence[Panel]) -> str:
 
 
 def _terminal(part: Panel, *, narrow: bool) -> RichTable:
-    table = RichTable(
-        title=escape(part.title),
-        title_justify="left",
-        title_style="bold",
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0) if narrow else (0, 1),
-        pad_edge=False,
-    )
+    table = titled_table(part.title, narrow=narrow)
     hidden = _NOT_IN_NARROW_TERMINAL if narrow else _NOT_IN_TERMINAL
     shown = [index for index, column in enumerate(part.columns) if column.title not in hidden]
     for index in shown:
