@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import ot
 import torch
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from mekd_plugin.checks import as_number, as_whole
 from mekd_plugin.distiller import Needs, Student
 from mekd_plugin.errors import InputError
 from mekd_plugin.functional import kd_divergence
+from mekd_plugin.pot import ot
 from mekd_plugin.responses import centre_scores
 from mekd_plugin.rows import Rows
 from mekd_plugin.transfer import TransferSetDistiller

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import datetime
+import importlib.util
 import json
 import os
 import platform
@@ -115,11 +116,16 @@ def all_steps(options: argparse.Namespace) -> list[Step]:
         Step(
             "contract",
             230,
-            (*PYTEST, "--junitxml", "{out}", str(HERE / "contract_on_device.py"), *some),
+            (*PYTEST, *side_by_side(options.jobs), "--junitxml", "{out}", str(HERE / "contract_on_device.py"), *some),
             variables=sums,
         ),
         *(Step(f"tutorial_{path.name[:2]}", 240, (str(path),)) for path in tutorials[: 1 if options.quick else None]),
     ]
+
+
+def side_by_side(jobs: int) -> tuple[str, ...]:
+    """What spreads the tests of one step over processes, where pytest-xdist is installed."""
+    return ("-n", str(jobs)) if jobs > 1 and importlib.util.find_spec("xdist") else ()
 
 
 def gpu_tests() -> list[str]:

@@ -20,7 +20,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import ot
 import torch
 from device_grid import every_way
 from graphs import bare_steps
@@ -37,6 +36,7 @@ from mekd_plugin.mekd.emulations.gan import deprivatization
 from mekd_plugin.networks import build
 from mekd_plugin.networks.discriminators import small_discriminator
 from mekd_plugin.networks.generators import Generator, sample_latent
+from mekd_plugin.pot import ot
 from mekd_plugin.rows import ImageRows
 from mekd_plugin.training.loop import Loop
 from mekd_plugin.training.metrics import Metrics

@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import ot
 import torch
 from measuring import environment, finish, peak_memory, print_peak_memory
 from torch import Tensor
 
+from mekd_plugin.pot import ot
 from mekd_plugin.transport import bures_wasserstein, sinkhorn_divergence, wasserstein
 from mekd_plugin.transport.estimates import Estimate
 from mekd_plugin.transport.estimators.exact import EXACT_POINTS, Order

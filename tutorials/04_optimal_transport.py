@@ -24,13 +24,13 @@ import os
 import tempfile
 from pathlib import Path
 
-import ot
 import torch
 from IPython.display import Image, Markdown
 from torch import Tensor
 
 import mekd_plugin as mekd
 from mekd_plugin.bench.diagnosis import ask, draw, open_run, write
+from mekd_plugin.pot import ot
 from mekd_plugin.transport import (
     bures_wasserstein,
     compare_responses,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import ot
 from torch import Tensor
 
 from mekd_plugin.errors import InputError
+from mekd_plugin.pot import ot
 from mekd_plugin.transport.samples import Sample
 
 __all__ = ["EXACT_POINTS", "Order", "cost_matrix", "exact_cost"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import ot
 import torch
 from torch import Tensor
 
 from mekd_plugin.errors import InputError
+from mekd_plugin.pot import ot
 from mekd_plugin.transport.estimates import Estimate, join_notes
 from mekd_plugin.transport.estimators.exact import Order, cost_matrix, exact_cost
 from mekd_plugin.transport.estimators.gaussian import gaussian_distance, gaussian_fit

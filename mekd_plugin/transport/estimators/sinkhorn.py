@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from typing import NamedTuple, get_args
 
-import ot
 from torch import Tensor
 
 from mekd_plugin.errors import InputError
+from mekd_plugin.pot import ot
 from mekd_plugin.transport.estimates import Estimate, join_notes
 from mekd_plugin.transport.estimators.exact import Order, cost_matrix
 from mekd_plugin.transport.samples import Points, as_pair, draw, generator

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-import ot
 import torch
 from torch import Tensor
 
+from mekd_plugin.pot import ot
 from mekd_plugin.transport.estimates import Estimate, join_notes
 from mekd_plugin.transport.estimators.exact import Order
 from mekd_plugin.transport.estimators.gaussian import GaussianFit, gaussian_fit

@@ -11,11 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import ot
 import torch
 from torch import Tensor
 
 from mekd_plugin.errors import InputError
+from mekd_plugin.pot import ot
 from mekd_plugin.transport.estimators.exact import cost_matrix
 from mekd_plugin.transport.estimators.neighbours import distance_blocks
 from mekd_plugin.transport.samples import Points, as_labels, as_points, as_sample, draw, generator

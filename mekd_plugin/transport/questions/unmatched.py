@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import ot
 from torch import Tensor
 
 from mekd_plugin.errors import InputError
+from mekd_plugin.pot import ot
 from mekd_plugin.transport.estimators.exact import EXACT_POINTS, Order, cost_matrix
 from mekd_plugin.transport.samples import Points, as_pair
 
