@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import runpy
 import signal
 import subprocess
@@ -178,7 +179,7 @@ def run(step: Step, work: Path, deadline: float) -> dict[str, Any]:
         found["result"] = read_result(written)
     except (ValueError, ElementTree.ParseError) as error:
         reason = reason or f"what it wrote cannot be read: {error}"
-    lines = log.read_text(errors="replace").replace(f"{CHECKOUT}/", "").replace(f"{folder}/", "").splitlines()
+    lines = without_places(log.read_text(errors="replace"), [folder, CHECKOUT]).splitlines()
     if reason is None:
         reason = complaint(found["result"], skips_allowed=step.skips_allowed)
     elif lines:
@@ -186,6 +187,13 @@ def run(step: Step, work: Path, deadline: float) -> dict[str, Any]:
     if reason is not None:
         found["end_of_log"] = lines[-40:]
     return {**found, "ok": reason is None, "reason": reason}
+
+
+def without_places(text: str, places: list[Path]) -> str:
+    """``text`` without the paths of this machine: those of ``places``, and where packages are installed."""
+    for place in map(str, places):
+        text = text.replace(f"{place}/", "")
+    return re.sub(r"[\w./-]*/(?=(?:site|dist)-packages/)", "", text)
 
 
 def last_words(lines: list[str]) -> str:

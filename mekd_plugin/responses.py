@@ -62,9 +62,9 @@ class Response:
     def __getitem__(self, index: Tensor | slice) -> Response:
         return replace(self, values=self.values[index])
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Response:
+    def to(self, device: torch.device | str) -> Response:
         """The same answers on ``device``."""
-        return replace(self, values=self.values.to(device, non_blocking=non_blocking))
+        return replace(self, values=self.values.to(device))
 
     @property
     def soft(self) -> bool:

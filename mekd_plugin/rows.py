@@ -58,9 +58,9 @@ class Rows:
     def to(self, device: torch.device | str) -> Rows:
         """The same rows on ``device``."""
         return Rows(
-            self.images.to(device, non_blocking=True),
-            None if self.response is None else self.response.to(device, non_blocking=True),
-            {name: column.to(device, non_blocking=True) for name, column in self.extra.items()},
+            self.images.to(device),
+            None if self.response is None else self.response.to(device),
+            {name: column.to(device) for name, column in self.extra.items()},
         )
 
     def answered(self, response: Response) -> Rows:

@@ -6,6 +6,7 @@ import pytest
 
 EXPECTED_SKIPS: dict[str, str] = {
     "tests/blackbox/test_teacher.py::test_answers_come_back_on_the_images_device": "needs a GPU",
+    "tests/blackbox/test_bank.py::test_rows_that_come_back_from_a_gpu_have_arrived": "needs a GPU",
     "tests/blackbox/remote/test_real_servers.py::test_a_real_server_is_a_teacher[kserve]": (
         "its environment takes more than a minute to install: benchmarks/real_servers.sh makes it, and runs this"
     ),

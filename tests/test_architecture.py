@@ -196,6 +196,11 @@ def test_methods_read_nothing_off_the_device_in_a_step():
             assert ".item()" not in path.read_text(), path.name
 
 
+def test_no_copy_is_read_before_it_has_arrived():
+    """To the CPU, ``non_blocking`` gives a tensor that is not filled yet; from pageable memory it gains nothing."""
+    assert not [path.name for path in FILES if "non_blocking" in path.read_text()]
+
+
 def test_tutorials_take_names_from_the_door():
     """Readers copy these lines: the package itself, and at most three of its folders."""
     for path in sorted((ROOT / "tutorials").glob("*.py")):

@@ -66,6 +66,11 @@ class TestList:
         assert done.returncode == 0, done.stderr
 
 
+def test_python_m_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "mekd_plugin", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip().split()[-1]) == (0, __version__), done.stderr
+
+
 class TestHelp:
     @pytest.mark.parametrize("command", ["bench", "distill"])
     def test_flags_are_grouped_and_typed(self, command, monkeypatch) -> None:

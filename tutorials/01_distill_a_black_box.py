@@ -33,7 +33,7 @@ from torch import nn
 import mekd_plugin as mekd
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
-TEACHER_STEPS, STUDENT_STEPS = (1000, 2000) if device == "cuda" else (400, 600)
+TEACHER_STEPS, STUDENT_STEPS = 400, 600
 torch.set_num_threads(1)  # with one thread a CPU gives the same numbers at every run; take more for speed
 
 # %% [markdown]

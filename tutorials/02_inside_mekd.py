@@ -45,7 +45,7 @@ from mekd_plugin.bench import wilson_interval
 from mekd_plugin.mekd import fold, generator_health, image_distance, latent_from_scores, surrogate_network
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
-TEACHER_STEPS, GENERATOR_STEPS, STUDENT_STEPS = (1000, 3000, 1000) if device == "cuda" else (500, 1000, 300)
+TEACHER_STEPS, GENERATOR_STEPS, STUDENT_STEPS = 500, 1000, 300
 torch.set_num_threads(1)  # with one thread a CPU gives the same numbers at every run; take more for speed
 
 # %% [markdown]

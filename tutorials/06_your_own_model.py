@@ -47,7 +47,7 @@ import mekd_plugin as mekd
 from mekd_plugin.bench import wilson_interval
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
-STUDENT_STEPS, TEXT_STEPS = (3000, 2000) if device == "cuda" else (1000, 400)
+STUDENT_STEPS, TEXT_STEPS = 1000, 400
 torch.set_num_threads(1)  # with one thread a CPU gives the same numbers at every run; take more for speed
 warnings.filterwarnings("ignore")  # what the methods warn of is read from their reports
 work = Path(tempfile.mkdtemp())

@@ -34,6 +34,12 @@ def test_a_failure_gives_its_last_words_without_this_machines_paths(tmp_path):
     assert str(on_gpu.CHECKOUT) not in json.dumps(record)
 
 
+def test_a_log_names_packages_and_not_where_they_are():
+    log = "/tmp/x/lib/python3.12/site-packages/ot/datasets.py:189: SyntaxWarning\n/home/me/mekd/tests/test_a.py: no"
+    said = on_gpu.without_places(log, [Path("/home/me/mekd")])
+    assert said == "site-packages/ot/datasets.py:189: SyntaxWarning\ntests/test_a.py: no"
+
+
 def test_a_step_is_stopped_at_its_limit_with_all_that_it_started(tmp_path):
     code = (
         "import subprocess, sys, time, pathlib; "

@@ -602,3 +602,15 @@ def test_a_teacher_that_takes_more_at_once_is_asked_as_seldom_about_the_same_row
         assert torch.equal(banks[size].response.values, banks[256].response.values)
         assert torch.equal(banks[size].rows().extra["style"], torch.arange(1100))
     assert batches == {256: 5, 600: 3, 10_000: 1}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: a copy to the host can be read too early")
+def test_rows_that_come_back_from_a_gpu_have_arrived():
+    """Home rows join a bank on the CPU while the GPU still computes them."""
+    wanted = torch.full((64, 1, 32, 32), 3.0)
+    on_gpu = torch.ones(64, 1, 32, 32, device="cuda")
+    torch.cuda._sleep(100_000_000)  # the copy waits in the queue behind this
+    rows = Rows(on_gpu + 2, Response(on_gpu[:, 0, 0, :2] + 2, "logits", 2), {"style": on_gpu + 2}).to("cpu")
+    assert torch.equal(rows.images.clone(), wanted)
+    assert torch.equal(rows.extra["style"].clone(), wanted)
+    assert torch.equal(rows.answers().values.clone(), torch.full((64, 2), 3.0))
