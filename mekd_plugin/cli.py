@@ -204,14 +204,6 @@ def distill(
             rich_help_panel="Data",
         ),
     ] = None,
-    teacher_size: Annotated[
-        int | None,
-        typer.Option(
-            help="Side of the square that the teacher wants: each image is resized to it as the last thing before it "
-            "is sent. All else stays in --image-size.",
-            rich_help_panel="Teacher",
-        ),
-    ] = None,
     onnx: Annotated[
         bool, typer.Option("--onnx", help="Write the student as student.onnx, too.", rich_help_panel="Where and how")
     ] = False,
@@ -255,7 +247,6 @@ def distill(
             console=console,
             edge_images=edge_images,
             classes=classes,
-            teacher_size=teacher_size,
         )
     )
 

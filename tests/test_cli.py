@@ -232,6 +232,15 @@ def test_a_teacher_of_another_size_is_sent_that_size(tmp_path) -> None:
     assert "40 of 40 images sent" in call(*words, "--out", str(tmp_path / "run"))
     assert "teacher_size=24x24" in json.loads((tmp_path / "run" / "record.json").read_text())["signature"]
     assert open_run(tmp_path / "run").teacher.teacher_size == (24, 24), "a diagnosis asks it likewise"
+    grid = ["bench", "--methods", "kd,mekd", "--teacher", file, "--teacher-size", "24", "--student", "lenet5_half"]
+    grid += ["--seeds", "0", "--steps", "5", "--device", "cpu", "--query-budget", "40", "--real-images", "30"]
+    call(*grid, "--set", "mekd.surrogate_steps=5", "--audit", "20", "--jobs", "1", "--out", str(tmp_path / "grid"))
+    runs = json.loads((tmp_path / "grid" / "results.json").read_text())["runs"]
+    assert [run["status"] for run in runs] == ["finished", "finished"], [run["error"] for run in runs]
+    assert all("teacher_size=24x24" in run["signature"] and run["agreement"] is not None for run in runs)
+    assert runs[0]["teacher_accuracy"] == runs[1]["teacher_accuracy"] and runs[1]["generator"]["audited"] == 20
+    with pytest.raises(InputError, match="teacher_size=24: resnet20 is trained here, on images of the data's own size"):
+        call("bench", "--teacher-size", "24", "--out", str(tmp_path / "trained"))
     photos.mkdir()
     for number in range(10):
         Image.new("L", (16, 16), number * 20).save(photos / f"{number}.png")

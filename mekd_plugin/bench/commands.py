@@ -30,7 +30,6 @@ from mekd_plugin.bench.teacher_names import kind_of_teacher
 from mekd_plugin.bench.teachers import LabelledImages, load_teacher, patience_for, trained_teacher
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
-from mekd_plugin.checks import as_size
 from mekd_plugin.data.datasets import load
 from mekd_plugin.errors import InputError
 from mekd_plugin.files import writable_directory
@@ -87,7 +86,6 @@ def distill(
     console: Console,
     edge_images: Path | None = None,
     classes: str | None = None,
-    teacher_size: int | None = None,
 ) -> int:
     """Distil the one run that ``config`` describes; returns the exit status.
 
@@ -100,13 +98,9 @@ def distill(
         console: to print on.
         edge_images: a folder of image files in place of the data set, which then has no part in the run.
         classes: names or number of the classes, with ``edge_images``.
-        teacher_size: side of the square that images are brought to before they are sent; None sends them as they are.
     """
     benchmark = Benchmark(config, out)
     spec, place = benchmark.specs[0], benchmark.place
-    if teacher_size is not None:
-        spec = replace(spec, teacher_size=as_size("--teacher-size", teacher_size)[0])
-        benchmark.specs = [spec]
     if kind_of_teacher(spec.teacher) == "network":
         raise InputError(
             f"--teacher {spec.teacher} names a network: train one first, `mekd teacher {spec.teacher} --out FILE`, and "

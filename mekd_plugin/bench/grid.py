@@ -10,6 +10,7 @@ from mekd_plugin.bench.run_spec import RunSpec
 from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.bench.teacher_names import digest_of_teacher, kind_of_teacher
 from mekd_plugin.bench.values import canonical_kind, variant_of
+from mekd_plugin.errors import InputError
 from mekd_plugin.registry import distillers
 
 __all__ = ["Cell", "cells", "expand"]
@@ -44,7 +45,16 @@ def expand(config: BenchConfig, *, device: str, columns: Sequence[Cell] | None =
         config: the settings.
         device: the kind of device that ``config.device`` stands for on this machine.
         columns: methods and variants; None takes those of ``config``.
+
+    Raises:
+        InputError: a teacher that is trained here is to be sent another size than it learns from.
     """
+    trained = [teacher for teacher in config.teacher if kind_of_teacher(teacher) == "network"]
+    if config.teacher_size is not None and trained:
+        raise InputError(
+            f"teacher_size={config.teacher_size}: {', '.join(trained)} is trained here, on images of the data's own "
+            "size; leave it out, or name a teacher that is there already (a file, a service, a function)"
+        )
     recipe = dict(config.hyperparameters.get("recipe", {}))
     fraction = 0.1 if config.real_fraction is None and config.real_images is None else config.real_fraction
     axes = product(
@@ -84,6 +94,7 @@ def expand(config: BenchConfig, *, device: str, columns: Sequence[Cell] | None =
             white_box=config.white_box,
             adapt=config.adapt,
             edge_dataset=config.edge_dataset,
+            teacher_size=config.teacher_size,
             answers=answers,
             method_digest=cell.digest,
         )

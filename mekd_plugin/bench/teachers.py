@@ -295,6 +295,7 @@ def evaluation_answers(
     classes: int,
     folder: Path,
     whole: bool = False,
+    teacher_size: int | None = None,
     patience: Mapping[str, Any] = {},  # noqa: B006 (it is only read)
 ) -> EvaluationAnswers:
     """What the teacher answers about the test images, asked once for all runs and kept in ``folder``.
@@ -312,8 +313,11 @@ def evaluation_answers(
         folder: the one with all teachers' answers.
         whole: whether the answers whole are needed: where another kind of them, or an earlier version, left only the
             classes, the teacher is asked once more.
+        teacher_size: side of the square that images are brought to before they are sent; None sends them as they are.
     """
     kind = resolve_kind(responses)
+    if teacher_size is not None:
+        name = f"{name} teacher_size={teacher_size}"
     identity = hashlib.sha256(f"{name}\n{tensor_digest(images)}".encode()).hexdigest()[:16]
     path = writable_directory(folder) / f"answers-{identity}.safetensors"
     with FileLock(path.with_suffix(".lock")):
@@ -328,7 +332,12 @@ def evaluation_answers(
                 path.unlink()
                 kept = {"asked": 0}
         box = BlackBox(
-            teacher, responses, classes, identity=None if isinstance(teacher, nn.Module) else name, **patience
+            teacher,
+            responses,
+            classes,
+            identity=None if isinstance(teacher, nn.Module) else name,
+            teacher_size=teacher_size,
+            **patience,
         )
         box.keep(folder / f"asked-{identity}-{kind}")  # a kind's own: what one asked is no answer to another
         try:

@@ -74,6 +74,7 @@ def evaluated(
             classes=data.num_classes,
             folder=Path(place.out) / "teachers",
             whole=whole,
+            teacher_size=spec.teacher_size,
             patience=patience_for(spec.teacher),
         )
     except RefusedForGood:
@@ -137,6 +138,7 @@ def perform(
         "identity": known_as,
         "answers": spec.answers,
         "answers_seed": spec.seed,
+        "teacher_size": spec.teacher_size,
         **patience_for(spec.teacher),
     }
     black_box = boundary(asked, spec.responses, data.num_classes, **settings)
@@ -198,7 +200,14 @@ def perform(
     told = evaluated(spec, place, prepared, data, whole=True)
     assert told is not None
     # A ledger and a journal of its own: a killed audit goes on, and no budget knows of it.
-    auditor = BlackBox(teacher, spec.responses, data.num_classes, identity=known_as, **patience_for(spec.teacher))
+    auditor = BlackBox(
+        teacher,
+        spec.responses,
+        data.num_classes,
+        identity=known_as,
+        teacher_size=spec.teacher_size,
+        **patience_for(spec.teacher),
+    )
     auditor.keep(directory / "audit")
     if auditor.journal is not None:
         auditor.journal.strict = False  # an audit of another size, after one that failed, asks otherwise
