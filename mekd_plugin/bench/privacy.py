@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,18 @@ def strangers_to(edge: Tensor, train_images: Tensor, test_images: Tensor) -> Sel
     return Selected(train_images, others.nonzero()[:, 0]) if int(others.sum()) >= 4 else test_images
 
 
-def attack(sent: Tensor, edge: Tensor, others: Selected | Tensor, *, seed: int) -> Membership | None:
+def _as_it_is(images: Tensor) -> Tensor:
+    return images
+
+
+def attack(
+    sent: Tensor,
+    edge: Tensor,
+    others: Selected | Tensor,
+    *,
+    seed: int,
+    as_sent: Callable[[Tensor], Tensor] = _as_it_is,
+) -> Membership | None:
     """The membership attack of :func:`mekd_plugin.transport.membership`, calibrated by half of ``others``.
 
     Args:
@@ -63,11 +75,12 @@ def attack(sent: Tensor, edge: Tensor, others: Selected | Tensor, *, seed: int) 
         edge: ``(N, channels, height, width)``, what the edge holds.
         others: ``(H, channels, height, width)`` of the same distribution that it does not hold.
         seed: of the draws of at most 2,000 images a group.
+        as_sent: what an image of the edge's becomes when it is sent, such as one of another size.
 
     Returns:
         None where no attack by pixels is possible: images of another shape, or fewer than two in a group.
     """
-    if sent.shape[1:] != shrunk(edge[:1]).shape[1:] or len(sent) == 0 or len(edge) < 2 or len(others) < 4:
+    if sent.shape[1:] != shrunk(as_sent(edge[:1])).shape[1:] or len(sent) == 0 or len(edge) < 2 or len(others) < 4:
         return None
     from mekd_plugin.transport.questions.membership import membership  # loads POT, which takes a second
 
@@ -75,12 +88,18 @@ def attack(sent: Tensor, edge: Tensor, others: Selected | Tensor, *, seed: int) 
     members = edge[torch.randperm(len(edge), generator=rng)[:ATTACKED]]
     drawn = others[torch.randperm(len(others), generator=rng)[: 2 * ATTACKED]]
     held_out, reference = drawn.tensor_split(2)
-    groups = (shrunk(group) for group in (members, held_out))
-    return membership(sent, *groups, reference=shrunk(reference), seed=seed)
+    members, held_out, reference = (shrunk(as_sent(group)) for group in (members, held_out, reference))
+    return membership(sent, members, held_out, reference=reference, seed=seed)
 
 
 def what_was_sent(
-    sent: Tensor, seen: int, edge: Tensor, others: Selected | Tensor, *, seed: int
+    sent: Tensor,
+    seen: int,
+    edge: Tensor,
+    others: Selected | Tensor,
+    *,
+    seed: int,
+    as_sent: Callable[[Tensor], Tensor] = _as_it_is,
 ) -> dict[str, Any] | None:
     """``{"images", "sample", "membership"}`` for a run's record, JSON; None where nothing was seen on its way.
 
@@ -90,8 +109,9 @@ def what_was_sent(
         edge: as for :func:`attack`.
         others: as for :func:`attack`.
         seed: as for :func:`attack`.
+        as_sent: as for :func:`attack`.
     """
     if len(sent) == 0:
         return None
-    found = attack(sent, edge, others, seed=seed)
+    found = attack(sent, edge, others, seed=seed, as_sent=as_sent)
     return {"images": seen, "sample": len(sent), "membership": None if found is None else found.as_record()}

@@ -186,7 +186,8 @@ def perform(
         evaluation=0 if told is None else told.asked,
         calibration_error=expected_calibration_error(predict(result.student, data.test_images), data.test_labels),
     )
-    sent = what_was_sent(sample.images, sample.seen, split.images, strangers, seed=spec.seed)
+    resized = {} if spec.teacher_size is None else {"as_sent": black_box.as_sent}
+    sent = what_was_sent(sample.images, sample.seen, split.images, strangers, seed=spec.seed, **resized)
     unknown = [] if told is not None else [_NOT_ON_RECORD]
     record = replace(record, sent=sent, warnings=[*record.warnings, *unknown, *_unseen(spec, sample, record)])
     if spec.adapt:
