@@ -238,7 +238,9 @@ def test_a_teacher_of_another_size_is_sent_that_size(tmp_path) -> None:
     runs = json.loads((tmp_path / "grid" / "results.json").read_text())["runs"]
     assert [run["status"] for run in runs] == ["finished", "finished"], [run["error"] for run in runs]
     assert all("teacher_size=24x24" in run["signature"] and run["agreement"] is not None for run in runs)
-    assert runs[0]["sent"]["membership"]["auc"]["value"] == 1, "real images are found in the size that they were sent in"
+    assert runs[0]["sent"]["membership"]["auc"]["value"] == 1, (
+        "real images are found in the size that they were sent in"
+    )
     assert runs[0]["teacher_accuracy"] == runs[1]["teacher_accuracy"] and runs[1]["generator"]["audited"] == 20
     with pytest.raises(InputError, match="teacher_size=24: resnet20 is trained here, on images of the data's own size"):
         call("bench", "--teacher-size", "24", "--out", str(tmp_path / "trained"))

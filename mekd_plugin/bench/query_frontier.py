@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,6 +22,8 @@ __all__ = ["Spending", "draw_spending", "frontier", "spending"]
 
 _FEW = 6
 _MANY_TICKS = 7
+_WORST, _BEST = 1.0, 99.95
+"""Ends of the axis of odds, %: a share of 0 or 1 has no place on one."""
 
 
 class Spending(NamedTuple):
@@ -112,11 +115,16 @@ def draw_spending(
             axes, entry, look[entry.method], shift=1 + (0.012 if beside else 0.03) * (index - (len(data) - 1) / 2)
         )
     teacher_line(axes, teacher)
-    limit(axes.set_ylim, min(100 * i.mean for entry in data for i in entry.intervals), ends, teacher)
+    means = [100 * interval.mean for entry in data for interval in entry.intervals]
+    odds = min(means) < 80 and max(means) > 95  # where the good ones would lie on top of each other
+    if odds:
+        _odds_axis(axes, ends, teacher)
+    else:
+        limit(axes.set_ylim, min(means), ends, teacher)
     _mark(axes, public)
     _queries_axis(axes)
     axes.set_xlabel("queries: images sent to the teacher (logarithmic)")
-    axes.set_ylabel("test accuracy, %  (mean, 95 % interval)")
+    axes.set_ylabel(f"test accuracy, %  ({'scale of odds; ' if odds else ''}mean, 95 % interval)")
     if per_1000:
         _price_axis(axes, per_1000)
     if beside:
@@ -166,6 +174,28 @@ def _mark(axes: Axes, public: Sequence[PublicSpending]) -> None:
             fontsize=7,
             bbox={"facecolor": plt.rcParams["axes.facecolor"], "edgecolor": "none", "alpha": 0.7, "pad": 0.6},
         )
+
+
+def _odds_axis(axes: Axes, ends: Sequence[float], teacher: float | None) -> None:
+    """The logarithm of right to wrong upwards: from 98 to 99 % is as far as from 96 to 98."""
+    axes.set_yscale("function", functions=(_log_odds, _from_log_odds))
+    every = [*ends, *([] if teacher is None else [100 * teacher])]
+    low, high = (float(_log_odds(end(every))) for end in (min, max))
+    margin = 0.04 * (high - low)
+    low, high = (float(_from_log_odds(value)) for value in (low - margin, high + margin))
+    axes.set_ylim(low, high)
+    ticks = (2, 5, 10, 20, 30, 50, 70, 80, 90, 95, 98, 99, 99.5, 99.8)
+    axes.set_yticks([tick for tick in ticks if low <= tick <= high])
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _log_odds(percent: Any) -> Any:
+    inside = np.clip(percent, _WORST, _BEST)
+    return np.log(inside / (100 - inside))
+
+
+def _from_log_odds(value: Any) -> Any:
+    return 100 / (1 + np.exp(-np.asarray(value)))
 
 
 def _queries_axis(axes: Axes) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
 
 from mekd_plugin.bench.figures import curves, dots, draw_all, draw_pictures, sent
 from mekd_plugin.bench.public_spending import public_spending
-from mekd_plugin.bench.query_frontier import frontier, spending
+from mekd_plugin.bench.query_frontier import draw_spending, frontier, spending
 from mekd_plugin.records import Queries
 
 
@@ -77,6 +78,26 @@ def test_whose_real_images_stay_at_home(record) -> None:
     }
     runs = [record(label, leaves_edge=label) for label in told]
     assert {entry.method: entry.private for entry in spending(runs)} == told
+
+
+def test_the_good_ones_are_told_apart_beside_poor_ones(record) -> None:
+    """98 and 99.5 % are a hair's breadth apart beside 20 % on a linear axis."""
+
+    def figure(*accuracies):
+        runs = [spent(record, f"m{n}", budget, value) for n, value in enumerate(accuracies) for budget in (100, 1000)]
+        drawn = draw_spending(
+            spending(runs), look={f"m{n}": ("C0", "o") for n in range(3)}, teacher=0.998, per_1000=None
+        )
+        (axes,) = drawn.axes
+        drawn.canvas.draw()
+        heights = axes.transData.transform([(100, 100 * value) for value in accuracies])[:, 1] / axes.bbox.height
+        plt.close(drawn)
+        return axes.get_ylabel(), heights
+
+    label, heights = figure(0.2, 0.98, 0.995)
+    assert "scale of odds" in label and heights[2] - heights[1] > 0.1 and heights[1] - heights[0] > 0.3
+    label, heights = figure(0.9, 0.98, 0.995)
+    assert "odds" not in label and heights[2] - heights[1] > 0.08
 
 
 def test_public_spending_is_marked_where_it_concerns(record) -> None:
