@@ -329,7 +329,7 @@ print(f"student.safetensors: {size / 1024:.0f} kB; the teacher's weights: {4 * p
 # say in publications which model was asked and how often. And "no real image was sent" is not a proof of privacy: a
 # generator can memorise. `result.report["generator"]` says how far its images are from the real ones, and
 # `emulation_settings={"apart": 1.0}` never sends one that lies nearer to a real image than real images usually lie to
-# each other: measured on these digits, an attacker who guesses from what was sent is then at chance.
+# each other: with 5,000 questions about these digits, an attacker who guesses from what was sent is then at chance.
 #
 # ## What was learned, as assertions
 

@@ -316,9 +316,8 @@ def evaluation_answers(
         teacher_size: side of the square that images are brought to before they are sent; None sends them as they are.
     """
     kind = resolve_kind(responses)
-    if teacher_size is not None:
-        name = f"{name} teacher_size={teacher_size}"
-    identity = hashlib.sha256(f"{name}\n{tensor_digest(images)}".encode()).hexdigest()[:16]
+    sized = name if teacher_size is None else f"{name} teacher_size={teacher_size}"
+    identity = hashlib.sha256(f"{sized}\n{tensor_digest(images)}".encode()).hexdigest()[:16]
     path = writable_directory(folder) / f"answers-{identity}.safetensors"
     with FileLock(path.with_suffix(".lock")):
         kept: dict[str, Any] = {"asked": 0}
