@@ -96,5 +96,6 @@ def test_the_configuration_holds_every_method():
     compared = [pair for pair in content["comparisons"] if set(pair.split(":")) <= installed]
     config = BenchConfig.from_mapping({**content, "methods": methods, "comparisons": compared})
     specs = expand(config, device="cpu")
-    assert len(specs) == len(methods) * 2 * 3 * 3 and {spec.query_budget for spec in specs} == {300, 1000, 5000}
+    rows = len(methods) + len(content["variants"])
+    assert len(specs) == rows * 2 * 3 * 3 and {spec.query_budget for spec in specs} == {300, 1000, 5000}
     assert white["white_box"] and all(white[name] == content[name] for name in ("query_budget", "seeds", "student"))
