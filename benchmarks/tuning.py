@@ -7,7 +7,8 @@ Every file of ``configs/tuning`` is a grid of ``mekd bench`` with the variants o
 on with, under ``--out``; then each student is judged by its agreement with the teacher on one set of training images
 that is common to all and that no run's edge holds. The teacher is asked about those once, outside every budget (an
 evaluation). Test images choose nothing. The judgements are kept under ``--records``, one file a configuration, and the
-page is made of all that are there.
+page is made of all that are there. A method's first setting is taken unless another is a whole point ahead: what lies
+closer is no finding, and a table that follows chance from setting to setting is fair to nobody.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ _SEED = 20_240_601
 _RESERVED = range(10)
 """Seeds whose edges are left out whether a configuration has them or not, so that all are judged on the same images."""
 _FEWEST = 100
+_AHEAD = 0.01
+"""By which mean agreement another setting must exceed a method's first one to be taken."""
 
 
 def common_images(data: ImageData, specs: Iterable[RunSpec], most: int = MOST) -> torch.Tensor:
@@ -164,7 +167,9 @@ def page(contents: Sequence[Mapping[str, Any]], *, made_by: str) -> str:
         "Every method gets the same effort: three settings of its own, each tried with the recipe that all share. A "
         f"student is judged by its agreement with the teacher on one common set of training images ({sizes}) outside "
         "every edge, about which the teacher is asked once, outside the budget. No test image and no label has a say. "
-        "An arrow marks the highest mean; what lies within the seeds' spread is a choice all the same, and no finding.",
+        "An arrow marks the setting that is taken: the first one, unless another's mean, over all of the method's "
+        f"tables here, is at least {100 * _AHEAD:g} point of agreement ahead of it. So many images and so few seeds "
+        "cannot tell settings apart that lie closer.",
         "",
     ]
     for content in sorted(contents, key=lambda one: one["config"]):
@@ -172,7 +177,28 @@ def page(contents: Sequence[Mapping[str, Any]], *, made_by: str) -> str:
     return "\n".join(lines)
 
 
+def taken(content: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The setting that is taken of each method in a judged configuration: its row's name, and its hyperparameters."""
+    found: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for run in content["runs"]:
+        found.setdefault(run["method"], {}).setdefault(run["label"], []).append(run)
+    chosen = {}
+    for method, settings in found.items():
+        means = {label: _mean_agreement(runs) for label, runs in settings.items()}
+        first, best = next(iter(means)), max(means, key=lambda label: means[label])
+        label = best if means[best] - means[first] >= _AHEAD - 1e-9 else first
+        chosen[method] = (label, dict(settings[label][0]["set"]))
+    return chosen
+
+
+def _mean_agreement(runs: Sequence[Mapping[str, Any]]) -> float:
+    """Of the runs that were judged; below any agreement where none was."""
+    values = [run["agreement"] for run in runs if run["agreement"] is not None]
+    return sum(values) / len(values) if values else -1.0
+
+
 def _section(content: Mapping[str, Any]) -> list[str]:
+    chosen = taken(content)
     groups: dict[tuple[Any, ...], dict[str, list[Mapping[str, Any]]]] = {}
     for run in content["runs"]:
         panel = (run["method"], run["dataset"], run["responses"], run["budget"])
@@ -183,18 +209,14 @@ def _section(content: Mapping[str, Any]) -> list[str]:
         lines += [f"## {method}", "", f"{dataset}, {', '.join(content['teacher'])} to {', '.join(content['student'])}, "
                   f"{responses} responses, {limit}; `configs/tuning/{content['config']}`.", ""]  # fmt: skip
         lines += ["|  | row | settings | agreement % | queries | seeds |", "|---|---|---|---:|---:|---:|"]
-        means = {}
         for label, runs in variants.items():
-            values = [run["agreement"] for run in runs if run["agreement"] is not None]
-            means[label] = mean_interval(values) if values else None
-        best = max((one.mean for one in means.values() if one is not None), default=None)
-        for label, runs in variants.items():
-            found, settings = means[label], runs[0]["set"]
-            told = ", ".join(f"`{name}: {json.dumps(value)}`" for name, value in settings.items()) or "the default"
             done = [run for run in runs if run["agreement"] is not None]
+            settings = runs[0]["set"]
+            told = ", ".join(f"`{name}: {json.dumps(value)}`" for name, value in settings.items()) or "the default"
             asked = f"{sum(run['queries'] for run in done) / len(done):,.0f}" if done else "-"
+            found = mean_interval([run["agreement"] for run in done]) if done else None
             shown = runs[0]["status"] if found is None else format_interval(found._asdict())
-            arrow = "→" if found is not None and found.mean == best else ""
+            arrow = "→" if chosen[method][0] == label and done else ""
             lines.append(f"| {arrow} | `{label}` | {told} | {shown} | {asked} | {len(done)} |")
         reasons = dict.fromkeys(f"- `{run['label']}`: {run['error']}" for runs in variants.values() for run in runs
                                 if run["error"])  # fmt: skip

@@ -102,12 +102,27 @@ def content(name, *agreements, common="abc", **changes):
     return {"config": name, "teacher": ["resnet20"], "student": ["resnet8"], "runs": runs}
 
 
-def test_the_page_marks_what_did_best():
+def test_the_page_marks_what_is_taken():
     text = tuning.page([content("kd.yaml", 0.5, 0.75, 0.7)], made_by="this")
     assert re.findall(r"\| → \| `(\w+)` \|", text) == ["t1"] and "(400 of digits)" in text
     assert "|  | `t2` | `temperature: 2` | 70.00 | 990 | 1 |" in text and "`configs/tuning/kd.yaml`" in text
     failed = tuning.page([content("kd.yaml", None, status="failed", error="no luck")], made_by="this")
     assert "| failed | - | 0 |" in failed and "- `t0`: no luck" in failed and "→" not in failed
+
+
+@pytest.mark.parametrize(
+    ("agreements", "label"),
+    [((0.7, 0.705, 0.709), "t0"), ((0.7, 0.71, 0.705), "t1"), ((0.7, None, 0.8), "t2"), ((None, 0.1), "t1")],
+)
+def test_the_first_setting_is_taken_unless_another_is_a_point_ahead(agreements, label):
+    assert tuning.taken(content("kd.yaml", *agreements)) == {"kd": (label, {"temperature": int(label[1])})}
+
+
+def test_the_tables_of_a_method_are_judged_together():
+    soft, hard = content("kd.yaml", 0.5, 0.75), content("kd.yaml", 0.5, 0.2, responses="hard")
+    both = {**soft, "runs": soft["runs"] + hard["runs"]}
+    assert tuning.taken(both) == {"kd": ("t0", {"temperature": 0})}
+    assert re.findall(r"\| → \| `(\w+)` \|", tuning.page([both], made_by="this")) == ["t0", "t0"]
 
 
 def test_what_was_judged_on_other_images_stands_on_no_page(tmp_path, capsys):
