@@ -49,6 +49,12 @@ def test_what_a_run_says_is_escaped(tmp_path, record) -> None:
     assert "&lt;b&gt;bad &amp; worse" in page and "<b>bad" not in page
 
 
+def test_what_is_typed_is_set_as_code(tmp_path, record) -> None:
+    _write(tmp_path, [record("mekd", generator={"class_match": 0.9, "audited": 100})])
+    page = (tmp_path / "report.html").read_text()
+    assert "<code>--audit</code>" in page and "`" not in page
+
+
 def test_a_figure_for_each_panel(tmp_path, record) -> None:
     names = {path.name for path in _write(tmp_path, [record(), record(budget=100)])}
     assert {"accuracy-budget-5000.png", "accuracy-budget-100.png"} <= names
