@@ -12,7 +12,8 @@ Departures:
   a student's pass over every pair of 6,000 images at 11 ratios takes longer than all the rest;
 - each ratio is drawn within its own part of that range, so that a pair that has to be asked about again, since there
   are no others, is another image;
-- the student of a round goes on from that of the round before, and all rounds share the steps of the recipe;
+- the student of a round goes on from that of the round before, and takes the recipe whole in the last one;
+- hard answers are learnt too, by smoothed cross-entropy; what is asked about is chosen by the student's own sureness;
 - preset ``quick`` softens the answers, as it does for every method; ``paper`` does not.
 """
 
@@ -29,7 +30,7 @@ from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_flag, as_number, as_whole
 from mekd_plugin.distiller import Distiller, Needs, Stage, Student
-from mekd_plugin.functional import kd_divergence
+from mekd_plugin.functional import answer_loss
 from mekd_plugin.prediction import predict
 from mekd_plugin.rounds import fewest_in_rounds, rounds_of, shares_of
 from mekd_plugin.rows import Rows
@@ -64,7 +65,8 @@ def least_sure_mixtures(student: nn.Module, one: Tensor, other: Tensor, ratios: 
 
 
 class ActiveMixup(Distiller):
-    """Minimises ``t^2 KL(softmax(y_T / t) || softmax(y_S / t))`` on mixtures of which an earlier student was not sure.
+    """Minimises ``t^2 KL(softmax(y_T / t) || softmax(y_S / t))`` on mixtures of which an earlier student was not sure;
+    of hard answers, the cross-entropy.
 
     Args:
         rounds: how often the teacher is asked, the first time about mixtures at random.
@@ -73,8 +75,10 @@ class ActiveMixup(Distiller):
             mixtures; they leave the edge then.
         candidates: pairs to choose from for each question, at least 1.
         ratios: how many ratios each of them is tried at, one in each of so many equal parts of 0.3 to 0.7.
-        student_share: part of the recipe's steps that the students of all rounds but the last take together, in [0, 1).
+        student_share: steps of the students of all rounds but the last together, as a part of the recipe's, on top of
+            it; at least 0.
         temperature: t, positive.
+        smoothing: share of a hard response that is spread over all classes, in [0, 1).
         queries: in all; None takes what the teacher's budget leaves (5,000 without a budget).
         **world: see :class:`~mekd_plugin.distiller.Distiller`.
 
@@ -82,10 +86,10 @@ class ActiveMixup(Distiller):
         InputError: a value cannot be used.
     """
 
-    needs = Needs(responses="soft", leaves_edge="mixtures", queries="rounds")
+    needs = Needs(responses="either", leaves_edge="mixtures", queries="rounds")
     presets: ClassVar = {
         "quick": {},
-        "paper": {"originals": True, "ratios": 11, "temperature": 1.0, "candidates": 50.0},
+        "paper": {"originals": True, "ratios": 11, "temperature": 1.0, "smoothing": 0.0, "candidates": 50.0},
         "tiny": {"rounds": 3, "candidates": 2.0},
     }
     reference: ClassVar = (
@@ -103,6 +107,7 @@ class ActiveMixup(Distiller):
         ratios: int = 3,
         student_share: float = 0.4,
         temperature: float = 4.0,
+        smoothing: float = 0.05,
         queries: int | None = None,
         **world: Any,
     ) -> None:
@@ -112,8 +117,9 @@ class ActiveMixup(Distiller):
         self.originals = as_flag("originals", originals)
         self.candidates = as_number("candidates", candidates, at_least=1)
         self.ratios = as_whole("ratios", ratios, at_least=1)
-        self.student_share = as_number("student_share", student_share, at_least=0, below=1)
+        self.student_share = as_number("student_share", student_share, at_least=0)
         self.temperature = as_number("temperature", temperature, above=0)
+        self.smoothing = as_number("smoothing", smoothing, at_least=0, below=1)
         self.queries = as_queries(queries)
         if self.originals:
             self.needs = replace(self.needs, leaves_edge="real images")
@@ -140,8 +146,8 @@ class ActiveMixup(Distiller):
             yield self.align(round_.student, bank.order(self.seed), student, fraction=round_.fraction)
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
-        scores = rows.answers().scores()
-        return {"loss": kd_divergence(student(rows.images), scores, self.temperature)}
+        matching = {"temperature": self.temperature, "smoothing": self.smoothing}
+        return {"loss": answer_loss(student(rows.images), rows.answers(), **matching)}
 
     def _choose(
         self, student: nn.Module, images: Tensor, asked: Tensor, count: int, looks: bool, rng: torch.Generator

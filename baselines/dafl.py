@@ -14,6 +14,8 @@ Departures:
 - each image counts as a query, once, though the teacher is gone through a second time for its gradient: of the budget
   the generator gets as many steps as its batches go into it, and fewer than ten are refused;
 - the features are what the teacher's last linear layer takes, and the scores where it has none;
+- evenness is counted in nats; public code takes the logarithm to base 10, so the same beta weighs 2.3 times as
+  heavily here;
 - a batch norm before tanh in place of behind it, so that images stay in the teacher's range;
 - preset ``quick``: batches of 32 in place of 512, a lower rate than the paper's, and the divergence at the temperature
   that all methods have here.

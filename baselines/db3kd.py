@@ -13,7 +13,8 @@ Departures:
   class their sum, which the temperature of 20 all but levels;
 - the class of an image is what the teacher answers about it, a query like any other: the edge has no labels; a class
   that it named for no image counts as far as the farthest one found;
-- views of images stand beside them where the budget buys more searches than there are images.
+- views of images stand beside them where the budget buys more searches than there are images;
+- preset ``quick`` bisects four times and never turns: BD, and no MBD, which costs several times as many questions.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""DFMS-HL: hard labels of a GAN's images, made to fall into all of the student's classes (Sanyal et al. 2022).
+"""DFMS-HL: answers to a GAN's images, made to fall into all of the student's classes (Sanyal et al. 2022).
 
 Source: Sanyal, Addepalli, Babu, *Towards Data-Free Model Stealing in a Hard Label Setting*, CVPR 2022, and its public
 code. A GAN learns to draw what its pool holds, images of another domain in the paper. The student learns the teacher's
 classes of its images; then, alternately, the generator goes on learning with a further term, the entropy of the mean of
 the student's probabilities, which keeps its images from falling into few classes, and the student learns its new ones.
+Where the teacher tells its scores, the student learns those: DFMS-SL, of the same paper.
 
 With ``domain="edge"`` the GAN learns the images of the edge, which stay there: what is asked about is generated, as
 MEKD's is. With ``domain="other"`` it learns images that are nobody's secret.
@@ -14,9 +15,10 @@ Departures:
 - each image is asked about once, kept, and shown to the student for the rest of its training; the paper asks about
   fresh ones, and its public code repeats a part of the older ones;
 - no image of the pool itself is asked about;
-- the student's steps are the recipe's, shared equally by the rounds;
+- between two rounds the student takes a share of the recipe's steps, and the recipe whole after the last; the public
+  code begins it anew twice before it alternates, and fine-tunes the GAN at a small weight of the entropy first;
 - preset ``quick``: the discriminator and the settings of MEKD's GAN, a weight of the entropy that fits them, and
-  smoothed labels.
+  softened answers, or smoothed labels.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from torch import Tensor, nn
 
 from mekd_plugin.checks import as_number, as_one_of, as_whole
 from mekd_plugin.distiller import Needs, Player, Query, Stage, Student, Training, Update
-from mekd_plugin.functional import cross_entropy_labels, discriminator_loss, generator_loss
+from mekd_plugin.functional import answer_loss, discriminator_loss, generator_loss
 from mekd_plugin.mekd.generated import moved_to, to_range
 from mekd_plugin.modes import evaluating
 from mekd_plugin.networks.discriminators import small_discriminator
@@ -42,7 +44,7 @@ __all__ = ["DFMSHL"]
 
 
 class DFMSHL(SyntheticRounds):
-    """The student minimises the cross-entropy with the teacher's classes, of scores the arg max.
+    """The student minimises ``t^2 KL(softmax(y_T / t) || softmax(y_S / t))``, or the cross-entropy with hard answers.
 
     The generator minimises ``-log D(G(z)) - w H(mean of softmax(S(G(z))))``, the discriminator D
     ``-log D(x) - log(1 - D(G(z)))``.
@@ -53,7 +55,8 @@ class DFMSHL(SyntheticRounds):
         generator_steps: of the GAN before the first question.
         round_steps: of the GAN before each later one.
         average: decay of the running mean of the generator's weights, in (0, 1); None keeps the last ones.
-        smoothing: share of a label that is spread over all classes, in [0, 1).
+        temperature: t, positive.
+        smoothing: share of a hard response that is spread over all classes, in [0, 1).
         **rounds: see :class:`~mekd_plugin.synthetic.SyntheticRounds`.
     """
 
@@ -62,7 +65,7 @@ class DFMSHL(SyntheticRounds):
         "quick": {},
         "paper": {"rounds": 20, "generator_steps": 15_600, "round_steps": 3300, "learning_rate": 2e-4}
         | {"entropy_weight": 500.0, "latent_dim": 100, "generator_width": 64, "average": None, "shift": 0}
-        | {"smoothing": 0.0},
+        | {"temperature": 1.0, "smoothing": 0.0},
         "tiny": {"rounds": 2, "generator_steps": 100, "round_steps": 30, "latent_dim": 16, "batch_size": 32},
     }
     reference: ClassVar = (
@@ -80,6 +83,7 @@ class DFMSHL(SyntheticRounds):
         batch_size: int = 64,
         learning_rate: float = 5e-4,
         average: float | None = 0.999,
+        temperature: float = 4.0,
         smoothing: float = 0.05,
         **settings: Any,
     ) -> None:
@@ -94,6 +98,7 @@ class DFMSHL(SyntheticRounds):
         self.entropy_weight = as_number("entropy_weight", entropy_weight, at_least=0)
         self.round_steps = as_whole("round_steps", round_steps, at_least=1)
         self.average = None if average is None else as_number("average", average, above=0, below=1)
+        self.temperature = as_number("temperature", temperature, above=0)
         self.smoothing = as_number("smoothing", smoothing, at_least=0, below=1)
         if self.domain == "other":
             self.needs = replace(self.needs, pool="other domain", leaves_edge="nothing of the edge")
@@ -147,12 +152,13 @@ class DFMSHL(SyntheticRounds):
         return Generator(
             self.num_classes,
             self.image_shape,
-            style_dim=max(0, self.latent_dim - self.num_classes),
+            style_dim=self.latent_dim - self.num_classes,
             width=generator_width(self.generator_width, self.image_shape),
         )
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
-        return {"loss": cross_entropy_labels(student(rows.images), rows.answers().labels, self.smoothing)}
+        matching = {"temperature": self.temperature, "smoothing": self.smoothing}
+        return {"loss": answer_loss(student(rows.images), rows.answers(), **matching)}
 
     def _begun_with(self, span: tuple[float, float]) -> str:
         """What decides the first GAN, which runs with the same pool and seed share."""

@@ -2,15 +2,18 @@
 
 Source: Nguyen, Gupta, Do, Venkatesh, *Black-box Few-shot Knowledge Distillation*, ECCV 2022: mix-up of the few images,
 a conditional variational autoencoder (CVAE) of them whose condition is the teacher's class, the teacher's answers to
-all mixtures and to images decoded for each class, and a student that learns those answers. Settings are those of the
-public code for MNIST: ratios of Beta(1, 1), mixtures at ratios below 0.05 or above 0.95 replaced by decoded images,
-codes half of N(0, I) and half uniform in [-3, 3], encoder 256-128-64 and decoder 64-128-256.
+all mixtures and to images decoded for each class, and a student that learns those answers, of batches that are mixed
+once more in its training, answers and all, which costs no question. Settings are those of the public code for MNIST:
+ratios of Beta(1, 1), mixtures at ratios below 0.05 or above 0.95 replaced by decoded images, codes half of N(0, I) and
+half uniform in [-3, 3], encoder 256-128-64 and decoder 64-128-256.
 
 Departures:
 - preset ``quick`` sends mixtures and decoded images alone. The autoencoder's conditions are then the classes that the
   student, taught by the mixtures' answers, gives to the images at home. The paper, and preset ``paper``, asks about the
   images themselves too (``originals``), and its conditions are the teacher's;
-- it trains after either round of questions therefore, and both share the steps of the recipe; the paper's trains once;
+- it trains after either round of questions therefore, and by the whole recipe after the second; the paper's trains
+  once;
+- what else moves an image in training, besides the mixing, is the recipe's business, as for every method;
 - the share of decoded images is a setting; 0.1 is what Beta(1, 1) leaves outside those ratios;
 - any size of image: encoder and decoder see it as one vector, as the public code has it for MNIST; a longer code in
   preset ``quick``, and answers softened, as they are for every method.
@@ -103,7 +106,13 @@ class CVAE(nn.Module):
 
 
 class FSBBT(Distiller):
-    """Minimises ``t^2 KL(softmax(y_T / t) || softmax(y_S / t))`` on mixtures of images and on decoded ones.
+    r"""Minimises ``t^2 KL(softmax(y_T / t) || softmax(y_S / t))`` on mixtures of images and on decoded ones.
+
+    With ``mix_answers`` it does so on mixtures of two answered images each, as far as it is from either answer:
+
+    .. math:: \lambda L\big(S(\lambda x + (1 - \lambda) x'), y\big) + (1 - \lambda) L\big(S(\ldots), y'\big)
+
+    with one ratio a batch, uniform in [0, 1): up to a constant the divergence from the mixture of both answers.
 
     Args:
         originals: whether the images themselves are asked about first, as far as the first round's questions go, and
@@ -114,7 +123,8 @@ class FSBBT(Distiller):
         code_dim: coordinates of the autoencoder's code.
         cvae_steps: its training steps, of 64 images each.
         cvae_learning_rate: of its Adam.
-        student_share: part of the recipe's steps that the student takes before the second round, in [0, 1).
+        mix_answers: whether the student's batches are mixed.
+        student_share: the student's steps before the second round, as a part of the recipe's, on top of it; at least 0.
         temperature: t, positive.
         smoothing: share of a hard response that is spread over all classes, in [0, 1).
         queries: in all; None takes what the teacher's budget leaves (5,000 without a budget).
@@ -142,6 +152,7 @@ class FSBBT(Distiller):
         code_dim: int = 8,
         cvae_steps: int = 2000,
         cvae_learning_rate: float = 1e-3,
+        mix_answers: bool = True,
         student_share: float = 0.3,
         temperature: float = 4.0,
         smoothing: float = 0.05,
@@ -156,7 +167,8 @@ class FSBBT(Distiller):
         self.code_dim = as_whole("code_dim", code_dim, at_least=1)
         self.cvae_steps = as_whole("cvae_steps", cvae_steps, at_least=1)
         self.cvae_learning_rate = as_number("cvae_learning_rate", cvae_learning_rate, above=0)
-        self.student_share = as_number("student_share", student_share, at_least=0, below=1)
+        self.mix_answers = as_flag("mix_answers", mix_answers)
+        self.student_share = as_number("student_share", student_share, at_least=0)
         self.temperature = as_number("temperature", temperature, above=0)
         self.smoothing = as_number("smoothing", smoothing, at_least=0, below=1)
         self.queries = as_queries(queries)
@@ -203,7 +215,13 @@ class FSBBT(Distiller):
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
         matching = {"temperature": self.temperature, "smoothing": self.smoothing}
-        return {"loss": answer_loss(student(rows.images), rows.answers(), **matching)}
+        if not self.mix_answers:
+            return {"loss": answer_loss(student(rows.images), rows.answers(), **matching)}
+        place = rows.images.device  # drawn by torch's own generator, whose state a run restores
+        other, ratio = rows[torch.randperm(len(rows), device=place)], torch.rand((), device=place)
+        logits = student(mixup(rows.images, other.images, ratio.expand(len(rows))))
+        one, another = (answer_loss(logits, part.answers(), **matching) for part in (rows, other))
+        return {"loss": ratio * one + (1 - ratio) * another}
 
     def _mixtures(self, images: Tensor, count: int, rng: torch.Generator) -> Tensor:
         """Mixtures of ``count`` pairs at random, their ratios of Beta(beta, beta) within the margins."""

@@ -7,11 +7,13 @@ the student trained on all answers so far (model distillation).
 
 Departures:
 - the entropy that is maximised is that of the mean of the batch's probabilities, which is the class balance that the
-  text argues for; ``balance="each image"`` has the public code's, of each image's own probabilities, divided by C;
-- the images are those of the generator's last weights with running statistics, not of the step of the lowest loss;
+  text argues for; ``balance="each image"``, and preset ``paper``, has the public code's, of each image's own
+  probabilities, divided by C;
+- the images are those of the generator's last weights, not of the step of the lowest loss;
 - the student sees a shift of the images while the generator learns, not crops and mirrored images: a mirrored digit is
   another one;
-- the student's steps are the recipe's, shared equally by the rounds; the paper trains an epoch a round;
+- between two rounds the student takes a share of the recipe's steps, and the recipe whole after the last; the paper
+  trains an epoch a round;
 - soft answers are learnt by the divergence that all methods have here, hard ones by smoothed cross-entropy.
 
 The paper asks about each image once. Its public code asks about every augmented view in every epoch:
@@ -75,7 +77,7 @@ class Ideal(SyntheticRounds):
     presets: ClassVar = {
         "quick": {},
         "paper": {"rounds": 100, "generator_steps": 30, "batch_size": 250, "latent_dim": 256, "generator_width": 64}
-        | {"temperature": 1.0, "smoothing": 0.0},
+        | {"balance": "each image", "temperature": 1.0, "smoothing": 0.0},
         "tiny": {"rounds": 3, "generator_steps": 20, "batch_size": 64, "latent_dim": 16},
     }
     reference: ClassVar = (

@@ -11,7 +11,9 @@ Departures:
 - the distance is the first step of DeepFool (Moosavi-Dezfooli, Fawzi, Frossard, CVPR 2016) towards the runner-up alone;
 - the decoder learns from the answers of both rounds before it; what it draws is varied by small affine maps, and by
   mixing two images of one class;
-- the student of a round goes on from that of the round before, and all rounds share the steps of the recipe;
+- the core set looks at averages of 8x8 pixels;
+- the student of a round goes on from that of the round before, and takes the recipe whole in the last one;
+- hard answers are learnt by smoothed cross-entropy;
 - preset ``quick`` softens the answers, as it does for every method; ``paper`` does not.
 """
 
@@ -32,7 +34,7 @@ from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_number, as_whole
 from mekd_plugin.distiller import Distiller, Inverse, Needs, Player, Query, Stage, Student, Training, Update
 from mekd_plugin.errors import InputError
-from mekd_plugin.functional import kd_divergence
+from mekd_plugin.functional import answer_loss
 from mekd_plugin.mekd.generated import to_range
 from mekd_plugin.mekd.health import Health, generator_health
 from mekd_plugin.modes import evaluating
@@ -51,6 +53,7 @@ _SEES = 8  # pixels a side of what the core set looks at
 _AT_A_TIME = 1024
 _LEAST_CONFIDENT = 0.8
 _BATCH = 64
+_HARD_SCALE = 20.0  # of a hard answer, of which a softmax makes a certainty
 
 
 def truncated(probabilities: Tensor, keep: int = 1) -> Tensor:
@@ -104,7 +107,8 @@ class TruncatedInverse(nn.Module):
 
 
 class InverseNet(Distiller):
-    """Minimises ``t^2 KL(softmax(y_T / t) || softmax(y_S / t))`` on real images and on those of an inverse.
+    """Minimises ``t^2 KL(softmax(y_T / t) || softmax(y_S / t))`` on real images and on those of an inverse; of hard
+    answers, the cross-entropy.
 
     Args:
         shares: of the queries, of the core set, the confident images and the decoded ones; brought to a sum of 1.
@@ -113,8 +117,9 @@ class InverseNet(Distiller):
         decoder_steps: its training steps, of 64 answered images each.
         decoder_learning_rate: of its Adam.
         decoder_width: channels of its last hidden layer.
-        student_share: part of the recipe's steps that the student takes before the last round, in (0, 1).
+        student_share: the student's steps before the last round, as a part of the recipe's, on top of it; above 0.
         temperature: t, positive.
+        smoothing: share of a hard response that is spread over all classes, in [0, 1).
         queries: in all; None takes what the teacher's budget leaves, or, without a budget, as many as there are images.
         **world: see :class:`~mekd_plugin.distiller.Distiller`.
 
@@ -122,10 +127,10 @@ class InverseNet(Distiller):
         InputError: a value cannot be used.
     """
 
-    needs = Needs(responses="soft", leaves_edge="real images", queries="rounds")
+    needs = Needs(responses="either", leaves_edge="real images", queries="rounds")
     presets: ClassVar = {
         "quick": {},
-        "paper": {"candidates": 4.0, "temperature": 1.0, "decoder_width": 64},
+        "paper": {"candidates": 4.0, "temperature": 1.0, "smoothing": 0.0, "decoder_width": 64},
         "tiny": {"decoder_steps": 40, "decoder_width": 4},
     }
     reference: ClassVar = (
@@ -143,6 +148,7 @@ class InverseNet(Distiller):
         decoder_width: int = 32,
         student_share: float = 0.4,
         temperature: float = 4.0,
+        smoothing: float = 0.05,
         queries: int | None = None,
         **world: Any,
     ) -> None:
@@ -155,8 +161,9 @@ class InverseNet(Distiller):
         self.decoder_steps = as_whole("decoder_steps", decoder_steps, at_least=1)
         self.decoder_learning_rate = as_number("decoder_learning_rate", decoder_learning_rate, above=0)
         self.decoder_width = as_whole("decoder_width", decoder_width, at_least=1)
-        self.student_share = as_number("student_share", student_share, above=0, below=1)
+        self.student_share = as_number("student_share", student_share, above=0)
         self.temperature = as_number("temperature", temperature, above=0)
+        self.smoothing = as_number("smoothing", smoothing, at_least=0, below=1)
         self.queries = as_queries(queries)
         self._decoder: Generator | None = None
         self._health: Health | None = None
@@ -190,14 +197,14 @@ class InverseNet(Distiller):
         yield self.align(last.student, bank.order(self.seed), student, fraction=last.fraction)
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
-        scores = rows.answers().scores()
-        return {"loss": kd_divergence(student(rows.images), scores, self.temperature)}
+        matching = {"temperature": self.temperature, "smoothing": self.smoothing}
+        return {"loss": answer_loss(student(rows.images), rows.answers(), **matching)}
 
     def inverse(self) -> Inverse | None:
         if self._decoder is None:
             return None
         generator = TruncatedInverse(self._decoder, self.keep).eval().requires_grad_(False)
-        return Inverse(generator, ScoreNormalisation.by_temperature(1.0), style_dim=0, hard_scale=1.0)
+        return Inverse(generator, ScoreNormalisation.by_temperature(1.0), style_dim=0, hard_scale=_HARD_SCALE)
 
     def report(self) -> dict[str, Any]:
         return {} if self._health is None else {"generator": self._health.as_record()}
@@ -209,7 +216,7 @@ class InverseNet(Distiller):
             decoder = self._decoder = Generator(self.num_classes, self.image_shape, width=self.decoder_width)
 
         def step(rows: Rows, update: Update, query: Query) -> dict[str, Tensor]:
-            told = truncated(rows.answers().scores().softmax(dim=1), self.keep)
+            told = truncated(rows.answers().scores(hard_scale=_HARD_SCALE).softmax(dim=1), self.keep)
             loss = F.mse_loss(decoder(told), to_range(rows.images, span, (-1.0, 1.0)))
             update({"decoder": loss})
             return {"loss": loss.detach()}

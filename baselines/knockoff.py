@@ -12,7 +12,7 @@ Departures:
 - answers come a round at a time: the policy learns from them one after the other, as in the paper, but is the same for
   all questions of a round; averages run over all answers so far, and so does the scale that brings each reward to
   [0, 1] before they are added up;
-- the student of a round goes on from that of the round before, and all rounds share the steps of the recipe; the papers
+- the student of a round goes on from that of the round before, and takes the recipe whole in the last one; the papers
   train a new one;
 - preset ``quick`` softens the answers, and smooths hard ones, as it does for every method; ``paper`` does neither.
 """
@@ -67,8 +67,8 @@ class Knockoff(TransferSetDistiller):
             farthest from all that was asked, as the student sees them.
         rewards: of the adaptive policy: one or several of ``"certainty"``, ``"diversity"`` and ``"loss"``.
         rounds: in how many equal rounds all policies but the random one ask; the first draws at random.
-        student_share: part of the recipe's steps that the students of all rounds but the last take together, in (0, 1),
-            where the policy looks at the student.
+        student_share: steps of the students of all rounds but the last together, as a part of the recipe's, on top of
+            it, where the policy looks at the student; above 0.
         candidates: how many images a question is chosen from, at least 1.
         actions: into how many clusters the adaptive policy groups the candidates.
         temperature: t, positive.
@@ -110,7 +110,7 @@ class Knockoff(TransferSetDistiller):
             raise InputError(f"rewards={rewards!r}: expected one or several of {', '.join(_REWARDS)}, each once")
         self.rewards = tuple(as_one_of("rewards", name, _REWARDS) for name in named)
         self.rounds = as_whole("rounds", rounds, at_least=2)
-        self.student_share = as_number("student_share", student_share, above=0, below=1)
+        self.student_share = as_number("student_share", student_share, above=0)
         self.candidates = as_number("candidates", candidates, at_least=1)
         self.actions = as_whole("actions", actions, at_least=2)
         self.temperature = as_number("temperature", temperature, above=0)
@@ -163,8 +163,7 @@ class Knockoff(TransferSetDistiller):
             if "loss" in self.rewards and groups is not None and not last:
                 losses = torch.cat([losses, _losses(student, bank.rows()[answered:])])
             if last:
-                share = 1 - self.student_share if self._looks_at_student else 1.0
-                yield self.align("student", bank.order(self.seed), student, fraction=share)
+                yield self.align("student", bank.order(self.seed), student)
             elif self._looks_at_student:
                 share = self.student_share / (self.rounds - 1)
                 yield self.align(f"student_{round_}", bank.order(self.seed), student, fraction=share)

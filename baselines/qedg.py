@@ -10,25 +10,28 @@ Departures:
 - a round asks about an equal share of the queries: of ``candidates`` times as many images the first unsure ones, then,
   where they are too few, the least sure of the others. The public code asks about the unsure ones of a batch and goes
   on until the budget is spent, so that nobody can say how many rounds there will be;
-- the images are those of the generator's last weights with running statistics, not of the step of the lowest loss, and
-  are asked about as they are, not as one more augmented view; the student sees a shift of them while the generator
+- the images are those of the generator's last weights, not of the step of the lowest loss, and are asked about as they
+  are, not as one more augmented view; the student sees a shift of them while the generator
   learns, not flips and quarter turns;
 - the public code asks about the whole test set after every round, for its choice of the best student; nothing of that
   kind is asked here;
-- the student's steps are the recipe's, shared equally by the rounds; the public code trains 20 epochs a round, and 50
-  times 20 more after the last.
+- between two rounds the student takes a share of the recipe's steps, and the recipe whole after the last; the public
+  code trains 20 epochs a round, and 50 times 20 more after the last.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Adam, Optimizer
 
 from mekd_plugin.checks import as_number
 from mekd_plugin.distiller import Needs, Student
+from mekd_plugin.mekd.generated import to_range
 from mekd_plugin.prediction import predict
 from mekd_plugin.rows import Rows
 from mekd_plugin.synthetic import SyntheticRounds, generate
@@ -42,11 +45,11 @@ def same_class_likeness(images: Tensor, targets: Tensor) -> Tensor:
     .. math:: \frac{1}{N} \sum_{i < j,\; t_i = t_j} \frac{x_i \cdot x_j}{\|x_i\| \|x_j\|}
 
     Args:
-        images: ``(N, channels, height, width)``.
+        images: ``(N, channels, height, width)`` in [0, 1], where no cosine is negative.
         targets: t, ``(N,)`` int64.
 
     Returns:
-        a scalar.
+        a scalar, at least 0.
     """
     directions = F.normalize(images.flatten(1), dim=1)
     alike = (targets[:, None] == targets[None, :]).to(directions).triu(diagonal=1)
@@ -89,15 +92,16 @@ class QEDG(SyntheticRounds):
         threshold: the largest probability up to which an image is asked about, in (0, 1].
         candidates: how many images are made for each that is asked about, at least 1.
         wrong_weight: of images that the student gets wrong.
+        batch_size: images per step of the generator; the likeness is a sum over pairs, and grows with it.
         **rounds: see :class:`~mekd_plugin.synthetic.SyntheticRounds`.
     """
 
     needs = Needs(responses="either", leaves_edge="nothing of the edge", pool="none", queries="rounds")
     presets: ClassVar = {
         "quick": {},
-        "paper": {"rounds": 20, "batch_size": 256, "latent_dim": 512, "generator_width": 64},
+        "paper": {"rounds": 20, "latent_dim": 512, "generator_width": 64},
         "tiny": {"rounds": 3, "generator_steps": 20, "batch_size": 64, "latent_dim": 16}
-        | {"sureness_weight": 1.0, "likeness_weight": 10.0, "wrong_weight": 1.5},
+        | {"sureness_weight": 1.0, "likeness_weight": 1.0, "wrong_weight": 1.5},
     }
     reference: ClassVar = (
         "Pei et al., *Exploring Query Efficient Data Generation Towards Data-Free Model Stealing in Hard Label "
@@ -112,9 +116,10 @@ class QEDG(SyntheticRounds):
         threshold: float = 0.7,
         candidates: float = 2.0,
         wrong_weight: float = 2.0,
+        batch_size: int = 256,
         **rounds: Any,
     ) -> None:
-        super().__init__(**rounds)
+        super().__init__(batch_size=batch_size, **rounds)
         self.sureness_weight = as_number("sureness_weight", sureness_weight, at_least=0)
         self.likeness_weight = as_number("likeness_weight", likeness_weight, at_least=0)
         self.threshold = as_number("threshold", threshold, above=0, at_most=1)
@@ -124,9 +129,12 @@ class QEDG(SyntheticRounds):
     def latents(self, round_: int, count: int) -> Rows:
         return super().latents(round_, round(self.candidates * count))
 
+    def adam(self, weights: Iterable[nn.Parameter]) -> Optimizer:
+        return Adam(weights, lr=self.learning_rate)
+
     def generator_losses(self, images: Tensor, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         sureness = logits.softmax(dim=1).std(dim=1).mean()
-        likeness = same_class_likeness(images, targets)
+        likeness = same_class_likeness(to_range(images, (-1.0, 1.0), (0.0, 1.0)), targets)
         loss = F.cross_entropy(logits, targets) + self.sureness_weight * sureness + self.likeness_weight * likeness
         return {"loss": loss, "sureness": sureness, "likeness": likeness}
 

@@ -8,7 +8,8 @@ unsure, until the rest of the budget is needed for the classes that were answere
 
 Departures:
 - all three losses in every step, by the student's own optimiser and recipe (the public code alternates epochs), so half
-  of a batch is contrasted in preset ``quick``;
+  of a batch is contrasted in preset ``quick``, with a weight of 0.1 (1 in preset ``paper``), and plain and augmented
+  images pass the student's batch norms together; the recipe is taken whole in the last round;
 - views are small affine maps: mirror images and other colours change the class of a digit;
 - the term for the sharpness of the representation, of weight 0.01 in the public code, is left out;
 - in a round for rare classes the rarest one is found anew for each fifth of its questions, as in the public code, but
@@ -128,7 +129,8 @@ class SwiftThief(Distiller):
         contrasted: share of a batch's rows that are contrasted, in (0, 1], beside as many unasked images.
         head_width: d, of projections and predictions.
         head_learning_rate: of the Adam that trains their two heads.
-        student_share: part of the recipe's steps that the students of all rounds but the last take together, in (0, 1).
+        student_share: steps of the students of all rounds but the last together, as a part of the recipe's, on top of
+            it; above 0.
         temperature: t, positive.
         smoothing: share of a hard response that is spread over all classes, in [0, 1).
         queries: in all; None takes what the teacher's budget leaves, or, without a budget, as many as there are images.
@@ -173,7 +175,7 @@ class SwiftThief(Distiller):
         self.contrasted = as_number("contrasted", contrasted, above=0, at_most=1)
         self.head_width = as_whole("head_width", head_width, at_least=4)
         self.head_learning_rate = as_number("head_learning_rate", head_learning_rate, above=0)
-        self.student_share = as_number("student_share", student_share, above=0, below=1)
+        self.student_share = as_number("student_share", student_share, above=0)
         self.temperature = as_number("temperature", temperature, above=0)
         self.smoothing = as_number("smoothing", smoothing, at_least=0, below=1)
         self.queries = as_queries(queries)

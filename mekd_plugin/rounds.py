@@ -9,7 +9,8 @@ A method in rounds writes its own loop over :func:`rounds_of`, with whatever is 
         yield self.align(round_.student, bank.order(self.seed), student, fraction=round_.fraction)
 
 What it chooses has to follow from the seed, the bank and the student alone, so that a resumed run, whose bank is full
-already, asks the same again. The student goes on from one round to the next.
+already, asks the same again. The student goes on from one round to the next, and takes the recipe's steps in the last
+one, on all answers, as the student of any other method does. What it learns before serves the choice, and comes on top.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Round:
         number: from 1.
         until: rows of the bank when it is over.
         last: whether no further one follows.
-        fraction: part of the recipe's steps that the student takes in it; 0 where it does not train.
+        fraction: the student's steps in it, as a part of the recipe's; 1 in the last round, 0 where it does not train.
     """
 
     number: int
@@ -87,17 +88,17 @@ def rounds_of(size: int, shares: Sequence[float], *, student_share: float) -> li
     Args:
         size: rows in all.
         shares: of the rows, one a round, in order, positive; they are brought to a sum of 1.
-        student_share: part of the recipe's steps that all rounds but the last share equally, in [0, 1). The last one
-            takes the rest, so that the steps add up to the recipe's.
+        student_share: steps of all rounds but the last together, which share them equally, as a part of the recipe's;
+            at least 0. They come on top of the recipe's own, which the last round takes whole.
 
     Raises:
         InputError: a round would have fewer than two rows, or a value cannot be used.
 
     >>> [(round_.until, round_.fraction) for round_ in rounds_of(100, [0.5, 0.25, 0.25], student_share=0.5)]
-    [(50, 0.25), (75, 0.25), (100, 0.5)]
+    [(50, 0.25), (75, 0.25), (100, 1.0)]
     """
     bounds, before = _bounds(size, shares), len(shares) - 1
-    student_share = as_number("student_share", student_share, at_least=0, below=1)
+    student_share = as_number("student_share", student_share, at_least=0)
     if min(_sizes(bounds)) < _FEWEST:
         raise InputError(
             f"{size} queries in {len(shares)} rounds: expected at least {fewest_in_rounds(shares):,}, which leave "
@@ -105,7 +106,7 @@ def rounds_of(size: int, shares: Sequence[float], *, student_share: float) -> li
         )
     fraction = student_share / before if before else 0.0
     return [
-        Round(number, until, number > before, fraction if number <= before else 1 - fraction * before)
+        Round(number, until, number > before, fraction if number <= before else 1.0)
         for number, until in enumerate(bounds, start=1)
     ]
 

@@ -2,15 +2,13 @@
 
 :class:`SyntheticRounds` trains a generator by the student as it stands, which costs no query; asks about its images,
 each once; and trains the student on all answers so far; then again. Methods whose generator learns by asking stand on
-:class:`~mekd_plugin.replay.SyntheticSteps`. How a generator is trained is the method's own. All of them draw with the
-same network.
+:class:`~mekd_plugin.replay.SyntheticSteps`. How a generator is trained is the method's own.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -20,13 +18,14 @@ from torch.optim import Adam, Optimizer
 
 from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.checks import as_number, as_whole
-from mekd_plugin.distiller import Asking, Distiller, Player, Query, Stage, Training, Update
+from mekd_plugin.checks import as_flag, as_number, as_whole
+from mekd_plugin.distiller import Distiller, Player, Query, Stage, Training, Update
 from mekd_plugin.errors import InputError
 from mekd_plugin.mekd.generated import moved_to, to_range
 from mekd_plugin.modes import evaluating, mode_kept
 from mekd_plugin.networks.generators import Generator, NoiseGenerator
 from mekd_plugin.prediction import reference_of
+from mekd_plugin.rounds import rounds_of
 from mekd_plugin.rows import FixedRows, Rows
 from mekd_plugin.transfer import as_queries, number_of_queries
 from mekd_plugin.views import translate
@@ -95,7 +94,7 @@ class SyntheticDistiller(Distiller):
     Args:
         queries: images asked about in all; None takes what the teacher's budget leaves (5,000 without a budget).
         batch_size: images per step of the generator.
-        latent_dim: coordinates of noise that the generator is fed; at least C.
+        latent_dim: coordinates of noise that the generator is fed; C where there are more classes.
         generator_width: channels of its last hidden layer; None takes as many as the longer side of the images has
             pixels, from 16 to 64.
         **world: see :class:`~mekd_plugin.distiller.Distiller`.
@@ -113,7 +112,7 @@ class SyntheticDistiller(Distiller):
         super().__init__(**world)
         self.queries = as_queries(queries)
         self.batch_size = as_whole("batch_size", batch_size, at_least=2)
-        self.latent_dim = as_whole("latent_dim", latent_dim, at_least=1)
+        self.latent_dim = max(as_whole("latent_dim", latent_dim, at_least=1), self.num_classes)
         self.generator_width = (
             None if generator_width is None else as_whole("generator_width", generator_width, at_least=1)
         )
@@ -148,8 +147,12 @@ class SyntheticRounds(SyntheticDistiller):
     Args:
         rounds: in how many parts they are asked about.
         generator_steps: of the generator, in each round.
+        student_share: steps of the students of all rounds but the last together, as a part of the recipe's, on top of
+            it; at least 0. In the last round the student takes the recipe's steps.
         learning_rate: of the generator's Adam.
         shift: pixels of the shift at which the student sees an image while the generator learns.
+        output_norm: whether the generator has a batch norm without weights before tanh, as DFME's; it gives contrast
+            from the first step on, and takes away backgrounds that are all black.
         **settings: see :class:`SyntheticDistiller`.
     """
 
@@ -158,13 +161,17 @@ class SyntheticRounds(SyntheticDistiller):
         *,
         rounds: int = 10,
         generator_steps: int = 100,
+        student_share: float = 1.0,
         learning_rate: float = 1e-3,
         shift: int = 1,
+        output_norm: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
         self.rounds = as_whole("rounds", rounds, at_least=1)
         self.generator_steps = as_whole("generator_steps", generator_steps, at_least=1)
+        self.student_share = as_number("student_share", student_share, at_least=0)
+        self.output_norm = as_flag("output_norm", output_norm)
         self.learning_rate = as_number("learning_rate", learning_rate, above=0)
         self.shift = as_whole("shift", shift, at_least=0)
         self.generator: Generator | None = None
@@ -175,17 +182,27 @@ class SyntheticRounds(SyntheticDistiller):
         return 2 * self.rounds
 
     def stages(self, teacher: BlackBox, images: Tensor, student: nn.Module) -> Iterator[Stage]:
-        """In each round those of ``train_generator``, then ``bank``, then the student's share of its steps."""
+        """In each round those of ``train_generator``, then ``bank``, then the student's."""
         size = number_of_queries(teacher, "bank", self.queries, otherwise=WITHOUT_BUDGET)
         bank, span = Bank("bank"), teacher.value_range
         rounds = min(self.rounds, size // 2)  # a budget that others have spent from may leave fewer
-        for round_ in range(1, rounds + 1):
-            held, reach = len(bank), round(size * round_ / rounds)
-            latents = self.latents(round_, reach - held)
-            yield from self.train_generator(round_, latents, images, student, span)
-            asked = self.choose(latents, reach - held, student, span)
-            yield Asking("bank", bank, partial(_rows_of, asked, held), reach, grows=round_ < rounds)
-            yield self.align(f"student_{round_}", bank.order(self.seed), student, fraction=1 / rounds)
+        for round_ in rounds_of(size, [1.0] * rounds, student_share=self.student_share):
+            count = round_.until - len(bank)
+            latents = self.latents(round_.number, count)
+            yield from self.train_generator(round_.number, latents, images, student, span)
+            yield round_.asking(bank, Rows(self.choose(latents, count, student, span)))
+            if round_.fraction:
+                yield self.align(round_.student, bank.order(self.seed), student, fraction=round_.fraction)
+
+    def new_generator(self) -> Generator:
+        if self.output_norm:
+            return super().new_generator()
+        return Generator(
+            self.num_classes,
+            self.image_shape,
+            style_dim=self.latent_dim - self.num_classes,
+            width=generator_width(self.generator_width, self.image_shape),
+        )
 
     def train_generator(
         self, round_: int, latents: Rows, images: Tensor, student: nn.Module, span: tuple[float, float]
@@ -248,8 +265,3 @@ class SyntheticRounds(SyntheticDistiller):
     def adam(self, weights: Iterable[nn.Parameter]) -> Optimizer:
         """The optimiser of the generator, and of what is trained beside it."""
         return Adam(weights, lr=self.learning_rate, betas=(0.5, 0.999))
-
-
-def _rows_of(asked: Tensor, held: int, start: int, stop: int) -> Rows:
-    """Rows ``start`` to ``stop`` of a bank that held ``held`` of them before."""
-    return Rows(asked[start - held : stop - held])

@@ -44,8 +44,9 @@ def test_a_round_shows_its_rows_equally_often():
     assert len(source.batch(0, 64, Shard())) == 10
 
 
-def test_rounds_share_the_budget_and_the_steps():
-    method = Ideal(rounds=4, generator_steps=1, latent_dim=16, **WORLD)
+@pytest.mark.parametrize("student_share", [0.6, 0.0])
+def test_rounds_share_the_budget_and_the_last_takes_the_recipe(student_share):
+    method = Ideal(rounds=4, generator_steps=1, latent_dim=16, student_share=student_share, **WORLD)
     teacher = BlackBox(ToyTeacher(), "logits", CLASSES, budget=50)
     sizes, fractions = [], []
     for stage in method.stages(teacher, torch.empty(0, *SHAPE), toy_student()):
@@ -55,7 +56,7 @@ def test_rounds_share_the_budget_and_the_steps():
             assert stage.grows == (stage.size < 50)
         elif isinstance(stage, Training) and stage.trains_student:
             fractions.append(stage.fraction)
-    assert sizes == [12, 25, 38, 50] and sum(fractions) == pytest.approx(1)
+    assert sizes == [12, 25, 38, 50] and fractions == pytest.approx([0.2, 0.2, 0.2, 1.0] if student_share else [1.0])
     assert teacher.ledger.distinct == 50
 
 
@@ -75,6 +76,9 @@ def test_two_questions_a_round_are_the_least():
         Ideal(rounds=10, queries=19, latent_dim=16, **WORLD)
 
 
-def test_a_latent_has_a_coordinate_for_each_class():
-    with pytest.raises(InputError, match="latent_dim=2: expected at least as many coordinates as there are classes, 3"):
-        Ideal(latent_dim=2, **WORLD)
+@pytest.mark.parametrize("output_norm", [False, True])
+def test_a_latent_has_a_coordinate_for_each_class(output_norm):
+    method = Ideal(latent_dim=2, output_norm=output_norm, num_classes=7, image_shape=SHAPE)
+    generator = method.new_generator()
+    assert generator(method.latents(1, 5).images).shape == (5, *SHAPE)
+    assert isinstance(generator, NoiseGenerator) == output_norm

@@ -47,7 +47,7 @@ def test_the_autoencoder_draws_the_class_that_it_is_told():
 
 
 def test_the_losses_are_those_of_kd():
-    made = FSBBT(temperature=3.0, smoothing=0.1, **WORLD)
+    made = FSBBT(temperature=3.0, smoothing=0.1, mix_answers=False, **WORLD)
     logits, scores, labels = torch.randn(2, 3), torch.randn(2, 3), torch.tensor([0, 2])
 
     def loss(response):
@@ -55,6 +55,30 @@ def test_the_losses_are_those_of_kd():
 
     assert torch.allclose(loss(Response(scores, "logits", 3)), kd_divergence(logits, scores, 3.0))
     assert torch.equal(loss(Response(labels, "hard", 3)), cross_entropy_labels(logits, labels, 0.1))
+
+
+@pytest.mark.parametrize("kind", ["logits", "hard"])
+def test_a_batch_is_mixed_with_its_answers(kind):
+    """Against a loop over the images, whose soft answers are mixed as probabilities: the same up to a constant."""
+    made, student = FSBBT(temperature=2.0, smoothing=0.0, **WORLD), toy_student(0)
+    images, scores = torch.rand(4, 1, 8, 8), torch.randn(4, 3)
+    values = scores if kind == "logits" else scores.argmax(dim=1)
+    torch.manual_seed(3)
+    loss = made.losses(student, Rows(images, Response(values, kind, 3)))["loss"]
+    torch.manual_seed(3)
+    order, ratio = torch.randperm(4).tolist(), float(torch.rand(()))
+    mixed = torch.stack([ratio * images[i] + (1 - ratio) * images[j] for i, j in enumerate(order)])
+    heat, expected = (2.0 if kind == "logits" else 1.0), 0.0
+    told = (scores / heat).softmax(dim=1) if kind == "logits" else torch.eye(3)[values]
+    for i, (j, row) in enumerate(zip(order, student(mixed).tolist(), strict=True)):
+        total = sum(math.exp(score / heat) for score in row)
+        for score, one, other in zip(row, told[i].tolist(), told[j].tolist(), strict=True):
+            log = math.log(math.exp(score / heat) / total)
+            entropies = sum(
+                part * p * math.log(p) for part, p in ((ratio, one), (1 - ratio, other)) if p > 0 and kind == "logits"
+            )
+            expected += heat**2 * (entropies - (ratio * one + (1 - ratio) * other) * log) / 4
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
 
 
 def asked(*, student=0, budget=200, images=None, responses="logits", **settings):

@@ -37,8 +37,8 @@ def test_what_the_student_gets_wrong_weighs_more():
 
 def test_the_generators_loss_is_the_weighted_sum():
     method = QEDG(sureness_weight=10.0, likeness_weight=0.1, **WORLD)
-    images, logits, targets = torch.randn(4, *SHAPE), torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
-    expected = 0.1 * float(same_class_likeness(images, targets))
+    images, logits, targets = 2 * torch.rand(4, *SHAPE) - 1, torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    expected = 0.1 * float(same_class_likeness((images + 1) / 2, targets))
     for row, target in zip(logits.softmax(dim=1).tolist(), targets.tolist(), strict=True):
         deviation = math.sqrt(sum((p - sum(row) / 3) ** 2 for p in row) / 2)
         expected += (-math.log(row[target]) + 10 * deviation) / 4
@@ -56,7 +56,7 @@ def test_unsure_images_come_first_then_the_least_sure():
 
 def test_what_is_asked_hangs_on_the_student():
     torch.manual_seed(0)
-    method = QEDG(candidates=2.0, threshold=0.4, **WORLD)
+    method = QEDG(candidates=2.0, threshold=0.4, output_norm=True, **WORLD)
     method.generator = method.new_generator()
     latents = method.latents(1, 20)
     assert len(latents) == 40
