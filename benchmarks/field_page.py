@@ -12,8 +12,9 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from results_page import CONFIGS, Table, command, read
 
@@ -25,12 +26,20 @@ from mekd_plugin.bench.statistics import PANEL
 from mekd_plugin.bench.table import fair_play, interval_note, panel_in_markdown, panels
 from mekd_plugin.errors import MekdError
 from mekd_plugin.files import writable_directory, write_atomically
-from mekd_plugin.records import RunRecord, described_responses
+from mekd_plugin.records import Results, RunRecord, described_responses
 
 _OF_GROUP = tuple(name for name in PANEL if name != "budget")
 
 
-def page(tables: Sequence[Table], *, title: str, made_by: str, place: Path, configs: Path = CONFIGS) -> str:
+def page(
+    tables: Sequence[Table],
+    *,
+    title: str,
+    made_by: str,
+    place: Path,
+    notes: Sequence[str] = (),
+    configs: Path = CONFIGS,
+) -> str:
     """The page in Markdown; its figures are written.
 
     Args:
@@ -38,12 +47,15 @@ def page(tables: Sequence[Table], *, title: str, made_by: str, place: Path, conf
         title: of the page.
         made_by: the command that makes the page.
         place: folder of the page; the figures go to ``figures`` in it.
+        notes: paragraphs that stand under the declared comparisons.
         configs: folder of the configurations that the commands may name.
 
     Raises:
         InputError: a directory holds no settings that a command could repeat.
     """
     lines = [f"# {title}", "", f"Made by `{made_by}`.", "", *findings(tables), ""]
+    lines += [line for note in notes for line in (note, "")]
+    lines += [line for table in tables for line in at_a_glance(table.results)]
     shown = []
     for number, table in enumerate(tables, start=1):
         parts = panels(table.results.summary, table.results.comparisons)
@@ -64,6 +76,36 @@ def page(tables: Sequence[Table], *, title: str, made_by: str, place: Path, conf
         lines += ["```sh", command(table, configs), "```", ""]
     lines += [interval_note(shown), "", "Fair play:", "", *(f"- {rule}" for rule in fair_play(shown))]
     return "\n".join(lines) + "\n"
+
+
+def at_a_glance(results: Results) -> list[str]:
+    """Every row's mean accuracy in each panel, and the settings that are not a method's own."""
+    groups = dict.fromkeys(tuple(row.get(name) for name in PANEL) for row in results.summary)
+    cells: dict[str, dict[tuple[Any, ...], str]] = {}
+    for row in results.summary:
+        accuracy = row["student_accuracy"]
+        shown = "-" if accuracy is None else f"{100 * accuracy['mean']:.1f}"
+        cells.setdefault(row["label"], {})[tuple(row.get(name) for name in PANEL)] = shown
+    alike = {name for index, name in enumerate(PANEL) if len({group[index] for group in groups}) == 1}
+    titles = [_short({name: value for name, value in zip(PANEL, group, strict=True) if name not in alike})
+              for group in groups]  # fmt: skip
+    leaves = {row["label"]: row["leaves_edge"] for row in results.summary}
+    seeds = max(row["finished"] for row in results.summary)
+    lines = ["| accuracy % | " + " | ".join(titles) + " | leaves the edge |", "|---" + "|---:" * len(titles) + "|---|"]
+    lines += [f"| `{label}` | " + " | ".join(found.get(group, "-") for group in groups) + f" | {leaves[label]} |"
+              for label, found in cells.items()]  # fmt: skip
+    own = [(name, given) for name, given in results.config.get("hyperparameters", {}).items() if given]
+    own += [(name, {"method": one["method"], **one.get("set", {})})
+            for name, one in results.config.get("variants", {}).items()]  # fmt: skip
+    told = "; ".join(f"`{name}`: " + ", ".join(f"{key} {value}" for key, value in given.items()) for name, given in own)
+    mean = "One seed" if seeds == 1 else f"Means of {seeds} seeds"
+    said = f"{mean}; intervals are in the tables below. A stroke: not applicable, for the reason given there."
+    return [*lines, "", said + (f" Settings other than the defaults: {told}." if told else ""), ""]
+
+
+def _short(values: Mapping[str, Any]) -> str:
+    """A panel by what tells it from others: ``soft, 300``."""
+    return ", ".join(f"{value:,}" if isinstance(value, int) else str(value) for value in values.values()) or "all"
 
 
 def findings(tables: Sequence[Table]) -> list[str]:
@@ -122,6 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("directories", nargs="+", type=Path, help="of `mekd bench --out`")
     parser.add_argument("--title", required=True, help="of the page")
+    parser.add_argument("--note", action="append", default=[], help="a paragraph for the page; may be given again")
     parser.add_argument("--configs", type=Path, default=CONFIGS, help="folder of configurations that commands may name")
     parser.add_argument("--out", type=Path, required=True, help="the page")
     words = sys.argv[1:] if arguments is None else list(arguments)
@@ -132,6 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             title=given.title,
             made_by=f"python benchmarks/field_page.py {shlex.join(words)}",
             place=given.out.parent,
+            notes=given.note,
             configs=given.configs,
         )
     except MekdError as error:

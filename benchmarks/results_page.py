@@ -142,7 +142,7 @@ def verdict(tables: Sequence[Table], claim: str, subject: str, metric: str = ACC
     else:
         parts = [f"{word} in {count}" for word, count in (("helps", helps), ("hurts", hurts)) if count]
         said = f"{' and '.join(parts)} of {len(found)} settings"
-    return f"**{subject} {said}** (`{on}` less `{off}`, corrected by Holm): {'; '.join(told)}."
+    return f"**{subject} {said}** (`{on}` less `{off}`, corrected by Holm for this line alone): {'; '.join(told)}."
 
 
 def command(table: Table, configs: Path = CONFIGS) -> str:

@@ -231,8 +231,8 @@ mekd.plotting.images(
 
 # %% [markdown]
 # One run each, one seed: enough to see that something works or does not, not enough to rank what works. Notebook 3 has
-# the discipline for that, and the repository's `results/` the tables: on MNIST with 26,000 questions and three seeds,
-# `mekd bench --config configs/mnist_lenet5.yaml --data-root DIR`.
+# the discipline for that, and the repository's `results/` the tables: on MNIST with 5,000 questions and five seeds,
+# `mekd bench --config configs/races/mnist.yaml --data-root DIR`.
 #
 # ## What a GPU changes
 #
@@ -293,9 +293,8 @@ for name, (method, settings) in checks.items():
 
 # %% [markdown]
 # It is evidence, not proof: some mistakes pass silently (a zero-dimensional CPU tensor may meet any device), and
-# nothing is said about speed. The proof is a GPU. On the H100 the whole contract, 169 tests over all methods, found two
-# mistakes that the meta device cannot show: a test that compared tensors of two devices, and a copy from the GPU to the
-# host that was read before it had arrived.
+# nothing is said about speed. The proof is a GPU. On the H100 the whole contract, 169 tests over all methods, found a
+# mistake that the meta device cannot show: a copy from the GPU to the host that was read before it had arrived.
 #
 # How fast is the student's step here? This is the number to compare when you have run the notebook on yours.
 

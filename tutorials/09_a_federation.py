@@ -13,7 +13,7 @@
 #
 # Three hospitals each have a model, trained on images that may not leave the house. Their networks differ, so there is
 # nothing to average. But each can *answer*: images in, class probabilities out. A server that asks all three and
-# teaches one student from their mean answers needs neither their data nor their weights, and no second round.
+# teaches one student from their mean answers needs neither their data nor their weights, and two rounds of messages.
 #
 # | | what a client gives away | rounds | networks |
 # |---|---|---|---|
@@ -23,7 +23,7 @@
 #
 # The runtime is [Flower](https://flower.ai): `flwr run` starts an app of two files, a client and a server. Here the
 # clients are simulated on this machine; on real ones the same files run. This notebook needs
-# `pip install "mekd-plugin[federated]"`.
+# `pip install '.[federated]'` in a copy of the repository.
 
 # %%
 import json

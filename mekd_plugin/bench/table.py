@@ -40,7 +40,8 @@ FAIR_PLAY = (
     "Every image sent to the teacher counts as a query, in every stage, each augmented view and each repeat included; "
     "only answers read again from the bank are free. An answer lost with a killed process counts too.",
     "The recipe is the same for all methods: steps, batch size, optimiser, unqueried augmentation. It stands in the "
-    "settings.",
+    "settings. A method in rounds takes it whole in the last one; what it trains before (generators, surrogates, "
+    "students of earlier rounds) comes on top, and is in its seconds.",
     "Presets are chosen on a split of the training images or on held-out answers, never on the test set. The accuracy "
     "is that of the last step.",
     "Best on test (†) is the highest test accuracy over the points of the learning curve: it is chosen on the test "

@@ -11,10 +11,15 @@ compares the scores of teacher and student through it::
 Departures:
 - ``mode="bank"``: a fixed number of generated images, asked about once; the paper (``"fresh"``) asks anew at every
   step;
-- scores are centred image by image before G, which is not blind to a constant;
+- scores are centred image by image before G, which is not blind to a constant, and brought to the spread that G was
+  made for, instead of divided by ``t_g``;
 - the divergence is scaled by t^2, as Hinton's; the public code scales by t;
-- preset ``quick``: a discriminator that sees no batch, a shift before it, averaged weights, latent noise beside the
-  scores (``style_dim``), and scores divided by their own spread instead of ``t_g``, since G was trained on N(0, I).
+- presets ``quick``, ``fast`` and ``thorough``: a mixture of Gaussians in place of the GAN (``emulation="gan"`` has the
+  paper's); the teacher is asked in two rounds, the second about images for wanted answers; a surrogate at home, taught
+  by the answers, says what the teacher would answer to real images, which half of the student's rows are; the weight of
+  the image-space term is 0.3, not 1;
+- the GAN of those presets: a discriminator that sees no batch, a shift before it, averaged weights, and latent noise
+  beside the scores (``style_dim``).
 """
 
 from __future__ import annotations

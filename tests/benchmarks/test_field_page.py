@@ -72,6 +72,21 @@ def test_one_command_makes_the_page(directory, tmp_path):
     assert "mekd bench --methods mekd,mekd_bank,kd --responses soft,hard" in text and "Fair play:" in text
 
 
+def test_a_table_of_all_means_stands_first(directory, tmp_path):
+    content = json.loads((directory / "results.json").read_text())
+    content["config"]["hyperparameters"] = {"kd": {"temperature": 2.0}, "recipe": {}}
+    (directory / "results.json").write_text(json.dumps(content))
+    out = tmp_path / "page.md"
+    field_page.main([str(directory), "--title", "t", "--note", "First note.", "--note", "Second.", "--out", str(out)])
+    lines = out.read_text().splitlines()
+    start = lines.index("| accuracy % | soft, 300 | soft, 5,000 | hard, 300 | hard, 5,000 | leaves the edge |")
+    assert lines.index("First note.") < lines.index("Second.") < start
+    assert "| `mekd` | 90.5 | 91.5 | 90.5 | 91.5 | synthetic images |" in lines[start:]
+    assert any(line.startswith("| `ideal` | - | - | - | - |") for line in lines[start:])
+    told = next(line for line in lines[start:] if line.startswith("Means of 3 seeds"))
+    assert told.endswith("Settings other than the defaults: `kd`: temperature 2.0.")
+
+
 def test_results_without_comparisons_are_said_to_be_descriptive(directory, tmp_path):
     content = json.loads((directory / "results.json").read_text())
     (directory / "results.json").write_text(json.dumps({**content, "comparisons": []}))

@@ -126,7 +126,7 @@ BASE, ABOVE, ABOUT = [0.90, 0.91, 0.92, 0.90], [0.95, 0.955, 0.97, 0.952], [0.91
 @pytest.mark.parametrize(
     ("on", "off", "said"),
     [
-        ([ABOVE], [BASE], "The image-space term helps** (`on` less `off`, corrected by Holm): digits: t to s, soft"),
+        ([ABOVE], [BASE], "The image-space term helps** (`on` less `off`, corrected by Holm for this line alone):"),
         ([BASE], [ABOVE], "The image-space term hurts**"),
         ([ABOUT], [BASE], "is worth nothing that can be told from chance**"),
         ([ABOVE, ABOUT], [BASE, BASE], "helps in 1 of 2 settings**"),

@@ -115,8 +115,8 @@ def _needs_table() -> list[str]:
 
 def _section(content: Mapping[str, Any]) -> list[str]:
     lines = [
-        f"Version {content['version']}, torch {content['torch']}; teacher {_percent([content['teacher_accuracy']])}, "
-        f"shuffled answers {_percent([content['shuffled']])}.",
+        f"Version {content['version']}, mekd-plugin {content['mekd']}, torch {content['torch']}; "
+        f"teacher {_percent([content['teacher_accuracy']])}, shuffled answers {_percent([content['shuffled']])}.",
         "",
         "| method | accuracy | ours | steps | queries by stage |",
         "|---|---:|---:|---:|---|",
