@@ -143,7 +143,8 @@ class ActiveMixup(Distiller):
             pairs, mixed = self._choose(student, images, asked, count - len(first), round_.number > 1, rng)
             asked = torch.cat([asked, pairs])
             yield round_.asking(bank, Rows(torch.cat([first, mixed])))
-            yield self.align(round_.student, bank.order(self.seed), student, fraction=round_.fraction)
+            if round_.fraction:
+                yield self.align(round_.student, bank.order(self.seed), student, fraction=round_.fraction)
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
         matching = {"temperature": self.temperature, "smoothing": self.smoothing}

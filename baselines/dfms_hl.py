@@ -35,7 +35,7 @@ from mekd_plugin.functional import answer_loss, discriminator_loss, generator_lo
 from mekd_plugin.mekd.generated import moved_to, to_range
 from mekd_plugin.modes import evaluating
 from mekd_plugin.networks.discriminators import small_discriminator
-from mekd_plugin.networks.generators import Generator, sample_latent
+from mekd_plugin.networks.generators import sample_latent
 from mekd_plugin.rows import ImageRows, Rows
 from mekd_plugin.synthetic import SyntheticRounds, generate, generator_width, mean_class_entropy
 from mekd_plugin.views import translate
@@ -148,19 +148,11 @@ class DFMSHL(SyntheticRounds):
     def choose(self, latents: Rows, count: int, student: nn.Module, span: tuple[float, float]) -> Tensor:
         return generate(self.trained(), latents.images[:count], span, as_trained=False)
 
-    def new_generator(self) -> Generator:
-        return Generator(
-            self.num_classes,
-            self.image_shape,
-            style_dim=self.latent_dim - self.num_classes,
-            width=generator_width(self.generator_width, self.image_shape),
-        )
-
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
         matching = {"temperature": self.temperature, "smoothing": self.smoothing}
         return {"loss": answer_loss(student(rows.images), rows.answers(), **matching)}
 
     def _begun_with(self, span: tuple[float, float]) -> str:
         """What decides the first GAN, which runs with the same pool and seed share."""
-        settings = (self.batch_size, self.learning_rate, self.average, self.shift, span)
+        settings = (self.batch_size, self.learning_rate, self.average, self.shift, self.output_norm, span)
         return f"dfms_hl {self.trained().config} {settings}"

@@ -47,7 +47,7 @@ from mekd_plugin.rows import Rows, RowSource, Shard, ShuffledIndices
 from mekd_plugin.transfer import as_queries, number_of_queries
 from mekd_plugin.views import mixup
 
-__all__ = ["CVAE", "FSBBT", "cvae_loss"]
+__all__ = ["CVAE", "FSBBT", "MixedRows", "cvae_loss"]
 
 _DEFAULT_QUERIES = 5000
 _REACH = 3.0  # codes that are not of N(0, I) are uniform between -3 and 3
@@ -108,9 +108,9 @@ class CVAE(nn.Module):
 class FSBBT(Distiller):
     r"""Minimises ``t^2 KL(softmax(y_T / t) || softmax(y_S / t))`` on mixtures of images and on decoded ones.
 
-    With ``mix_answers`` it does so on mixtures of two answered images each, as far as it is from either answer:
+    With ``mix_answers`` the student sees mixtures of two answered images each, and learns the answers to both:
 
-    .. math:: \lambda L\big(S(\lambda x + (1 - \lambda) x'), y\big) + (1 - \lambda) L\big(S(\ldots), y'\big)
+    .. math:: \lambda L(s, y) + (1 - \lambda) L(s, y'), \qquad s = S\big(\lambda x + (1 - \lambda) x'\big)
 
     with one ratio a batch, uniform in [0, 1): up to a constant the divergence from the mixture of both answers.
 
@@ -202,7 +202,7 @@ class FSBBT(Distiller):
         mixed = self._mixtures(images, first.until - len(known), rng)
         yield first.asking(bank, Rows(torch.cat([known, mixed])))
         if first.fraction:
-            yield self.align(first.student, bank.order(self.seed), student, fraction=first.fraction)
+            yield self.align(first.student, self._order(bank), student, fraction=first.fraction)
         if len(known):
             seen, labels = known, bank.response[: len(known)].labels
         else:
@@ -211,17 +211,22 @@ class FSBBT(Distiller):
         yield self._fit(autoencoder, _Labelled(to_range(seen, span, (0.0, 1.0)), labels.to(images.device), self.seed))
         decoded = self._decoded(autoencoder, last.until - len(bank), rng)
         yield last.asking(bank, Rows(to_range(decoded, (0.0, 1.0), span).to(images)))
-        yield self.align(last.student, bank.order(self.seed), student, fraction=last.fraction)
+        yield self.align(last.student, self._order(bank), student, fraction=last.fraction)
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
         matching = {"temperature": self.temperature, "smoothing": self.smoothing}
-        if not self.mix_answers:
-            return {"loss": answer_loss(student(rows.images), rows.answers(), **matching)}
-        place = rows.images.device  # drawn by torch's own generator, whose state a run restores
-        other, ratio = rows[torch.randperm(len(rows), device=place)], torch.rand((), device=place)
-        logits = student(mixup(rows.images, other.images, ratio.expand(len(rows))))
-        one, another = (answer_loss(logits, part.answers(), **matching) for part in (rows, other))
-        return {"loss": ratio * one + (1 - ratio) * another}
+        logits, answers = student(rows.images), rows.answers()
+        loss = answer_loss(logits, answers, **matching)
+        if "ratio" not in rows.extra:
+            return {"loss": loss}
+        other = replace(answers, values=rows.extra["other"])
+        ratio = rows.extra["ratio"][0]
+        return {"loss": ratio * loss + (1 - ratio) * answer_loss(logits, other, **matching)}
+
+    def _order(self, bank: Bank) -> RowSource:
+        """The bank's rows for the student, mixed if they are to be."""
+        rows = bank.order(self.seed)
+        return MixedRows(rows, seed=self.seed) if self.mix_answers else rows
 
     def _mixtures(self, images: Tensor, count: int, rng: torch.Generator) -> Tensor:
         """Mixtures of ``count`` pairs at random, their ratios of Beta(beta, beta) within the margins."""
@@ -257,6 +262,29 @@ class FSBBT(Distiller):
         labels = torch.arange(count) % self.num_classes
         place = reference_of(autoencoder).device
         return autoencoder.decode(code.to(place), labels.to(place))
+
+
+class MixedRows:
+    """Answered rows, each image mixed with another of its batch at one ratio, which is uniform in [0, 1).
+
+    The answer stays that to the row's own image; beside it stand the columns ``other``, the values of the answer to the
+    image mixed in, and ``ratio``, the share of the own one.
+
+    Args:
+        rows: the source of the rows.
+        seed: of order and ratio; a batch depends only on it, the step and the process.
+    """
+
+    def __init__(self, rows: RowSource, *, seed: int) -> None:
+        self._rows, self._seed = rows, seed
+
+    def batch(self, step: int, size: int, shard: Shard) -> Rows:
+        rows = self._rows.batch(step, size, shard)
+        rng = torch.Generator().manual_seed(self._seed * 1_000_003 + step * shard.world + shard.rank)
+        ratio = torch.rand((), generator=rng).expand(len(rows)).to(rows.images)
+        other = rows[torch.randperm(len(rows), generator=rng).to(rows.images.device)]
+        images = mixup(rows.images, other.images, ratio)
+        return replace(rows, images=images, extra={**rows.extra, "other": other.answers().values, "ratio": ratio})
 
 
 class _Labelled:

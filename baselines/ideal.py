@@ -17,7 +17,7 @@ Departures:
 - soft answers are learnt by the divergence that all methods have here, hard ones by smoothed cross-entropy.
 
 The paper asks about each image once. Its public code asks about every augmented view in every epoch:
-``ask_views=True`` does so too, at every step of the student, and each view counts.
+``ask_views=True`` does so too, at every step of the student, and each view counts; all rounds share the recipe then.
 """
 
 from __future__ import annotations
@@ -105,6 +105,9 @@ class Ideal(SyntheticRounds):
 
     def fewest_queries(self, images: int) -> int:
         return 0 if self.ask_views else super().fewest_queries(images)
+
+    def queries_of_training(self, rows: int) -> int:
+        return rows if self.ask_views else 0
 
     def stages(self, teacher: BlackBox, images: Tensor, student: nn.Module) -> Iterator[Stage]:
         if self.ask_views:

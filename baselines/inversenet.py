@@ -11,7 +11,7 @@ Departures:
 - the distance is the first step of DeepFool (Moosavi-Dezfooli, Fawzi, Frossard, CVPR 2016) towards the runner-up alone;
 - the decoder learns from the answers of both rounds before it; what it draws is varied by small affine maps, and by
   mixing two images of one class;
-- the core set looks at averages of 8x8 pixels;
+- the core set looks at images brought down to 8x8 pixels;
 - the student of a round goes on from that of the round before, and takes the recipe whole in the last one;
 - hard answers are learnt by smoothed cross-entropy;
 - preset ``quick`` softens the answers, as it does for every method; ``paper`` does not.

@@ -15,6 +15,7 @@ Departures:
   learns, not flips and quarter turns;
 - the public code asks about the whole test set after every round, for its choice of the best student; nothing of that
   kind is asked here;
+- the generator's Adam has the momenta of torch's default, as in the public code;
 - between two rounds the student takes a share of the recipe's steps, and the recipe whole after the last; the public
   code trains 20 epochs a round, and 50 times 20 more after the last.
 """

@@ -9,10 +9,11 @@ the page, as PNG and SVG.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from mekd_plugin.bench.statistics import PANEL
 from mekd_plugin.bench.table import fair_play, interval_note, panel_in_markdown, panels
 from mekd_plugin.errors import MekdError
 from mekd_plugin.files import writable_directory, write_atomically
-from mekd_plugin.records import Results, RunRecord, described_responses
+from mekd_plugin.records import RunRecord, described_responses
 
 _OF_GROUP = tuple(name for name in PANEL if name != "budget")
 
@@ -55,7 +56,7 @@ def page(
     """
     lines = [f"# {title}", "", f"Made by `{made_by}`.", "", *findings(tables), ""]
     lines += [line for note in notes for line in (note, "")]
-    lines += [line for table in tables for line in at_a_glance(table.results)]
+    lines += at_a_glance(tables)
     shown = []
     for number, table in enumerate(tables, start=1):
         parts = panels(table.results.summary, table.results.comparisons)
@@ -78,34 +79,45 @@ def page(
     return "\n".join(lines) + "\n"
 
 
-def at_a_glance(results: Results) -> list[str]:
+def at_a_glance(tables: Sequence[Table]) -> list[str]:
     """Every row's mean accuracy in each panel, and the settings that are not a method's own."""
-    groups = dict.fromkeys(tuple(row.get(name) for name in PANEL) for row in results.summary)
-    cells: dict[str, dict[tuple[Any, ...], str]] = {}
-    for row in results.summary:
-        accuracy = row["student_accuracy"]
-        shown = "-" if accuracy is None else f"{100 * accuracy['mean']:.1f}"
-        cells.setdefault(row["label"], {})[tuple(row.get(name) for name in PANEL)] = shown
-    alike = {name for index, name in enumerate(PANEL) if len({group[index] for group in groups}) == 1}
-    titles = [_short({name: value for name, value in zip(PANEL, group, strict=True) if name not in alike})
+    summary = [row for table in tables for row in table.results.summary]
+    groups = dict.fromkeys(tuple(row.get(name) for name in PANEL) for row in summary)
+    told_apart = [name for index, name in enumerate(PANEL) if len({group[index] for group in groups}) > 1]
+    titles = [", ".join(_shown(value) for name, value in zip(PANEL, group, strict=True) if name in told_apart) or "all"
               for group in groups]  # fmt: skip
-    leaves = {row["label"]: row["leaves_edge"] for row in results.summary}
-    seeds = max(row["finished"] for row in results.summary)
     lines = ["| accuracy % | " + " | ".join(titles) + " | leaves the edge |", "|---" + "|---:" * len(titles) + "|---|"]
-    lines += [f"| `{label}` | " + " | ".join(found.get(group, "-") for group in groups) + f" | {leaves[label]} |"
-              for label, found in cells.items()]  # fmt: skip
-    own = [(name, given) for name, given in results.config.get("hyperparameters", {}).items() if given]
-    own += [(name, {"method": one["method"], **one.get("set", {})})
-            for name, one in results.config.get("variants", {}).items()]  # fmt: skip
-    told = "; ".join(f"`{name}`: " + ", ".join(f"{key} {value}" for key, value in given.items()) for name, given in own)
-    mean = "One seed" if seeds == 1 else f"Means of {seeds} seeds"
-    said = f"{mean}; intervals are in the tables below. A stroke: not applicable, for the reason given there."
-    return [*lines, "", said + (f" Settings other than the defaults: {told}." if told else ""), ""]
+    for label in dict.fromkeys(row["label"] for row in summary):
+        own = {tuple(row.get(name) for name in PANEL): row for row in summary if row["label"] == label}
+        means = [own[group]["student_accuracy"] if group in own else None for group in groups]
+        cells = ["-" if mean is None else f"{100 * mean['mean']:.1f}" for mean in means]
+        one = next(iter(own.values()))
+        mark = " (white box)" if one.get("white_box") else ""
+        lines.append(f"| `{label}`{mark} | " + " | ".join(cells) + f" | {one['leaves_edge']} |")
+    seeds = sorted({row["finished"] for row in summary if row["finished"]})
+    mean = (
+        "One seed" if seeds == [1] else f"Means of {' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds"
+    )
+    said = f"{mean}; intervals are in the tables below, and the reasons of the rows without a number."
+    return [*lines, "", said + _settings(tables), ""]
 
 
-def _short(values: Mapping[str, Any]) -> str:
-    """A panel by what tells it from others: ``soft, 300``."""
-    return ", ".join(f"{value:,}" if isinstance(value, int) else str(value) for value in values.values()) or "all"
+def _settings(tables: Sequence[Table]) -> str:
+    """The hyperparameters that rows have other than their method's defaults."""
+    told = {}
+    for table in tables:
+        told |= {name: given for name, given in table.results.config.get("hyperparameters", {}).items() if given}
+        for name, one in table.results.config.get("variants", {}).items():
+            told[name] = {"method": one["method"], **one.get("set", {})}
+    rows = [f"`{name}`: " + ", ".join(f"{key} {_shown(value)}" for key, value in given.items())
+            for name, given in told.items()]  # fmt: skip
+    return f" Settings other than the defaults: {'; '.join(rows)}." if rows else ""
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if type(value) is int else json.dumps(value)
 
 
 def findings(tables: Sequence[Table]) -> list[str]:

@@ -1,4 +1,4 @@
-"""How each method's settings were chosen: three of its own, tried on a problem that no table shows.
+"""How each method's settings were chosen: three of its own, tried on an edge that the field's table does not have.
 
     python benchmarks/tuning.py --out tuning --records results/tuning --page docs/TUNING.md
     python benchmarks/tuning.py configs/tuning/kd.yaml --out tuning --records results/tuning --page docs/TUNING.md
@@ -49,7 +49,7 @@ _RESERVED = range(10)
 """Seeds whose edges are left out whether a configuration has them or not, so that all are judged on the same images."""
 _FEWEST = 100
 _AHEAD = 0.01
-"""By which mean agreement another setting must exceed a method's first one to be taken."""
+"""Mean agreement by which another setting is ahead of a method's first one, at least, where it is taken."""
 
 
 def common_images(data: ImageData, specs: Iterable[RunSpec], most: int = MOST) -> torch.Tensor:
@@ -144,7 +144,7 @@ def tune(config: Path, out: Path, records: Path) -> Path:
 
 
 def page(contents: Sequence[Mapping[str, Any]], *, made_by: str) -> str:
-    """The page in Markdown: a table for each method, an arrow before the setting that did best.
+    """The page in Markdown: a table for each method, an arrow before the setting that is taken.
 
     Raises:
         InputError: two configurations were not judged on the same images.
@@ -164,7 +164,7 @@ def page(contents: Sequence[Mapping[str, Any]], *, made_by: str) -> str:
         "",
         f"Made by `{made_by}`.",
         "",
-        "Every method gets the same effort: three settings of its own, each tried with the recipe that all share. A "
+        "Every method gets three settings of its own, each tried with the recipe that all share. A "
         f"student is judged by its agreement with the teacher on one common set of training images ({sizes}) outside "
         "every edge, about which the teacher is asked once, outside the budget. No test image and no label has a say. "
         "An arrow marks the setting that is taken: the first one, unless another's mean, over all of the method's "
@@ -184,17 +184,12 @@ def taken(content: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
         found.setdefault(run["method"], {}).setdefault(run["label"], []).append(run)
     chosen = {}
     for method, settings in found.items():
-        means = {label: _mean_agreement(runs) for label, runs in settings.items()}
+        # A run that failed agrees with nothing: no setting gains by failing where others find it hard.
+        means = {label: sum(run["agreement"] or 0.0 for run in runs) / len(runs) for label, runs in settings.items()}
         first, best = next(iter(means)), max(means, key=lambda label: means[label])
         label = best if means[best] - means[first] >= _AHEAD - 1e-9 else first
         chosen[method] = (label, dict(settings[label][0]["set"]))
     return chosen
-
-
-def _mean_agreement(runs: Sequence[Mapping[str, Any]]) -> float:
-    """Of the runs that were judged; below any agreement where none was."""
-    values = [run["agreement"] for run in runs if run["agreement"] is not None]
-    return sum(values) / len(values) if values else -1.0
 
 
 def _section(content: Mapping[str, Any]) -> list[str]:

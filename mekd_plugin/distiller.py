@@ -140,7 +140,7 @@ class Training:
             recipe, which are not a method's business.
         steps: how many; None takes the recipe's number of student steps.
         fraction: part of the recipe's steps that this stage takes where ``steps`` is None. A method in rounds has
-            several such stages; the fractions of a student's stages are cut out of one line, so that they add up.
+            several such stages; those of the student are cut out of one line, so that no step is lost to rounding.
         batch_size: rows per step; None takes the recipe's.
         reuse: a line with everything that decides the outcome of a stage that asks nothing, besides the images and the
             seed; a loop that has such an outcome may load it instead of training. None: never reused.

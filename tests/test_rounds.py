@@ -16,7 +16,7 @@ SHARES = st.lists(st.floats(0.05, 1.0), min_size=1, max_size=6)
 
 
 @given(SHARES, st.integers(0, 400), st.floats(0.0, 0.9))
-def test_every_round_has_its_share_and_all_add_up(shares, more, student_share):
+def test_every_round_has_its_share_and_the_last_takes_the_recipe(shares, more, student_share):
     size = fewest_in_rounds(shares) + more
     rounds = rounds_of(size, shares, student_share=student_share)
     assert [round_.number for round_ in rounds] == list(range(1, len(shares) + 1))

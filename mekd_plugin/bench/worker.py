@@ -51,6 +51,7 @@ from mekd_plugin.training.run import distill
 __all__ = ["Note", "do", "evaluated", "perform"]
 
 _CURVE_POINTS = 10
+_MOST_POINTS = 10 * _CURVE_POINTS
 _SNAPSHOTS = 8
 _NOT_ON_RECORD = (
     "the teacher's answers about the test images are not on record: agreement, the teacher's accuracy and audits are "
@@ -165,7 +166,8 @@ def perform(
             resume=True,
             device=place.device,
             evaluate=evaluate,
-            evaluate_steps=[round(recipe.steps * part / _CURVE_POINTS) for part in range(1, _CURVE_POINTS)],
+            # A method in rounds trains for longer than the recipe: the curve goes on as long as it does.
+            evaluate_steps=[round(recipe.steps * part / _CURVE_POINTS) for part in range(1, _MOST_POINTS)],
             validation=spec.validation,
             snapshots=_SNAPSHOTS,
             cache=Path(place.out) / "shared",

@@ -11,8 +11,8 @@ compares the scores of teacher and student through it::
 Departures:
 - ``mode="bank"``: a fixed number of generated images, asked about once; the paper (``"fresh"``) asks anew at every
   step;
-- scores are centred image by image before G, which is not blind to a constant, and brought to the spread that G was
-  made for, instead of divided by ``t_g``;
+- scores are centred image by image before G, which is not blind to a constant; but for preset ``paper`` they are then
+  brought to the spread that G was made for, instead of divided by ``t_g``;
 - the divergence is scaled by t^2, as Hinton's; the public code scales by t;
 - presets ``quick``, ``fast`` and ``thorough``: a mixture of Gaussians in place of the GAN (``emulation="gan"`` has the
   paper's); the teacher is asked in two rounds, the second about images for wanted answers; a surrogate at home, taught

@@ -120,10 +120,10 @@ class Generator(nn.Module):
 
 
 class NoiseGenerator(Generator):
-    """A :class:`Generator` fed with noise alone, for methods that have no image to learn from.
+    """A :class:`Generator` fed with noise alone, with a batch norm without weights before tanh.
 
-    Before tanh stands a batch norm without weights, so that its images have contrast from the first step on; a
-    :class:`Generator` begins with grey ones, and only a discriminator that knows images would change that.
+    So its images have contrast from the first step on, where a :class:`Generator` begins with grey ones; and they are
+    never all of one shade.
 
     Source: the generator of Truong, Maini, Walls, Papernot, *Data-Free Model Extraction*, CVPR 2021, after that of Chen
     et al., *Data-Free Learning of Student Networks*, ICCV 2019, which has the norm behind tanh.

@@ -48,6 +48,11 @@ _NETWORKS = ("generator.safetensors", "discriminator.safetensors")
 _LOGGER = logging.getLogger(__name__)
 
 
+def _snapshot(step: int) -> str:
+    """The file of a copy of the student after ``step`` of its steps."""
+    return f"step-{step:06d}.safetensors"
+
+
 @dataclass
 class Run:
     """One distillation, from an open directory to its result; see :func:`mekd_plugin.distill` for the settings."""
@@ -66,6 +71,7 @@ class Run:
     probes: bool = False
     held_out: Rows | None = None
     measure: Callable[[int, nn.Module], None] | None = None
+    snapshots: Path | None = None
     refused: InputError | None = None
     lock: DirectoryLock | None = None
     opened: bool = False
@@ -152,7 +158,7 @@ class Run:
     def observe(self, evaluate: Evaluate | None, steps: Sequence[int], snapshots: int) -> None:
         """Have the student evaluated and copied while it trains."""
         if evaluate is not None and self.processes.main:
-            wanted = {*steps, self.recipe.steps}
+            wanted = set(steps)
 
             def measure(step: int, student: nn.Module) -> None:
                 with mode_kept(student), self.processes.own_randomness():
@@ -162,17 +168,17 @@ class Run:
                 except InputError as error:
                     if step < self.recipe.steps:
                         raise
-                    self.refused = error  # the student is trained: it is kept before anybody hears of it
+                    self.refused = error  # the student is trained, or nearly: it is kept before anybody hears of it
 
             self.loop.observers.append(lambda step, student: measure(step, student) if step in wanted else None)
             self.measure = measure
         if snapshots and self.directory is not None and self.processes.main:
-            folder = writable_directory(self.directory / "snapshots")
+            folder = self.snapshots = writable_directory(self.directory / "snapshots")
             chosen = {round(self.recipe.steps ** (index / max(snapshots - 1, 1))) for index in range(snapshots)}
 
             def copy(step: int, student: nn.Module) -> None:
                 if step in chosen:
-                    save_weights(student, folder / f"step-{step:06d}.safetensors")
+                    save_weights(student, folder / _snapshot(step))
 
             self.loop.observers.append(copy)
 
@@ -189,9 +195,7 @@ class Run:
             self.seconds["distill" if distilling else "prepare"] += time.perf_counter() - began
             self.seconds["processor"] += time.process_time() - busy
         self.student.eval()
-        evaluated = {entry["step"] for entry in self.loop.metrics.history if entry["stage"] == "evaluation"}
-        if self.measure is not None and self.loop.student_steps not in evaluated and self.refused is None:
-            self.measure(self.loop.student_steps, self.student)
+        self._look_at_the_end()
         held_out = None
         if self.held_out is not None:
             held_out = measured_agreement(self.student, self.held_out.images, self.held_out.answers())
@@ -223,6 +227,15 @@ class Run:
             signature=self.signature,
             inverse=self.distiller.inverse(),
         )
+
+    def _look_at_the_end(self) -> None:
+        """Evaluate and copy the student that is handed over, wherever its steps ended."""
+        end = self.loop.student_steps
+        evaluated = {entry["step"] for entry in self.loop.metrics.history if entry["stage"] == "evaluation"}
+        if self.measure is not None and end not in evaluated and self.refused is None:
+            self.measure(end, self.student)
+        if self.snapshots is not None:
+            save_weights(self.student, self.snapshots / _snapshot(end))
 
     def _report(self) -> dict[str, Any]:
         """What the method has to say; of a run that was finished before, what it said then, when it saw the rows."""

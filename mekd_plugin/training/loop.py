@@ -59,7 +59,7 @@ class Loop:
             all stages; evaluation and snapshots are observers.
         progress: whether to draw a progress bar.
         student_steps: how many steps the student has taken in finished stages.
-        student_fraction: what part of the recipe's steps that is, in [0, 1], not counting stages that set their own
+        student_fraction: what part of the recipe's steps that is, at least 0, not counting stages that set their own
             number of steps.
         settled_metrics: lines of metrics that belong to finished stages.
     """
@@ -119,7 +119,7 @@ class Loop:
     def steps_of(self, stage: Training) -> int:
         """How many steps the stage takes: its own number, or its fraction of the recipe's.
 
-        Those of the student's stages are cut out of one line, so that rounds add up to the recipe's steps exactly.
+        Those of the student's stages are cut out of one line, so that no step is lost to rounding.
         """
         if stage.steps is not None:
             return stage.steps

@@ -21,7 +21,7 @@ class Recipe:
     """How a student is trained.
 
     Attributes:
-        steps: optimiser steps, in all of a method's student stages together.
+        steps: optimiser steps in which the student learns all answers. A method in rounds takes further ones before.
         batch_size: rows per step, on each process.
         optimizer: ``"adamw"`` or ``"sgd"`` (momentum 0.9).
         learning_rate: highest rate.

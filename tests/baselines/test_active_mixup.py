@@ -7,7 +7,7 @@ from mekd_plugin.baselines.active_mixup import ActiveMixup, least_sure_mixtures
 from mekd_plugin import distill
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.errors import InputError, NeedsNotMet
-from mekd_plugin.functional import kd_divergence
+from mekd_plugin.functional import cross_entropy_labels, kd_divergence
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows
 from mekd_plugin.testing import CLASSES, DistillerContract, ToyTeacher, toy_images, toy_student
@@ -35,8 +35,11 @@ def test_the_mixture_that_stands_for_a_pair_is_the_one_of_which_the_student_is_l
 def test_the_loss_is_that_of_kd():
     logits, scores = torch.randn(4, 3), torch.randn(4, 3)
     rows = Rows(torch.zeros(4, 1, 8, 8), Response(scores, "logits", 3))
-    loss = ActiveMixup(temperature=3.0, **WORLD).losses(lambda images: logits, rows)["loss"]
-    assert torch.allclose(loss, kd_divergence(logits, scores, 3.0))
+    method = ActiveMixup(temperature=3.0, smoothing=0.1, **WORLD)
+    assert torch.allclose(method.losses(lambda images: logits, rows)["loss"], kd_divergence(logits, scores, 3.0))
+    labels = scores.argmax(dim=1)
+    hard = Rows(rows.images, Response(labels, "hard", 3))
+    assert torch.equal(method.losses(lambda images: logits, hard)["loss"], cross_entropy_labels(logits, labels, 0.1))
 
 
 def asked(*, student=0, budget=120, images=30, **settings):

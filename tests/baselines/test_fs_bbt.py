@@ -4,14 +4,14 @@ import math
 
 import pytest
 import torch
-from mekd_plugin.baselines.fs_bbt import CVAE, FSBBT, cvae_loss
+from mekd_plugin.baselines.fs_bbt import CVAE, FSBBT, MixedRows, cvae_loss
 
 from mekd_plugin import distill
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.errors import InputError, NeedsNotMet
 from mekd_plugin.functional import cross_entropy_labels, kd_divergence
 from mekd_plugin.responses import Response
-from mekd_plugin.rows import Rows
+from mekd_plugin.rows import Rows, Shard
 from mekd_plugin.testing import CLASSES, DistillerContract, ToyTeacher, toy_images, toy_student
 from mekd_plugin.training.recipe import Recipe
 
@@ -47,7 +47,7 @@ def test_the_autoencoder_draws_the_class_that_it_is_told():
 
 
 def test_the_losses_are_those_of_kd():
-    made = FSBBT(temperature=3.0, smoothing=0.1, mix_answers=False, **WORLD)
+    made = FSBBT(temperature=3.0, smoothing=0.1, **WORLD)
     logits, scores, labels = torch.randn(2, 3), torch.randn(2, 3), torch.tensor([0, 2])
 
     def loss(response):
@@ -57,16 +57,43 @@ def test_the_losses_are_those_of_kd():
     assert torch.equal(loss(Response(labels, "hard", 3)), cross_entropy_labels(logits, labels, 0.1))
 
 
+class InOrder:
+    """A source of the same rows, always in the same order."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def batch(self, step, size, shard):
+        return self.rows[:size]
+
+
+def test_a_host_that_hands_in_logits_trains_it_on_what_it_was_shown():
+    """A student that answers to each mixture as the mixed answers say has nothing to learn, whoever ran it."""
+    made = FSBBT(temperature=1.0, smoothing=0.0, **WORLD)
+    answers = Response(torch.tensor([0, 1, 2, 0]), "hard", 3)
+    rows = MixedRows(InOrder(Rows(torch.rand(4, 1, 8, 8), answers)), seed=0).batch(0, 4, Shard())
+    ratio = rows.extra["ratio"][0]
+    told = ratio * torch.eye(3)[answers.values] + (1 - ratio) * torch.eye(3)[rows.extra["other"]]
+    asked, logits = [], told.clamp_min(1e-6).log().requires_grad_()
+    (gradient,) = torch.autograd.grad(made.losses(lambda images: asked.append(images) or logits, rows)["loss"], logits)
+    assert gradient.abs().max() < 1e-5 and len(asked) == 1 and asked[0] is rows.images
+
+
 @pytest.mark.parametrize("kind", ["logits", "hard"])
 def test_a_batch_is_mixed_with_its_answers(kind):
     """Against a loop over the images, whose soft answers are mixed as probabilities: the same up to a constant."""
     made, student = FSBBT(temperature=2.0, smoothing=0.0, **WORLD), toy_student(0)
     images, scores = torch.rand(4, 1, 8, 8), torch.randn(4, 3)
     values = scores if kind == "logits" else scores.argmax(dim=1)
-    torch.manual_seed(3)
-    loss = made.losses(student, Rows(images, Response(values, kind, 3)))["loss"]
-    torch.manual_seed(3)
-    order, ratio = torch.randperm(4).tolist(), float(torch.rand(()))
+    source = MixedRows(InOrder(Rows(images, Response(values, kind, 3))), seed=5)
+    rows = source.batch(2, 4, Shard())
+    again, later = source.batch(2, 4, Shard()), source.batch(3, 4, Shard())
+    assert torch.equal(rows.images, again.images) and not torch.equal(rows.images, later.images)
+    loss = made.losses(student, rows)["loss"].detach()
+    ratio = float(rows.extra["ratio"][0])
+    others = ((rows.images - ratio * images) / (1 - ratio)).flatten(1)
+    order = torch.cdist(others, images.flatten(1)).argmin(dim=1).tolist()
+    assert sorted(order) == [0, 1, 2, 3]
     mixed = torch.stack([ratio * images[i] + (1 - ratio) * images[j] for i, j in enumerate(order)])
     heat, expected = (2.0 if kind == "logits" else 1.0), 0.0
     told = (scores / heat).softmax(dim=1) if kind == "logits" else torch.eye(3)[values]

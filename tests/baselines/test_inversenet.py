@@ -11,7 +11,7 @@ from mekd_plugin import distill
 from mekd_plugin.bench.audit import draw_images, latents_of
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.errors import InputError, NeedsNotMet
-from mekd_plugin.functional import kd_divergence
+from mekd_plugin.functional import cross_entropy_labels, kd_divergence
 from mekd_plugin.networks.generators import Generator
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows
@@ -50,8 +50,18 @@ def test_a_distance_leaves_the_student_as_it_was():
 def test_the_loss_is_that_of_kd():
     logits, scores = torch.randn(4, 3), torch.randn(4, 3)
     rows = Rows(torch.zeros(4, 1, 8, 8), Response(scores, "logits", 3))
-    loss = InverseNet(temperature=3.0, **WORLD).losses(lambda images: logits, rows)["loss"]
-    assert torch.allclose(loss, kd_divergence(logits, scores, 3.0))
+    method = InverseNet(temperature=3.0, smoothing=0.1, **WORLD)
+    assert torch.allclose(method.losses(lambda images: logits, rows)["loss"], kd_divergence(logits, scores, 3.0))
+    labels = scores.argmax(dim=1)
+    hard = Rows(rows.images, Response(labels, "hard", 3))
+    assert torch.equal(method.losses(lambda images: logits, hard)["loss"], cross_entropy_labels(logits, labels, 0.1))
+
+
+def test_a_hard_answer_is_a_certainty_to_the_decoder():
+    method = InverseNet(decoder_width=4, **WORLD)
+    method._decoder = Generator(CLASSES, (1, 8, 8), width=4)
+    scores = method.inverse().hard_scale * torch.eye(3)
+    assert torch.allclose(truncated(scores.softmax(dim=1)), torch.eye(3), atol=1e-6)
 
 
 def test_the_inverse_hears_only_of_the_classes_that_it_keeps():

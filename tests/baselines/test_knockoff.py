@@ -107,6 +107,19 @@ class TestTheBandit(DistillerContract):
     test_beats_an_untrained_student_and_shuffled_answers = None
 
 
+def test_the_curve_and_the_copies_reach_the_end_of_the_last_round(tmp_path):
+    box = BlackBox(ToyTeacher(), "logits", CLASSES, budget=100)
+    result = distill(
+        toy_student(), box, toy_images(60, seed=1), "knockoff", recipe=Recipe(steps=20), progress=False, rounds=2,
+        policy="entropy", student_share=0.5, directory=tmp_path / "run", snapshots=3,
+        evaluate=lambda student: {"accuracy": 0.5}, evaluate_steps=range(10, 100, 10),
+    )  # fmt: skip
+    assert [entry["step"] for entry in result.history if entry["stage"] == "evaluation"] == [10, 20, 30]
+    last = max((tmp_path / "run" / "snapshots").iterdir())
+    assert last.name == "step-000030.safetensors"
+    assert last.read_bytes() == (tmp_path / "run" / "student.safetensors").read_bytes()
+
+
 def test_the_last_round_takes_the_recipe_whole():
     box = BlackBox(ToyTeacher(), "logits", CLASSES, budget=101)
     result = distill(

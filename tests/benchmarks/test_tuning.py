@@ -123,6 +123,9 @@ def test_the_tables_of_a_method_are_judged_together():
     both = {**soft, "runs": soft["runs"] + hard["runs"]}
     assert tuning.taken(both) == {"kd": ("t0", {"temperature": 0})}
     assert re.findall(r"\| → \| `(\w+)` \|", tuning.page([both], made_by="this")) == ["t0", "t0"]
+    failed = content("kd.yaml", 0.4, None, responses="hard")
+    both = {**soft, "runs": soft["runs"] + failed["runs"]}
+    assert tuning.taken(both) == {"kd": ("t0", {"temperature": 0})}, "nothing is gained by failing"
 
 
 def test_what_was_judged_on_other_images_stands_on_no_page(tmp_path, capsys):
