@@ -106,9 +106,10 @@ def _settings(tables: Sequence[Table]) -> str:
     """The hyperparameters that rows have other than their method's defaults."""
     told = {}
     for table in tables:
-        told |= {name: given for name, given in table.results.config.get("hyperparameters", {}).items() if given}
+        given = {name: values for name, values in table.results.config.get("hyperparameters", {}).items() if values}
+        told |= given
         for name, one in table.results.config.get("variants", {}).items():
-            told[name] = {"method": one["method"], **one.get("set", {})}
+            told[name] = {"method": one["method"], **given.get(one["method"], {}), **one.get("set", {})}
     rows = [f"`{name}`: " + ", ".join(f"{key} {_shown(value)}" for key, value in given.items())
             for name, given in told.items()]  # fmt: skip
     return f" Settings other than the defaults: {'; '.join(rows)}." if rows else ""
