@@ -35,12 +35,11 @@ from mekd_plugin.prediction import predict
 from mekd_plugin.rounds import fewest_in_rounds, rounds_of, shares_of
 from mekd_plugin.rows import Rows
 from mekd_plugin.selection import by_confidence, confidence
-from mekd_plugin.transfer import as_queries, number_of_queries
+from mekd_plugin.transfer import WITHOUT_BUDGET, as_queries, number_of_queries
 from mekd_plugin.views import mixup
 
 __all__ = ["ActiveMixup", "least_sure_mixtures"]
 
-_DEFAULT_QUERIES = 5000
 _LOWEST, _HIGHEST = 0.3, 0.7
 
 
@@ -132,7 +131,7 @@ class ActiveMixup(Distiller):
         return fewest_in_rounds(self._shares)
 
     def stages(self, teacher: BlackBox, images: Tensor, student: nn.Module) -> Iterator[Stage]:
-        size = number_of_queries(teacher, "mixtures", self.queries, otherwise=_DEFAULT_QUERIES)
+        size = number_of_queries(teacher, "mixtures", self.queries, otherwise=WITHOUT_BUDGET)
         bank, asked = Bank("mixtures"), torch.empty(0, dtype=torch.int64)
         for round_ in rounds_of(size, self._shares, student_share=self.student_share):
             rng = torch.Generator().manual_seed(self.seed * 1_000_003 + round_.number)

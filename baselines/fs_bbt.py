@@ -44,12 +44,11 @@ from mekd_plugin.mekd.generated import to_range
 from mekd_plugin.prediction import predict, reference_of
 from mekd_plugin.rounds import fewest_in_rounds, rounds_of
 from mekd_plugin.rows import Rows, RowSource, Shard, ShuffledIndices
-from mekd_plugin.transfer import as_queries, number_of_queries
+from mekd_plugin.transfer import WITHOUT_BUDGET, as_queries, number_of_queries
 from mekd_plugin.views import mixup
 
 __all__ = ["CVAE", "FSBBT", "MixedRows", "cvae_loss"]
 
-_DEFAULT_QUERIES = 5000
 _REACH = 3.0  # codes that are not of N(0, I) are uniform between -3 and 3
 
 
@@ -191,7 +190,7 @@ class FSBBT(Distiller):
 
     def stages(self, teacher: BlackBox, images: Tensor, student: nn.Module) -> Iterator[Stage]:
         size, span = (
-            number_of_queries(teacher, "transfer_set", self.queries, otherwise=_DEFAULT_QUERIES),
+            number_of_queries(teacher, "transfer_set", self.queries, otherwise=WITHOUT_BUDGET),
             teacher.value_range,
         )
         first, last = rounds_of(size, self._shares, student_share=self.student_share)

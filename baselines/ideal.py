@@ -35,7 +35,8 @@ from mekd_plugin.checks import as_flag, as_number, as_one_of
 from mekd_plugin.distiller import Needs, Query, Stage, Student, Training, Update
 from mekd_plugin.functional import answer_loss
 from mekd_plugin.rows import ImageRows, Rows
-from mekd_plugin.synthetic import WITHOUT_BUDGET, SyntheticRounds, mean_class_entropy
+from mekd_plugin.synthetic import SyntheticRounds, mean_class_entropy
+from mekd_plugin.transfer import WITHOUT_BUDGET
 
 __all__ = ["Ideal", "generation_loss"]
 

@@ -43,13 +43,12 @@ from mekd_plugin.prediction import reference_of
 from mekd_plugin.responses import ScoreNormalisation
 from mekd_plugin.rounds import as_shares, candidates, fewest_in_rounds, rounds_of
 from mekd_plugin.rows import Rows
-from mekd_plugin.selection import k_center
+from mekd_plugin.selection import coarse, k_center
 from mekd_plugin.transfer import as_queries, number_of_queries
 from mekd_plugin.views import affine, mixup
 
 __all__ = ["InverseNet", "TruncatedInverse", "boundary_distance", "truncated"]
 
-_SEES = 8  # pixels a side of what the core set looks at
 _AT_A_TIME = 1024
 _LEAST_CONFIDENT = 0.8
 _BATCH = 64
@@ -179,7 +178,7 @@ class InverseNet(Distiller):
         core, confident, last = rounds_of(size, self.shares, student_share=self.student_share)
         pool = candidates(images, round(confident.until * self.candidates), self.seed, fill=span[0])
         bank, free = Bank("transfer_set"), torch.ones(len(pool), dtype=torch.bool, device=pool.device)
-        chosen = k_center(_small(pool), core.until)
+        chosen = k_center(coarse(pool), core.until)
         yield core.asking(bank, Rows(pool[chosen]))
         free[chosen[: len(bank)]] = False
         yield self.align(core.student, bank.order(self.seed), student, fraction=core.fraction)
@@ -237,9 +236,3 @@ class InverseNet(Distiller):
         settings: dict[str, Any] = {"degrees": 15, "scale": (0.8, 1.2), "translate": 0.1 * self.image_shape[2]}
         one, other = affine(drawn, **settings, rng=rng).chunk(2)
         return mixup(one, other, torch.rand(count, generator=rng))
-
-
-def _small(images: Tensor) -> Tensor:
-    """What the core set sees of images, ``(N, d)``."""
-    height, width = images.shape[2:]
-    return F.adaptive_avg_pool2d(images, (min(_SEES, height), min(_SEES, width))).flatten(1)

@@ -21,30 +21,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_number, as_one_of, as_whole
-from mekd_plugin.distiller import Asking, Needs, Stage, Student
+from mekd_plugin.distiller import Needs, Stage, Student
 from mekd_plugin.errors import InputError, NeedsNotMet
 from mekd_plugin.functional import answer_loss
 from mekd_plugin.prediction import predict
-from mekd_plugin.responses import Response
+from mekd_plugin.rounds import candidates, rounds_of
 from mekd_plugin.rows import Rows
-from mekd_plugin.selection import by_entropy, clusters, k_center, margin, preferences
-from mekd_plugin.transfer import TransferSetDistiller, images_and_views, number_of_queries
+from mekd_plugin.selection import by_entropy, clusters, coarse, k_center, margin, preferences
+from mekd_plugin.transfer import TransferSetDistiller, number_of_queries
 
 __all__ = ["Knockoff", "diversity"]
 
 _REWARDS = ("certainty", "diversity", "loss")
-_SEES = 8  # pixels a side of what the clusters look at
-_AT_A_TIME = 1024
 
 
 def diversity(probabilities: Tensor) -> Tensor:
@@ -140,53 +136,41 @@ class Knockoff(TransferSetDistiller):
             yield from super().stages(teacher, images, student)
             return
         size = number_of_queries(teacher, "transfer_set", self.queries, otherwise=len(images))
-        if size < 2 * self.rounds:
-            raise InputError(f"{size} queries in {self.rounds} rounds: expected at least 2 a round; lower rounds")
-        candidates = self._candidates(images, size, fill=teacher.value_range[0])
-        groups = self._groups(candidates) if self.policy == "adaptive" else None
+        pool = candidates(images, round(size * self.candidates), self.seed, fill=teacher.value_range[0])
+        groups = self._groups(pool) if self.policy == "adaptive" else None
+        student_share = self.student_share if self._looks_at_student else 0.0
         bank, chosen, losses = Bank("transfer_set"), torch.empty(0, dtype=torch.int64), torch.empty(0)
-        for round_ in range(1, self.rounds + 1):
-            last, until = round_ == self.rounds, round(size * round_ / self.rounds)
-            free = torch.ones(len(candidates), dtype=torch.bool)
+        for round_ in rounds_of(size, [1.0] * self.rounds, student_share=student_share):
+            answered = len(bank)
+            chosen, losses = chosen[:answered], losses[:answered]  # a bank that lost answers has fewer rows
+            free = torch.ones(len(pool), dtype=torch.bool)
             free[chosen] = False
-            rest, more = free.nonzero().squeeze(1), until - len(chosen)
+            rest, more = free.nonzero().squeeze(1), round_.until - answered
             if groups is not None:
                 preferred = self._preferred(bank, groups[chosen], losses) if len(bank) else torch.zeros(self.actions)
-                found = self._by_action(groups[rest], preferred, more, round_)
+                found = self._by_action(groups[rest], preferred, more, round_.number)
             elif len(bank):
-                found = self._by_student(student, candidates, rest, chosen, more)
+                found = self._by_student(student, pool, rest, chosen, more)
             else:
                 found = torch.arange(more)  # candidates come in shuffled order
             chosen = torch.cat([chosen, rest[found]])
-            draw, answered = partial(_drawn, candidates, chosen.to(candidates.device)), len(bank)
-            yield Asking("transfer_set", bank, draw, until, grows=not last)
-            if "loss" in self.rewards and groups is not None and not last:
+            yield round_.asking(bank, Rows(pool[rest[found].to(pool.device)]))
+            if "loss" in self.rewards and groups is not None and not round_.last:
                 losses = torch.cat([losses, _losses(student, bank.rows()[answered:])])
-            if last:
-                yield self.align("student", bank.order(self.seed), student)
-            elif self._looks_at_student:
-                share = self.student_share / (self.rounds - 1)
-                yield self.align(f"student_{round_}", bank.order(self.seed), student, fraction=share)
+            if round_.fraction:
+                yield self.align(round_.student, bank.order(self.seed), student, fraction=round_.fraction)
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
         matching = {"temperature": self.temperature, "smoothing": self.smoothing}
         return {"loss": answer_loss(student(rows.images), rows.answers(), **matching)}
 
-    def _candidates(self, images: Tensor, size: int, *, fill: float) -> Tensor:
-        """What may be asked about: images in shuffled order, then views of them."""
-        count = round(size * self.candidates)
-        draw = images_and_views(images, self.seed, fill=fill)
-        return torch.cat([draw(at, min(at + _AT_A_TIME, count)).images for at in range(0, count, _AT_A_TIME)])
-
     def _groups(self, candidates: Tensor) -> Tensor:
         """The action of each candidate, ``(N,)`` int64 on the CPU."""
-        height, width = candidates.shape[2:]
-        seen = F.adaptive_avg_pool2d(candidates, (min(_SEES, height), min(_SEES, width))).flatten(1)
-        return clusters(seen.cpu(), min(self.actions, len(candidates)))
+        return clusters(coarse(candidates).cpu(), min(self.actions, len(candidates)))
 
     def _preferred(self, bank: Bank, actions: Tensor, losses: Tensor) -> Tensor:
         """What the bandit prefers after the bank's answers, of whose rows these are the actions and the losses."""
-        probabilities = _probabilities(bank.response).cpu()
+        probabilities = bank.response.probabilities().cpu()
         known = {"certainty": margin(probabilities), "diversity": diversity(probabilities), "loss": losses}
         rewards = torch.stack([known[name] for name in self.rewards])
         low, high = rewards.amin(dim=1, keepdim=True), rewards.amax(dim=1, keepdim=True)
@@ -208,18 +192,7 @@ class Knockoff(TransferSetDistiller):
         return k_center(answers[rest], count, centres=answers[chosen])
 
 
-def _drawn(candidates: Tensor, chosen: Tensor, start: int, stop: int) -> Rows:
-    return Rows(candidates[chosen[start:stop]])
-
-
 def _losses(student: nn.Module, rows: Rows) -> Tensor:
     """The student's cross-entropy with the answers to ``rows``, ``(N,)`` on the CPU."""
     guessed = predict(student, rows.images).log_softmax(dim=1)
-    return -(_probabilities(rows.answers()) * guessed).sum(dim=1).cpu()
-
-
-def _probabilities(response: Response) -> Tensor:
-    """``(N, C)``; of hard responses the one-hot vectors."""
-    if not response.soft:
-        return F.one_hot(response.labels, response.num_classes).to(torch.get_default_dtype())
-    return response.scores().softmax(dim=1)
+    return -(rows.answers().probabilities() * guessed).sum(dim=1).cpu()

@@ -26,8 +26,7 @@ from mekd_plugin.checks import as_number, as_one_of
 from mekd_plugin.distiller import Asking, Distiller, Needs, Stage, Student
 from mekd_plugin.functional import answer_loss
 from mekd_plugin.rows import Rows
-from mekd_plugin.synthetic import WITHOUT_BUDGET
-from mekd_plugin.transfer import as_queries, number_of_queries
+from mekd_plugin.transfer import WITHOUT_BUDGET, as_queries, number_of_queries
 
 __all__ = ["Noise", "procedural_images", "smooth_noise", "uniform_noise"]
 

@@ -35,7 +35,6 @@ from mekd_plugin.checks import as_number, as_whole
 from mekd_plugin.distiller import Distiller, Needs, Player, Query, Stage, Training, Update
 from mekd_plugin.functional import answer_loss
 from mekd_plugin.prediction import predict_with_features, with_features
-from mekd_plugin.responses import Response
 from mekd_plugin.rounds import Round, candidates, fewest_in_rounds, rounds_of
 from mekd_plugin.rows import ImageRows, PairedRows, Rows
 from mekd_plugin.selection import by_entropy
@@ -218,11 +217,13 @@ class SwiftThief(Distiller):
             asked, others = rows.images[:part], rows.extra["unasked"][:part]
             views = view(torch.cat([asked, asked, others, others]))
             logits, features = with_features(student, torch.cat([rows.images, views]))
-            matching = self._matching(logits[: len(rows)], response)
+            matching = answer_loss(
+                logits[: len(rows)], response, temperature=self.temperature, smoothing=self.smoothing
+            )
             projections = head["projector"](features[len(rows) :])
             predictions = head["predictor"](projections)
             by_answers = soft_supervised_contrast(
-                predictions[: 2 * part], projections[: 2 * part], _probabilities(response[:part]).repeat(2, 1)
+                predictions[: 2 * part], projections[: 2 * part], response[:part].probabilities().repeat(2, 1)
             )
             by_images = self_supervised_contrast(predictions[2 * part :], projections[2 * part :])
             contrast = by_answers + by_images
@@ -235,9 +236,6 @@ class SwiftThief(Distiller):
         rows = PairedRows(bank.order(self.seed), "unasked", ImageRows(unasked, seed=self.seed))
         players = {"head": Player(head, partial(Adam, lr=self.head_learning_rate))}
         return Training(round_.student, rows, step, players, trains_student=True, fraction=round_.fraction)
-
-    def _matching(self, logits: Tensor, response: Response) -> Tensor:
-        return answer_loss(logits, response, temperature=self.temperature, smoothing=self.smoothing)
 
     def _new_head(self, width: int) -> nn.ModuleDict:
         """Projector and predictor, as in SimSiam."""
@@ -257,10 +255,3 @@ def _others(pool: Tensor, chosen: Tensor) -> Tensor:
     free = torch.ones(len(pool), dtype=torch.bool, device=pool.device)
     free[chosen] = False
     return free.nonzero().squeeze(1)
-
-
-def _probabilities(response: Response) -> Tensor:
-    """``(N, C)``; of hard responses the one-hot vectors."""
-    if response.soft:
-        return response.scores().softmax(dim=1)
-    return F.one_hot(response.labels, response.num_classes).to(torch.get_default_dtype())

@@ -18,8 +18,8 @@ from mekd_plugin.checks import as_number, as_whole
 from mekd_plugin.distiller import Player, Query, Stage, Training, Update
 from mekd_plugin.responses import Kind, Response
 from mekd_plugin.rows import NoiseRows, Rows, Shard, ShuffledIndices
-from mekd_plugin.synthetic import WITHOUT_BUDGET, SyntheticDistiller
-from mekd_plugin.transfer import number_of_queries
+from mekd_plugin.synthetic import SyntheticDistiller
+from mekd_plugin.transfer import WITHOUT_BUDGET, number_of_queries
 
 __all__ = ["Replay", "Step", "SyntheticSteps", "covered"]
 

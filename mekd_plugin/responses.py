@@ -76,6 +76,12 @@ class Response:
         """``(N,)`` int64: the class that the teacher answered, or to which it gave the highest score."""
         return self.values.argmax(dim=1) if self.soft else self.values
 
+    def probabilities(self) -> Tensor:
+        """``(N, C)`` in [0, 1], each row summing to 1; of hard answers the one-hot vectors."""
+        if self.soft:
+            return self.scores().softmax(dim=1)
+        return torch.nn.functional.one_hot(self.values, self.num_classes).to(torch.get_default_dtype())
+
     def scores(self, *, hard_scale: float = 1.0) -> Tensor:
         """Centred class scores ``(N, C)``: logits, log-probabilities, or ``hard_scale`` times the one-hot vector.
 

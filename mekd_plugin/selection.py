@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mekd_plugin.errors import InputError
 
@@ -17,6 +18,7 @@ __all__ = [
     "by_entropy",
     "by_margin",
     "clusters",
+    "coarse",
     "confidence",
     "entropy",
     "k_center",
@@ -24,7 +26,14 @@ __all__ = [
     "preferences",
 ]
 
+_SEES = 8
 _PART = 4096  # rows whose distances to all centres are in memory at a time
+
+
+def coarse(images: Tensor) -> Tensor:
+    """Images ``(N, channels, height, width)`` brought down to 8x8 pixels at most, ``(N, d)``, for distances."""
+    height, width = images.shape[2:]
+    return F.adaptive_avg_pool2d(images, (min(_SEES, height), min(_SEES, width))).flatten(1)
 
 
 def entropy(probabilities: Tensor) -> Tensor:

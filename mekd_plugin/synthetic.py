@@ -27,11 +27,10 @@ from mekd_plugin.networks.generators import Generator, NoiseGenerator
 from mekd_plugin.prediction import reference_of
 from mekd_plugin.rounds import rounds_of
 from mekd_plugin.rows import FixedRows, Rows
-from mekd_plugin.transfer import as_queries, number_of_queries
+from mekd_plugin.transfer import WITHOUT_BUDGET, as_queries, number_of_queries
 from mekd_plugin.views import translate
 
 __all__ = [
-    "WITHOUT_BUDGET",
     "SyntheticDistiller",
     "SyntheticRounds",
     "generate",
@@ -39,8 +38,6 @@ __all__ = [
     "mean_class_entropy",
 ]
 
-WITHOUT_BUDGET = 5000
-"""Queries of a method that makes its own images, where neither a budget nor an argument says how many."""
 _PART = 256  # images drawn at a time
 
 

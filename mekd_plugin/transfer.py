@@ -20,7 +20,10 @@ from mekd_plugin.errors import InputError, QueryBudgetExceeded
 from mekd_plugin.rows import Rows, ShuffledIndices
 from mekd_plugin.views import affine
 
-__all__ = ["TransferSetDistiller", "as_queries", "images_and_views", "number_of_queries"]
+__all__ = ["WITHOUT_BUDGET", "TransferSetDistiller", "as_queries", "images_and_views", "number_of_queries"]
+
+WITHOUT_BUDGET = 5000
+"""Queries of a method that makes what it asks about, where neither a budget nor an argument says how many."""
 
 
 def images_and_views(images: Tensor, seed: int, *, fill: float = -1.0) -> Callable[[int, int], Rows]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from mekd_plugin.bench.settings import FEWEST_AUDITED
 from mekd_plugin.distiller import Inverse
@@ -76,7 +75,7 @@ def audit(
     found: dict[str, Any] = {
         "class_match": match.value,
         "class_match_interval": [match.low, match.high],
-        "score_error": float((_probabilities(told) - _probabilities(wanted)).abs().mean()),
+        "score_error": float((told.probabilities() - wanted.probabilities()).abs().mean()),
         "coverage": None,
         "audited": len(wanted),
     }
@@ -98,12 +97,3 @@ def draw_images(inverse: Inverse, latents: Tensor, value_range: tuple[float, flo
     low, high = value_range
     parts = [inverse.generator(part) for part in latents.split(_ROWS_AT_A_TIME)]
     return (low + (torch.cat(parts) + 1) * (high - low) / 2).clamp(low, high)
-
-
-def _probabilities(response: Response) -> Tensor:
-    """``(N, C)``; of a hard answer, 1 for its class."""
-    if response.kind == "probabilities":
-        return response.values.float()
-    if response.kind == "hard":
-        return functional.one_hot(response.values, response.num_classes).float()
-    return response.values.float().softmax(dim=1)

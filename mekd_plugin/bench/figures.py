@@ -21,7 +21,6 @@ from mekd_plugin.records import RunRecord
 
 __all__ = ["Curve", "Dots", "Sent", "curves", "dots", "draw_all", "draw_pictures", "sent"]
 
-_TILES = 10
 _BAND = 0.18
 
 

@@ -49,11 +49,10 @@ from mekd_plugin.networks.latent_maps import MappedGenerator
 from mekd_plugin.prediction import predict, reference_of
 from mekd_plugin.responses import ScoreNormalisation, centre_scores
 from mekd_plugin.rows import Rows, Shard
-from mekd_plugin.transfer import as_queries, number_of_queries
+from mekd_plugin.transfer import WITHOUT_BUDGET, as_queries, number_of_queries
 
 __all__ = ["MEKD"]
 
-_DEFAULT_BANK = 5000
 _HARD_CONFIDENCE = 0.95
 
 
@@ -230,7 +229,7 @@ class MEKD(Distiller):
             self.emulation.want(bank.response.scores(hard_scale=self.hard_scale))
         if self.mode == "bank":
             wanted = len(bank) if self.queries is None and len(bank) else self.queries
-            size = number_of_queries(teacher, "bank", wanted, otherwise=_DEFAULT_BANK, held=len(bank))
+            size = number_of_queries(teacher, "bank", wanted, otherwise=WITHOUT_BUDGET, held=len(bank))
         if self.generator is None:
             yield from self.emulation.stages(teacher, images, bank, size)
             self._freeze()
