@@ -68,17 +68,17 @@ class ActiveMixup(Distiller):
     of hard answers, the cross-entropy.
 
     Args:
-        rounds: how often the teacher is asked, the first time about mixtures at random.
+        rounds: how often the teacher is asked, the first time about mixtures at random; at least 2.
         first_share: part of the queries that go to the first round, in (0, 1); the others share the rest equally.
         originals: whether the first round asks about the images themselves, as far as its questions go, and then about
             mixtures; they leave the edge then.
         candidates: pairs to choose from for each question, at least 1.
-        ratios: how many ratios each of them is tried at, one in each of so many equal parts of 0.3 to 0.7.
+        ratios: how many ratios each of them is tried at, one in each of so many equal parts of 0.3 to 0.7; at least 1.
         student_share: steps of the students of all rounds but the last together, as a part of the recipe's, on top of
             it; at least 0.
         temperature: t, positive.
         smoothing: share of a hard response that is spread over all classes, in [0, 1).
-        queries: in all; None takes what the teacher's budget leaves (5,000 without a budget).
+        queries: in all, at least 2; None takes what the teacher's budget leaves (5,000 without a budget).
         **world: see :class:`~mekd_plugin.distiller.Distiller`.
 
     Raises:

@@ -41,6 +41,9 @@ class Copycat(TransferSetDistiller):
         smoothing: share of a label that is spread over all classes, in [0, 1).
         balance: whether rows of rare classes are drawn more often.
         queries: see :class:`TransferSetDistiller`.
+
+    Raises:
+        InputError: a value cannot be used.
     """
 
     needs = Needs(responses="either", leaves_edge="nothing of the edge", pool="other domain")

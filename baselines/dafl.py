@@ -69,10 +69,13 @@ class DAFL(SyntheticSteps):
     """The student minimises ``t^2 KL(softmax(y_T / t) || softmax(y_S / t))`` on the images of the generator's training.
 
     Args:
-        activation_weight: alpha.
-        evenness_weight: beta.
+        activation_weight: alpha, at least 0.
+        evenness_weight: beta, at least 0.
         temperature: t, positive.
         **settings: see :class:`~mekd_plugin.replay.SyntheticSteps`.
+
+    Raises:
+        InputError: a value cannot be used.
     """
 
     needs = Needs(

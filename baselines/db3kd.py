@@ -136,15 +136,19 @@ class DB3KD(Distiller):
     The score of the teacher's own class is 0, that of another one ``-sharpness * distance / mean distance``.
 
     Args:
-        searched: how many images are searched from, the edge's first, then views of them; None takes all of the edge's,
-            and views as far as the budget goes.
-        steps: of each bisection: a query each, for every other class.
-        turns: how often each line is turned towards a nearer point of the boundary; 0 keeps to the boundary distance.
-        directions: random directions of each turn, a query each.
-        sharpness: mean gap of the scores.
+        searched: how many images are searched from, at least 2, the edge's first, then views of them; None takes all of
+            the edge's, and views as far as the budget goes.
+        steps: of each bisection: a query each, for every other class; at least 1.
+        turns: how often each line is turned towards a nearer point of the boundary, at least 0; 0 keeps to the boundary
+            distance.
+        directions: random directions of each turn, a query each; at least 1.
+        sharpness: mean gap of the scores, positive.
         temperature: t, positive.
-        label_weight: w, of the teacher's own class beside the soft label.
+        label_weight: w, at least 0, of the teacher's own class beside the soft label.
         **world: see :class:`~mekd_plugin.distiller.Distiller`.
+
+    Raises:
+        InputError: a value cannot be used.
     """
 
     needs = Needs(responses="either", leaves_edge="real images")

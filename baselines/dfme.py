@@ -74,11 +74,14 @@ class DFME(SyntheticSteps):
     """The student minimises the l1 distance of centred scores on the images of the play.
 
     Args:
-        directions: m, along which an image is displaced.
-        epsilon: by how much, before tanh.
-        student_updates: of the copy, on fresh images each, for one of the generator.
-        student_rate: of the copy's SGD with momentum 0.9.
+        directions: m, along which an image is displaced, at least 1.
+        epsilon: by how much, before tanh; positive.
+        student_updates: of the copy, on fresh images each, for one of the generator; at least 1.
+        student_rate: of the copy's SGD with momentum 0.9, positive.
         **settings: see :class:`~mekd_plugin.replay.SyntheticSteps`.
+
+    Raises:
+        InputError: a value cannot be used.
     """
 
     stage, steps_are = "play", "iterations"

@@ -51,13 +51,16 @@ class DFMSHL(SyntheticRounds):
 
     Args:
         domain: whose images the GAN learns: the ``"edge"``'s, or the ``"other"`` ones of the run's ``pool=``.
-        entropy_weight: w, from the second round on; 0 in the first, whose student knows nothing.
+        entropy_weight: w, at least 0, from the second round on; 0 in the first, whose student knows nothing.
         generator_steps: of the GAN before the first question.
-        round_steps: of the GAN before each later one.
+        round_steps: of the GAN before each later one, at least 1.
         average: decay of the running mean of the generator's weights, in (0, 1); None keeps the last ones.
         temperature: t, positive.
         smoothing: share of a hard response that is spread over all classes, in [0, 1).
         **rounds: see :class:`~mekd_plugin.synthetic.SyntheticRounds`.
+
+    Raises:
+        InputError: a value cannot be used.
     """
 
     needs = Needs(responses="either", leaves_edge="synthetic images", pool="edge", queries="rounds", asks_late=True)

@@ -33,10 +33,13 @@ class DistributionAlignment(TransferSetDistiller):
 
     Args:
         temperature: t of the divergence, positive.
-        divergence_weight: w_kl.
-        adversarial_weight: w_adv.
-        critic_learning_rate: of the critic's Adam.
+        divergence_weight: w_kl, at least 0.
+        adversarial_weight: w_adv, at least 0.
+        critic_learning_rate: of the critic's Adam, positive.
         queries: see :class:`TransferSetDistiller`.
+
+    Raises:
+        InputError: a value cannot be used.
     """
 
     needs = Needs(responses="soft", leaves_edge="real images")

@@ -91,10 +91,13 @@ class DKD(TransferSetDistiller):
     """Minimises ``alpha TCKD + beta NCKD`` on the transfer set, see :func:`decoupled_divergence`.
 
     Args:
-        alpha: weight of the target's part.
-        beta: weight of the other classes' part.
+        alpha: weight of the target's part, at least 0.
+        beta: weight of the other classes' part, at least 0.
         temperature: t, positive.
         queries: see :class:`TransferSetDistiller`.
+
+    Raises:
+        InputError: a value cannot be used.
     """
 
     needs = Needs(responses="soft", leaves_edge="real images")

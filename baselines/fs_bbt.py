@@ -119,14 +119,15 @@ class FSBBT(Distiller):
         decoded_share: part of the queries that ask about decoded images, in (0, 1).
         beta: of the ratios' distribution Beta(beta, beta), positive.
         margin: how far a ratio stays from 0 and 1, in (0, 0.5): nearer to them a mixture is an image of the edge.
-        code_dim: coordinates of the autoencoder's code.
-        cvae_steps: its training steps, of 64 images each.
-        cvae_learning_rate: of its Adam.
+        code_dim: coordinates of the autoencoder's code, at least 1.
+        cvae_steps: its training steps, of 64 images each; at least 1.
+        cvae_learning_rate: of its Adam, positive.
         mix_answers: whether the student's batches are mixed.
-        student_share: the student's steps before the second round, as a part of the recipe's, on top of it; at least 0.
+        student_share: the student's steps before the second round, as a part of the recipe's, on top of it; at least 0,
+            and above 0 without ``originals``.
         temperature: t, positive.
         smoothing: share of a hard response that is spread over all classes, in [0, 1).
-        queries: in all; None takes what the teacher's budget leaves (5,000 without a budget).
+        queries: in all, at least 2; None takes what the teacher's budget leaves (5,000 without a budget).
         **world: see :class:`~mekd_plugin.distiller.Distiller`.
 
     Raises:

@@ -65,13 +65,16 @@ class Ideal(SyntheticRounds):
     """The student minimises ``t^2 KL(softmax(y_T / t) || softmax(y_S / t))`` on the images of all rounds so far.
 
     Args:
-        balance_weight: lambda, of the entropy in :func:`generation_loss`.
+        balance_weight: lambda, at least 0, of the entropy in :func:`generation_loss`.
         balance: whose entropy, ``"batch"`` or ``"each image"``.
         ask_views: ask about the batch as the student sees it, shifted, at every one of its steps: as many queries as
             the recipe has steps times its batch, beside which ``queries`` only says how many images there are.
         temperature: t, positive.
         smoothing: share of a hard response that is spread over all classes, in [0, 1).
         **rounds: see :class:`~mekd_plugin.synthetic.SyntheticRounds`.
+
+    Raises:
+        InputError: a value cannot be used.
     """
 
     needs = Needs(responses="either", leaves_edge="nothing of the edge", pool="none", queries="rounds")

@@ -110,16 +110,18 @@ class InverseNet(Distiller):
     answers, the cross-entropy.
 
     Args:
-        shares: of the queries, of the core set, the confident images and the decoded ones; brought to a sum of 1.
+        shares: of the queries, of the core set, the confident images and the decoded ones, positive; brought to a sum
+            of 1.
         candidates: real images and views to choose from for each question about them, at least 1.
-        keep: how many classes of an answer the decoder is told, the others being truncated to 0.
-        decoder_steps: its training steps, of 64 answered images each.
-        decoder_learning_rate: of its Adam.
-        decoder_width: channels of its last hidden layer.
+        keep: how many classes of an answer the decoder is told, from 1 to C, the others being truncated to 0.
+        decoder_steps: its training steps, of 64 answered images each; at least 1.
+        decoder_learning_rate: of its Adam, positive.
+        decoder_width: channels of its last hidden layer, at least 1.
         student_share: the student's steps before the last round, as a part of the recipe's, on top of it; above 0.
         temperature: t, positive.
         smoothing: share of a hard response that is spread over all classes, in [0, 1).
-        queries: in all; None takes what the teacher's budget leaves, or, without a budget, as many as there are images.
+        queries: in all, at least 2; None takes what the teacher's budget leaves, or, without a budget, as many as there
+            are images.
         **world: see :class:`~mekd_plugin.distiller.Distiller`.
 
     Raises:

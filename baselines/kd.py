@@ -29,6 +29,9 @@ class KD(TransferSetDistiller):
         temperature: t, positive.
         smoothing: share of a hard response that is spread over all classes, in [0, 1).
         queries: see :class:`TransferSetDistiller`.
+
+    Raises:
+        InputError: a value cannot be used.
     """
 
     needs = Needs(responses="either", leaves_edge="real images")

@@ -61,12 +61,12 @@ class Knockoff(TransferSetDistiller):
         domain: whose images are the pool: the ``"edge"``'s, or the ``"other"`` ones of the run's ``pool=``.
         policy: ``"random"``; ``"adaptive"``; ``"entropy"``, where the student is most unsure; or ``"k_center"``, the
             farthest from all that was asked, as the student sees them.
-        rewards: of the adaptive policy: one or several of ``"certainty"``, ``"diversity"`` and ``"loss"``.
-        rounds: in how many equal rounds all policies but the random one ask; the first draws at random.
+        rewards: of the adaptive policy: one or several of ``"certainty"``, ``"diversity"`` and ``"loss"``, each once.
+        rounds: in how many equal rounds all policies but the random one ask, at least 2; the first draws at random.
         student_share: steps of the students of all rounds but the last together, as a part of the recipe's, on top of
             it, where the policy looks at the student; above 0.
         candidates: how many images a question is chosen from, at least 1.
-        actions: into how many clusters the adaptive policy groups the candidates.
+        actions: into how many clusters the adaptive policy groups the candidates, at least 2.
         temperature: t, positive.
         smoothing: share of a hard response that is spread over all classes, in [0, 1).
         queries: see :class:`TransferSetDistiller`.

@@ -24,6 +24,9 @@ class LogitMimicry(TransferSetDistiller):
 
     Args:
         queries: see :class:`TransferSetDistiller`.
+
+    Raises:
+        InputError: a value cannot be used.
     """
 
     needs = Needs(responses="soft", leaves_edge="real images")

@@ -111,10 +111,13 @@ class Noise(Distiller):
     Args:
         kind: ``"uniform"`` (every pixel on its own), ``"smooth"`` (noise of several scales) or ``"procedural"`` (shapes
             that cover each other).
-        queries: images drawn; None takes what the teacher's budget leaves (5,000 without a budget).
+        queries: images drawn, at least 2; None takes what the teacher's budget leaves (5,000 without a budget).
         temperature: t, positive.
         smoothing: share of a hard response that is spread over all classes, in [0, 1).
         **world: see :class:`~mekd_plugin.distiller.Distiller`.
+
+    Raises:
+        InputError: a value cannot be used.
     """
 
     needs = Needs(responses="either", leaves_edge="nothing of the edge", pool="none")

@@ -28,6 +28,9 @@ class OtherDomain(TransferSetDistiller):
         temperature: t, positive.
         smoothing: share of a hard response that is spread over all classes, in [0, 1).
         queries: see :class:`TransferSetDistiller`.
+
+    Raises:
+        InputError: a value cannot be used.
     """
 
     needs = Needs(responses="either", leaves_edge="nothing of the edge", pool="other domain")

@@ -88,13 +88,16 @@ class QEDG(SyntheticRounds):
     """The student minimises :func:`weighted_cross_entropy` with the teacher's classes, of scores the arg max.
 
     Args:
-        sureness_weight: of the deviation of the student's probabilities over the classes, mean over images.
-        likeness_weight: of :func:`same_class_likeness`.
+        sureness_weight: of the deviation of the student's probabilities over the classes, mean over images; at least 0.
+        likeness_weight: of :func:`same_class_likeness`, at least 0.
         threshold: the largest probability up to which an image is asked about, in (0, 1].
         candidates: how many images are made for each that is asked about, at least 1.
-        wrong_weight: of images that the student gets wrong.
+        wrong_weight: of images that the student gets wrong, at least 0.
         batch_size: images per step of the generator; the likeness is a sum over pairs, and grows with it.
         **rounds: see :class:`~mekd_plugin.synthetic.SyntheticRounds`.
+
+    Raises:
+        InputError: a value cannot be used.
     """
 
     needs = Needs(responses="either", leaves_edge="nothing of the edge", pool="none", queries="rounds")

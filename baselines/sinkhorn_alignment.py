@@ -83,11 +83,14 @@ class SinkhornAlignment(TransferSetDistiller):
 
     Args:
         temperature: t of the divergence, positive.
-        divergence_weight: w_kl.
-        transport_weight: w_ot.
+        divergence_weight: w_kl, at least 0.
+        transport_weight: w_ot, at least 0.
         reg: of the transport, positive, as part of the mean squared length of the teacher's scores.
-        iterations: of the scaling, at most.
+        iterations: the most that the scaling takes, at least 1.
         queries: see :class:`TransferSetDistiller`.
+
+    Raises:
+        InputError: a value cannot be used.
     """
 
     needs = Needs(

@@ -122,17 +122,18 @@ class SwiftThief(Distiller):
     """Minimises ``t^2 KL(softmax(y_T / t) || softmax(y_S / t))`` and the weighted sum of two contrasts.
 
     Args:
-        rounds: how often the teacher is asked, equally much each time; the first time at random.
+        rounds: how often the teacher is asked, at least 2, equally much each time; the first time at random.
         candidates: real images and views to choose from, and to contrast, for each question, at least 1.
-        contrast_weight: weight of the contrasts.
+        contrast_weight: weight of the contrasts, at least 0.
         contrasted: share of a batch's rows that are contrasted, in (0, 1], beside as many unasked images.
-        head_width: d, of projections and predictions.
-        head_learning_rate: of the Adam that trains their two heads.
+        head_width: d, of projections and predictions, at least 4.
+        head_learning_rate: of the Adam that trains their two heads, positive.
         student_share: steps of the students of all rounds but the last together, as a part of the recipe's, on top of
             it; above 0.
         temperature: t, positive.
         smoothing: share of a hard response that is spread over all classes, in [0, 1).
-        queries: in all; None takes what the teacher's budget leaves, or, without a budget, as many as there are images.
+        queries: in all, at least 2; None takes what the teacher's budget leaves, or, without a budget, as many as there
+            are images.
         **world: see :class:`~mekd_plugin.distiller.Distiller`.
 
     Raises:

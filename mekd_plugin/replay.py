@@ -96,9 +96,12 @@ class SyntheticSteps(SyntheticDistiller):
     would not have learnt anything.
 
     Args:
-        generator_rate: of the generator's Adam.
-        memory: answered images that are kept for the student, the last ones.
+        generator_rate: of the generator's Adam, positive.
+        memory: answered images that are kept for the student, the last ones; at least 2.
         **settings: see :class:`~mekd_plugin.synthetic.SyntheticDistiller`.
+
+    Raises:
+        InputError: a value cannot be used.
     """
 
     stage: ClassVar[str] = "generator"

@@ -89,12 +89,16 @@ class SyntheticDistiller(Distiller):
     """Base of the methods that train a generator on noise: its network, and the settings that all of them have.
 
     Args:
-        queries: images asked about in all; None takes what the teacher's budget leaves (5,000 without a budget).
-        batch_size: images per step of the generator.
-        latent_dim: coordinates of noise that the generator is fed; C where there are more classes.
-        generator_width: channels of its last hidden layer; None takes as many as the longer side of the images has
-            pixels, from 16 to 64.
+        queries: images asked about in all, at least 2; None takes what the teacher's budget leaves (5,000 without a
+            budget).
+        batch_size: images per step of the generator, at least 2.
+        latent_dim: coordinates of noise that the generator is fed, at least 1; C where there are more classes.
+        generator_width: channels of its last hidden layer, at least 1; None takes as many as the longer side of the
+            images has pixels, from 16 to 64.
         **world: see :class:`~mekd_plugin.distiller.Distiller`.
+
+    Raises:
+        InputError: a value cannot be used.
     """
 
     def __init__(
@@ -142,15 +146,18 @@ class SyntheticRounds(SyntheticDistiller):
     """Base of the methods that ask in rounds about the images of a generator that the student trains.
 
     Args:
-        rounds: in how many parts they are asked about.
-        generator_steps: of the generator, in each round.
+        rounds: in how many parts they are asked about, at least 1.
+        generator_steps: of the generator, in each round; at least 1.
         student_share: steps of the students of all rounds but the last together, as a part of the recipe's, on top of
             it; at least 0. In the last round the student takes the recipe's steps.
-        learning_rate: of the generator's Adam.
-        shift: pixels of the shift at which the student sees an image while the generator learns.
+        learning_rate: of the generator's Adam, positive.
+        shift: pixels of the shift at which the student sees an image while the generator learns, at least 0.
         output_norm: whether the generator has a batch norm without weights before tanh, as DFME's; it gives contrast
             from the first step on, and takes away backgrounds that are all black.
         **settings: see :class:`SyntheticDistiller`.
+
+    Raises:
+        InputError: a value cannot be used.
     """
 
     def __init__(

@@ -61,7 +61,8 @@ class MEKD(Distiller):
 
     Args:
         mode: ``"bank"`` or ``"fresh"``.
-        queries: generated images in the bank; None takes what the teacher's budget leaves (5,000 without a budget).
+        queries: generated images in the bank, at least 2; None takes what the teacher's budget leaves (5,000 without a
+            budget).
         emulation: how the generator is obtained: a name of the entry-point group ``mekd.emulations``, or a class.
             ``"auto"`` is ``"mixture"``; ``"gan"`` with ``mode="fresh"``; or that which ``generator`` came from.
         emulation_settings: the emulation's own, by name, such as ``{"steps": 2500}``; those left out are as
@@ -71,28 +72,28 @@ class MEKD(Distiller):
         bank: directory of one that was filled with this ``generator`` and teacher (``banks/bank`` of a run): its rows
             cost no further query.
         trust_bank: use a bank even if it says that another teacher answered it, or that another generator drew it.
-        image_weight: w_f, the weight of the image-space term.
-        divergence_weight: w_kl, the weight of the divergence.
-        temperature: t, for the divergence from soft responses.
-        hard_temperature: t, for the divergence from hard ones, where no surrogate makes soft ones of them.
-        latent_temperature: t_g, by which scores are divided before G; None divides by what the emulation says, or else
-            by the spread of the bank's scores.
+        image_weight: w_f, the weight of the image-space term, at least 0.
+        divergence_weight: w_kl, the weight of the divergence, at least 0.
+        temperature: t, for the divergence from soft responses, positive.
+        hard_temperature: t, for the divergence from hard ones, where no surrogate makes soft ones of them; positive.
+        latent_temperature: t_g, positive, by which scores are divided before G; None divides by what the emulation
+            says, or else by the spread of the bank's scores. ``mode="fresh"`` takes no None.
         norm: the norm of the image-space term, ``"l1"`` or ``"l2"``.
-        hard_scale: the score that a hard response gives to its class; None gives the one at which a softmax over C
-            classes is 95 % sure.
+        hard_scale: the score that a hard response gives to its class, positive; None gives the one at which a softmax
+            over C classes is 95 % sure.
         balance: whether rows of rare classes are drawn more often.
         surrogate: network at home that the bank's answers teach, and whose answers about the real images at home the
             student learns beside the teacher's; see :func:`~mekd_plugin.mekd.surrogate.surrogate_network`. None
             for none, or ``"none"`` in a file whose null stands for the default; ``"auto"`` is ``"wide"``, or none with
             ``mode="fresh"``.
-        surrogate_steps: its training steps.
-        consistency: weight of its consistency on real images.
+        surrogate_steps: its training steps, at least 1.
+        consistency: weight of its consistency on real images, at least 0.
         home_share: share of the student's rows that the surrogate answered, in [0, 1).
-        home_views: how many views of each real image there are among them.
+        home_views: how many views of each real image there are among them, at least 1.
         **world: see :class:`Distiller`.
 
     Raises:
-        UnknownName: there is no such emulation. InputError: a value cannot be used.
+        UnknownName: there is no such emulation, or surrogate. InputError: a value cannot be used.
     """
 
     needs = Needs(responses="either", leaves_edge="synthetic images", asks_late=True)
