@@ -15,6 +15,7 @@ from mekd_plugin.bench.run_inputs import Place, edge_of, load_data
 from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.errors import InputError
 from mekd_plugin.flags import read_yaml
+from mekd_plugin.registry import distillers
 
 CONFIG = """
 teacher: tuning_service:ask
@@ -134,6 +135,21 @@ def test_what_was_judged_on_other_images_stands_on_no_page(tmp_path, capsys):
     with pytest.raises(SystemExit):
         tuning.main(["--records", str(tmp_path)])
     assert "holds no judgements: name a directory for the runs, --out DIR" in capsys.readouterr().err
+
+
+def test_the_field_takes_what_was_tuned():
+    field = {}
+    for path in (tuning.CONFIGS / "field").glob("*.yaml"):
+        field |= read_yaml(path).get("hyperparameters", {})
+    records = sorted((tuning.CONFIGS.parent / "results" / "tuning").glob("*.json"))
+    chosen = {}
+    for path in records:
+        chosen |= tuning.taken(json.loads(path.read_text()))
+    tuned = {path.stem for path in (tuning.CONFIGS / "tuning").glob("*.yaml")}
+    assert tuned == {path.stem for path in records} == set(chosen)
+    assert {name: settings for name, (_, settings) in chosen.items() if settings} == field
+    ours = {entry.name for entry in distillers().entries() if entry.owner.startswith("mekd-plugin")}
+    assert ours - tuned == {"logit_mimicry", "mekd_bank"}, "nothing to set; what mekd has"
 
 
 def test_every_configuration_of_ours_has_three_settings_a_method():
