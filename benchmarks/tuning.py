@@ -169,8 +169,8 @@ def page(contents: Sequence[Mapping[str, Any]], *, made_by: str) -> str:
         "every edge, about which the teacher is asked once, outside the budget. No test image and no label has a say. "
         "An arrow marks the setting that is taken: the first one, unless another's mean, over all of the method's "
         f"tables here, is at least {100 * _AHEAD:g} point of agreement ahead of it. So many images and so few seeds "
-        "cannot tell settings apart that lie closer. `logit_mimicry` has nothing to set, and `mekd_bank` what `mekd` has. "
-        "`configs/field` takes these settings.",
+        "cannot tell settings apart that lie closer. `logit_mimicry` has nothing to set, and `mekd_bank` what `mekd` "
+        "has. `configs/field` takes these settings.",
         "",
     ]
     for content in sorted(contents, key=lambda one: one["config"]):
