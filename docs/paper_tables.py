@@ -140,9 +140,11 @@ def of_generator(classes: int, channels: int) -> tuple[float, float, float]:
 def of_student(method: str, instance: Distiller, student: str, teacher: str, data: Data, asked: int) -> Work:
     """One run: the student's training, its teacher's answers, and what the method does beside."""
     recipe = Recipe.preset("paper")
-    rows = recipe.steps * recipe.batch_size
+    # The students of earlier rounds come on top of the recipe.
+    steps = recipe.steps * (1 + (instance.student_share if instance.needs.queries == "rounds" else 0.0))  # type: ignore[attr-defined]
+    rows = steps * recipe.batch_size
     network = (data.classes, data.channels)
-    work = Work(rows * operations(student, *network, learning=True), recipe.steps)
+    work = Work(rows * operations(student, *network, learning=True), steps)
     work = work.plus(asked * operations(teacher, *network, learning=False))
     if isinstance(instance, MEKD):
         forward, aligned, gan = of_generator(*network)
