@@ -13,7 +13,7 @@
 #
 # Three hospitals each have a model, trained on images that may not leave the house. Their networks differ, so there is
 # nothing to average. But each can *answer*: images in, class probabilities out. A server that asks all three and
-# teaches one student from their mean answers needs neither their data nor their weights, and two rounds of messages.
+# teaches one student from their mean answers needs neither their data nor their weights, only two rounds of messages.
 #
 # | | what a client gives away | rounds | networks |
 # |---|---|---|---|
