@@ -101,6 +101,9 @@ class SyntheticDistiller(Distiller):
         InputError: a value cannot be used.
     """
 
+    output_norm: bool = True
+    """Whether the generator has a batch norm without weights before tanh."""
+
     def __init__(
         self,
         *,
@@ -134,12 +137,12 @@ class SyntheticDistiller(Distiller):
 
     def new_generator(self) -> Generator:
         """An untrained generator of the method's settings."""
-        return NoiseGenerator(
-            self.latent_dim,
-            num_classes=self.num_classes,
-            image_shape=self.image_shape,
-            width=generator_width(self.generator_width, self.image_shape),
-        )
+        width = generator_width(self.generator_width, self.image_shape)
+        if self.output_norm:
+            world = {"num_classes": self.num_classes, "image_shape": self.image_shape}
+            return NoiseGenerator(self.latent_dim, width=width, **world)
+        style_dim = self.latent_dim - self.num_classes
+        return Generator(self.num_classes, self.image_shape, style_dim=style_dim, width=width)
 
 
 class SyntheticRounds(SyntheticDistiller):
@@ -197,16 +200,6 @@ class SyntheticRounds(SyntheticDistiller):
             yield round_.asking(bank, Rows(self.choose(latents, count, student, span)))
             if round_.fraction:
                 yield self.align(round_.student, bank.order(self.seed), student, fraction=round_.fraction)
-
-    def new_generator(self) -> Generator:
-        if self.output_norm:
-            return super().new_generator()
-        return Generator(
-            self.num_classes,
-            self.image_shape,
-            style_dim=self.latent_dim - self.num_classes,
-            width=generator_width(self.generator_width, self.image_shape),
-        )
 
     def train_generator(
         self, round_: int, latents: Rows, images: Tensor, student: nn.Module, span: tuple[float, float]
