@@ -252,7 +252,8 @@ class FSBBT(Distiller):
             return {"loss": loss.detach()}
 
         player = Player(autoencoder, partial(Adam, lr=self.cvae_learning_rate))
-        return Training("autoencoder", rows, step, {"autoencoder": player}, steps=self.cvae_steps, batch_size=64)
+        players, steps = {"autoencoder": player}, self.cvae_steps
+        return Training("autoencoder", rows, step, players, steps=steps, batch_size=64, recordable=True)
 
     def _decoded(self, autoencoder: CVAE, count: int, rng: torch.Generator) -> Tensor:
         """``count`` decoded images in [0, 1], each class as often as any other."""
@@ -294,7 +295,7 @@ class _Labelled:
         self._rows, self._order = Rows(images, extra={"labels": labels}), ShuffledIndices(len(images), seed)
 
     def batch(self, step: int, size: int, shard: Shard) -> Rows:
-        return self._rows[self._order.batch(step, size, shard).to(self._rows.images.device)]
+        return self._rows[self._order.batch(step, size, shard, self._rows.images.device)]
 
 
 def _layers(*widths: int) -> nn.Sequential:

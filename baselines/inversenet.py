@@ -224,7 +224,7 @@ class InverseNet(Distiller):
 
         players = {"decoder": Player(decoder, partial(Adam, lr=self.decoder_learning_rate))}
         rows = bank.order(self.seed)
-        return Training("inversion", rows, step, players, steps=self.decoder_steps, batch_size=_BATCH)
+        return Training("inversion", rows, step, players, steps=self.decoder_steps, batch_size=_BATCH, recordable=True)
 
     @torch.no_grad()
     def _decoded(self, count: int) -> Tensor:

@@ -236,7 +236,8 @@ class SwiftThief(Distiller):
 
         rows = PairedRows(bank.order(self.seed), "unasked", ImageRows(unasked, seed=self.seed))
         players = {"head": Player(head, partial(Adam, lr=self.head_learning_rate))}
-        return Training(round_.student, rows, step, players, trains_student=True, fraction=round_.fraction)
+        fraction = round_.fraction
+        return Training(round_.student, rows, step, players, trains_student=True, fraction=fraction, recordable=True)
 
     def _new_head(self, width: int) -> nn.ModuleDict:
         """Projector and predictor, as in SimSiam."""

@@ -1,19 +1,17 @@
-"""A training step as a CUDA graph: recorded once, then replayed without a word from Python for each kernel.
+"""A stage's steps without the loop around them, as they stand or as the replay of a recorded one.
 
-What it saves is the processor's time between kernels, so it helps where the kernels are short. Shapes are fixed, and
-the rows of a step are copied into those that the graph was recorded with. The same steps can be taken without a
-recording, which shows what the graph alone brings, and that it computes the same.
+What a recording saves is the processor's time between a GPU's kernels, so it helps where the kernels are short. Without
+the loop, its observers, log lines and the seconds of the recording itself are left out of both.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from measuring import Arm
-from torch import Tensor
 
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Player, Training
@@ -23,25 +21,24 @@ from mekd_plugin.training.processes import Processes
 from mekd_plugin.training.recipe import Recipe
 from mekd_plugin.training.stepping import Stepper
 
-WARM_UP = 3
-
 
 def bare_steps(
     stage: Training, players: Mapping[str, Player], recipe: Recipe, device: str, *, batch: int, recorded: bool
 ) -> Arm:
-    """Steps of ``stage`` without the loop around them; the first three, on one batch, are taken here.
+    """Steps of ``stage`` without the loop around them.
 
     Args:
         stage: that does not ask.
-        players: of the stage, the student among them where it takes part; their optimisers must be fit for a graph.
+        players: of the stage, the student among them where it takes part.
         recipe: for precision and memory format.
         device: to step on.
         batch: rows a step.
-        recorded: whether each step is the replay of one recorded step, which needs CUDA.
+        recorded: whether all steps but the first few replay a recorded one, which needs CUDA.
     """
     processes = Processes.join(device)
-    stepper = Stepper.prepare(stage, players, processes, recipe)
+    stepper = Stepper.prepare(stage, players, processes, recipe, recorded=recorded)
     nobody = BlackBox(build("lenet5_half", 2, (1, 16, 16)), "logits", 2)  # never asked
+    steps = itertools.count()
 
     def rows_at(step: int) -> Rows:
         rows = stage.rows.batch(step, batch, Shard()).to(processes.device)
@@ -49,45 +46,8 @@ def bare_steps(
             rows = replace(rows, images=rows.images.contiguous(memory_format=torch.channels_last))
         return rows
 
-    def step() -> None:
-        stepper.take(held, nobody)
-
-    held = rows_at(0)
-    take = record(step) if recorded else warm(step)
-    steps = itertools.count(1)
-
     def run(count: int) -> None:
         for _ in range(count):
-            for old, new in zip(tensors(held), tensors(rows_at(next(steps))), strict=True):
-                old.copy_(new)
-            take()
+            stepper.take(rows_at(next(steps)), nobody)
 
     return run
-
-
-def warm(step: Callable[[], None]) -> Callable[[], None]:
-    for _ in range(WARM_UP):
-        step()
-    return step
-
-
-def record(step: Callable[[], None]) -> Callable[[], None]:
-    """Record ``step`` after a warm-up, in which optimisers make their state and cuDNN chooses; what replays it."""
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        warm(step)
-    torch.cuda.current_stream().wait_stream(aside)
-    recording = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(recording):
-        step()
-    return recording.replay
-
-
-def tensors(rows: Rows) -> Iterator[Tensor]:
-    """Images, answers and further columns, always in the same order."""
-    yield rows.images
-    if rows.response is not None:
-        yield rows.response.values
-    for name in sorted(rows.extra):
-        yield rows.extra[name]

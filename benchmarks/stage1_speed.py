@@ -151,7 +151,7 @@ def product(
 ) -> tuple[Generator, Arm]:
     """The package's own first stage in the package's own loop."""
     generator, stage = product_stage(images, seed, width)
-    loop = Loop(Processes.join(device), recipe, seed=seed, metrics=Metrics(), progress=False)
+    loop = Loop(Processes.join(device), recipe, seed=seed, metrics=Metrics(), progress=False, recorded=False)
     nobody = build("lenet5_half", CLASSES, image_shape(images))  # the loop wants a student and a teacher; here is none
     teacher = BlackBox(nobody, "logits", CLASSES)
 

@@ -185,7 +185,9 @@ def product_arm(
     """The package's own last stage in the package's own loop."""
     student, boundary = copy.deepcopy(student), BlackBox(teacher, "logits")
     alignment = alignment_stage(boundary, student, copy.deepcopy(generator), bank_rows)
-    loop = Loop(Processes.join(device), recipe or make_recipe(), seed=0, metrics=Metrics(), progress=False)
+    loop = Loop(
+        Processes.join(device), recipe or make_recipe(), seed=0, metrics=Metrics(), progress=False, recorded=False
+    )
 
     def run(steps: int) -> None:
         loop.run(replace(alignment, steps=steps), student, boundary)

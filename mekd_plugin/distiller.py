@@ -146,6 +146,9 @@ class Training:
             seed; a loop that has such an outcome may load it instead of training. None: never reused.
         by_losses: whether ``step`` does what :meth:`Distiller.losses` and :meth:`Distiller.player_losses` say and
             nothing besides, so that a host's loop can take it; :meth:`Distiller.align` sets it.
+        recordable: whether every step is the same computation on other rows of one shape: ``step`` asks nothing, looks
+            at no tensor from the host, makes none there, and keeps nothing in Python from one step to the next (in a
+            tensor it may). A loop may then record one step, as a CUDA graph, and replay it.
     """
 
     name: str
@@ -158,6 +161,7 @@ class Training:
     batch_size: int | None = None
     reuse: str | None = None
     by_losses: bool = False
+    recordable: bool = False
 
 
 @dataclass
@@ -339,7 +343,9 @@ class Distiller:
             detached = {key: value.detach() for key, value in {**parts, **others}.items()}
             return {**detached, "agreement": agreement.float().mean()}
 
-        settings = {"players": self.players(), "trains_student": True, "by_losses": True, **settings}
+        recordable = not self.needs.host_sync
+        usual = {"players": self.players(), "trains_student": True, "by_losses": True, "recordable": recordable}
+        settings = {**usual, **settings}
         return Training(name, rows, step, **settings)
 
 

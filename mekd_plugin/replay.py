@@ -75,7 +75,7 @@ class Replay(nn.Module):
     def batch(self, step: int, size: int, shard: Shard) -> Rows:
         """``size`` rows for this process at ``step``, in shuffled order."""
         rows = self.rows()
-        return rows[ShuffledIndices(len(rows), self.seed).batch(step, size, shard).to(self.images.device)]
+        return rows[ShuffledIndices(len(rows), self.seed).batch(step, size, shard, self.images.device)]
 
 
 def covered(teacher: BlackBox, count: int) -> bool:

@@ -104,26 +104,32 @@ class ShuffledIndices:
         if count < 1:
             raise InputError("there are no rows to draw batches from: expected at least one")
         self.count, self.seed = count, seed
-        self._permutations: dict[int, Tensor] = {}
+        self._permutations: dict[tuple[int, torch.device], Tensor] = {}
 
-    def take(self, start: int, stop: int) -> Tensor:
-        """Row numbers at stream positions ``start`` to ``stop``, int64 on the CPU."""
-        first, last = start // self.count, (stop - 1) // self.count
-        stream = torch.cat([self._permutation(epoch) for epoch in range(first, last + 1)])
+    def take(self, start: int, stop: int, device: torch.device | str = "cpu") -> Tensor:
+        """Row numbers at stream positions ``start`` to ``stop``, int64 on ``device``."""
+        first, last, where = start // self.count, (stop - 1) // self.count, torch.device(device)
+        stream = torch.cat([self._permutation(epoch, where) for epoch in range(first, last + 1)])
         return stream[start - first * self.count : stop - first * self.count]
 
-    def batch(self, step: int, size: int, shard: Shard) -> Tensor:
-        """Row numbers of this process's part of the global batch ``step`` of ``size * shard.world`` rows."""
-        start = (step * shard.world + shard.rank) * size
-        return self.take(start, start + size)
+    def batch(self, step: int, size: int, shard: Shard, device: torch.device | str = "cpu") -> Tensor:
+        """Row numbers of this process's part of the global batch ``step`` of ``size * shard.world`` rows.
 
-    def _permutation(self, epoch: int) -> Tensor:
-        if epoch not in self._permutations:
+        They are the same on every ``device``; a GPU is sent a permutation at a time, since each sending is a wait.
+        """
+        start = (step * shard.world + shard.rank) * size
+        return self.take(start, start + size, device)
+
+    def _permutation(self, epoch: int, device: torch.device) -> Tensor:
+        if (epoch, device) not in self._permutations:
             if len(self._permutations) > 4:
                 self._permutations.clear()
             rng = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._permutations[epoch] = torch.randperm(self.count, generator=rng)
-        return self._permutations[epoch]
+            self._permutations[epoch, device] = self._draw(rng).to(device)
+        return self._permutations[epoch, device]
+
+    def _draw(self, rng: torch.Generator) -> Tensor:
+        return torch.randperm(self.count, generator=rng)
 
 
 class WeightedIndices(ShuffledIndices):
@@ -138,14 +144,8 @@ class WeightedIndices(ShuffledIndices):
         super().__init__(len(weights), seed)
         self._weights = check_weights(weights, len(weights)).detach().cpu()
 
-    def _permutation(self, epoch: int) -> Tensor:
-        if epoch not in self._permutations:
-            if len(self._permutations) > 4:
-                self._permutations.clear()
-            rng = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            drawn = torch.multinomial(self._weights, self.count, replacement=True, generator=rng)
-            self._permutations[epoch] = drawn
-        return self._permutations[epoch]
+    def _draw(self, rng: torch.Generator) -> Tensor:
+        return torch.multinomial(self._weights, self.count, replacement=True, generator=rng)
 
 
 def check_weights(weights: Tensor, count: int) -> Tensor:
@@ -175,7 +175,7 @@ class ImageRows:
         self._order = ShuffledIndices(len(images), seed)
 
     def batch(self, step: int, size: int, shard: Shard) -> Rows:
-        return Rows(self.images[self._order.batch(step, size, shard).to(self.images.device)])
+        return Rows(self.images[self._order.batch(step, size, shard, self.images.device)])
 
 
 class FixedRows:
@@ -193,7 +193,7 @@ class FixedRows:
     def batch(self, step: int, size: int, shard: Shard) -> Rows:
         """``size`` rows for this process at ``step``; all of them, if there are fewer."""
         size = min(size, max(2, len(self._rows)))
-        return self._rows[self._order.batch(step, size, shard).to(self._rows.images.device)]
+        return self._rows[self._order.batch(step, size, shard, self._rows.images.device)]
 
 
 class PairedRows:

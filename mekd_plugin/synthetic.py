@@ -226,7 +226,13 @@ class SyntheticRounds(SyntheticDistiller):
         players = {"generator": Player(generator, self.adam)}
         rows = FixedRows(latents, seed=self.seed)
         yield Training(
-            f"generator_{round_}", rows, step, players, steps=self.generator_steps, batch_size=self.batch_size
+            f"generator_{round_}",
+            rows,
+            step,
+            players,
+            steps=self.generator_steps,
+            batch_size=self.batch_size,
+            recordable=True,
         )
 
     def generator_losses(self, images: Tensor, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ EXPECTED_SKIPS: dict[str, str] = {
     "tests/blackbox/remote/test_real_servers.py::test_binary_tensors_of_a_real_server[kserve]": (
         "its environment takes more than a minute to install: benchmarks/real_servers.sh makes it, and runs this"
     ),
-    "tests/benchmarks/test_graphs.py::test_a_recorded_step_computes_what_the_step_computes": "needs a GPU",
+    "tests/training/test_recording.py": "needs a GPU",
     # Flower 1.42 takes other versions of typer, rich, packaging and protobuf than the tests have.
     "tests/integrations/test_flower.py": "runs in `tox -e federated`",
     "tests/integrations/test_flower_app.py": "runs in `tox -e federated`",

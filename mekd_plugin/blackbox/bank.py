@@ -334,16 +334,18 @@ class Bank:
 
     def batch(self, step: int, size: int, shard: Shard) -> Rows:
         """``size`` rows for this process at ``step``, in the order that was set."""
-        return self.rows()[self.numbers(step, size, shard)]
+        rows = self.rows()
+        places = {column.device for column in (rows.images, rows.answers().values, *rows.extra.values())}
+        return rows[self.numbers(step, size, shard, places.pop() if len(places) == 1 else "cpu")]
 
-    def numbers(self, step: int, size: int, shard: Shard) -> Tensor:
-        """Which rows :meth:`batch` gives, ``(size,)`` int64 on the CPU."""
+    def numbers(self, step: int, size: int, shard: Shard, device: torch.device | str = "cpu") -> Tensor:
+        """Which rows :meth:`batch` gives, ``(size,)`` int64 on ``device``."""
         if self._indices is None:
             if self._weights is None:
                 self._indices = ShuffledIndices(len(self), self._seed)
             else:
                 self._indices = WeightedIndices(check_weights(self._weights, len(self)), self._seed)
-        return self._indices.batch(step, size, shard)
+        return self._indices.batch(step, size, shard, device)
 
     def _slice(self, begin: int, end: int) -> Rows:
         """Rows ``begin`` to ``end``, with the further columns that reach so far."""

@@ -161,7 +161,7 @@ def teach_surrogate(
     if consistency:
         rows = PairedRows(rows, "real", ImageRows(images, seed=seed))
     players = {"surrogate": Player(surrogate, optimizer, schedule)}
-    return Training(name, rows, step, players, steps=steps, batch_size=_BATCH)
+    return Training(name, rows, step, players, steps=steps, batch_size=_BATCH, recordable=True)
 
 
 @torch.no_grad()

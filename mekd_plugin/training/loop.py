@@ -23,6 +23,7 @@ from mekd_plugin.training.checkpoint import load_state, save_state
 from mekd_plugin.training.metrics import Metrics
 from mekd_plugin.training.processes import Processes
 from mekd_plugin.training.recipe import Recipe
+from mekd_plugin.training.recording import WORTH_RECORDING
 from mekd_plugin.training.stepping import Stepper
 from mekd_plugin.training.trained_player import TrainedPlayer
 from mekd_plugin.views import translate
@@ -58,6 +59,7 @@ class Loop:
         observers: called after each of the student's steps as ``observer(step, student)``, ``step`` counted from 1 over
             all stages; evaluation and snapshots are observers.
         progress: whether to draw a progress bar.
+        recorded: whether a GPU replays the recording of a step, where the stage calls it recordable and is long enough.
         student_steps: how many steps the student has taken in finished stages.
         student_fraction: what part of the recipe's steps that is, at least 0, not counting stages that set their own
             number of steps.
@@ -74,6 +76,7 @@ class Loop:
     log_steps: int = 50
     observers: list[Callable[[int, nn.Module], None]] = field(default_factory=list)
     progress: bool = True
+    recorded: bool = True
     student_steps: int = 0
     student_fraction: float = 0.0
     settled_metrics: int = 0
@@ -87,7 +90,8 @@ class Loop:
             players["student"] = Player(
                 student, self.recipe.make_optimizer, lambda optimizer: self.recipe.make_schedule(optimizer, steps)
             )
-        stepper = Stepper.prepare(stage, players, self.processes, self.recipe)
+        recorded = self.recorded and steps >= WORTH_RECORDING
+        stepper = Stepper.prepare(stage, players, self.processes, self.recipe, recorded=recorded)
         torch.manual_seed(stage_seed(self.seed, stage.name, self.processes.shard.rank))
         start = self._resume(stage.name, stepper.players, teacher)
         bar = tqdm(total=steps, initial=start, desc=stage.name, leave=False, disable=None if self.progress else True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows
 from mekd_plugin.training.processes import Processes
 from mekd_plugin.training.recipe import Recipe
+from mekd_plugin.training.recording import Recorder
 from mekd_plugin.training.trained_player import TrainedPlayer
 
 __all__ = ["Stepper"]
@@ -29,16 +31,34 @@ class Stepper:
         players: the stage's, by name, each with its optimiser.
         processes: device and peers.
         precision: the recipe's.
+        recorder: takes the steps on a GPU, where they can be recorded; None computes each as it stands.
     """
 
     stage: Training
     players: Mapping[str, TrainedPlayer]
     processes: Processes
     precision: str
+    recorder: Recorder | None = None
 
     @classmethod
-    def prepare(cls, stage: Training, players: Mapping[str, Player], processes: Processes, recipe: Recipe) -> Stepper:
-        """Put the players on their device, each with its optimiser, alike in every process."""
+    def prepare(
+        cls,
+        stage: Training,
+        players: Mapping[str, Player],
+        processes: Processes,
+        recipe: Recipe,
+        *,
+        recorded: bool = False,
+    ) -> Stepper:
+        """Put the players on their device, each with its optimiser, alike in every process.
+
+        Args:
+            stage: the one to train.
+            players: all of its players.
+            processes: device and peers.
+            recipe: for precision and memory format.
+            recorded: whether to record its step where that can be done: on one GPU, a step that is recordable.
+        """
         if not players:
             raise InputError(f"stage {stage.name!r} has no player: there is nothing to train")
         trained = {
@@ -47,7 +67,10 @@ class Stepper:
         }
         for player in trained.values():
             processes.align(player.module)
-        return cls(stage, trained, processes, recipe.precision)
+        recorder = None
+        if recorded and stage.recordable and processes.device.type == "cuda" and processes.shard.world == 1:
+            recorder = Recorder(processes.device, stage.name)
+        return cls(stage, trained, processes, recipe.precision, recorder)
 
     def take(self, rows: Rows, teacher: BlackBox) -> dict[str, Tensor]:
         """One step on ``rows``, which are on the device; schedules then advance, however many updates it made."""
@@ -55,8 +78,11 @@ class Stepper:
         def query(images: Tensor) -> Response:
             return teacher.query(images, stage=self.stage.name)
 
-        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            scalars = self.stage.step(rows, self._update, query)
+        def step(rows: Rows) -> dict[str, Tensor]:
+            with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                return self.stage.step(rows, self._update, query)
+
+        scalars = step(rows) if self.recorder is None else self.recorder.take(rows, step)
         for player in self.players.values():
             player.advance()
         return scalars
@@ -80,6 +106,15 @@ class Stepper:
                     player.optimizer.zero_grad(set_to_none=True)
             for index, (player, loss) in enumerate(moved):
                 torch.autograd.backward(loss, inputs=player.weights, retain_graph=index + 1 < len(moved))
-            for player, _ in moved:
-                self.processes.average([weight.grad for weight in player.weights if weight.grad is not None])
-                player.step()
+            players = [player for player, _ in moved]
+            if self.recorder is None:
+                self._move(players)
+            else:
+                weights = [weight for player in players for weight in player.weights]
+                self.recorder.update(weights, partial(self._move, players))
+        torch.clear_autocast_cache()  # it holds copies of weights as they were
+
+    def _move(self, players: Sequence[TrainedPlayer]) -> None:
+        for player in players:
+            self.processes.average([weight.grad for weight in player.weights if weight.grad is not None])
+            player.step()

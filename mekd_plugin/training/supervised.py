@@ -66,7 +66,12 @@ def train_teacher(
 
     player = Player(module, settings.make_optimizer, lambda made: settings.make_schedule(made, settings.steps))
     stage = Training(
-        "teacher", _LabelledRows(images, labels, num_classes, seed), step, {"teacher": player}, steps=settings.steps
+        "teacher",
+        _LabelledRows(images, labels, num_classes, seed),
+        step,
+        {"teacher": player},
+        steps=settings.steps,
+        recordable=True,
     )
     processes = Processes.join(device)
     loop = Loop(processes, settings, seed, Metrics(), progress=progress and processes.main)

@@ -136,6 +136,7 @@ class Conditional(InRounds, GAN):
             players,
             steps=self.steps_of_a_round,
             batch_size=settings.batch_size,
+            recordable=True,
         )
 
 
@@ -150,7 +151,7 @@ class _AnsweredImages:
         self._order = ShuffledIndices(len(images), seed)
 
     def batch(self, step: int, size: int, shard: Shard) -> Rows:
-        chosen = self._order.batch(step, size, shard).to(self._images.device)
+        chosen = self._order.batch(step, size, shard, self._images.device)
         rng = torch.Generator().manual_seed(self._seed * 1_000_003 + step * shard.world + shard.rank)
         wanted = self._wanted.sample(size, rng)
         extra = {"answers": self._answers[chosen], "wanted": wanted, "coordinates": self._normalisation(wanted)}

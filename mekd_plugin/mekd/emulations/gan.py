@@ -284,6 +284,7 @@ def deprivatization(
         steps=steps,
         batch_size=batch_size,
         reuse=None if response_weight else reuse,
+        recordable=not response_weight,
     )
 
 

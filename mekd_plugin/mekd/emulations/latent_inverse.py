@@ -203,7 +203,15 @@ class LatentInverse(GAN):
 
         players = {"classifier": _player(classifier, settings.classifier_steps)}
         rows: RowSource = bank.order(self.seed)
-        yield Training("latent_classifier", rows, classify, players, steps=settings.classifier_steps, batch_size=_BATCH)
+        yield Training(
+            "latent_classifier",
+            rows,
+            classify,
+            players,
+            steps=settings.classifier_steps,
+            batch_size=_BATCH,
+            recordable=True,
+        )
         classifier.requires_grad_(False).eval()
 
         def find(rows: Rows, update: Update, query: Query) -> dict[str, Tensor]:
@@ -219,7 +227,7 @@ class LatentInverse(GAN):
 
         rows = _WantedLatents(wanted, normalisation, generator.latent_dim, self.seed)
         players = {"generator": _player(inverse, settings.mapping_steps)}
-        yield Training("mapping", rows, find, players, steps=settings.mapping_steps, batch_size=_BATCH)
+        yield Training("mapping", rows, find, players, steps=settings.mapping_steps, batch_size=_BATCH, recordable=True)
         self.inverse, self._wanted = inverse, wanted
 
 

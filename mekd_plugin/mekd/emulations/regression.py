@@ -63,4 +63,5 @@ class Regression(Conditional):
             players,
             steps=self.steps_of_a_round,
             batch_size=settings.batch_size,
+            recordable=True,
         )
