@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mekd_plugin import available
-from mekd_plugin.testing import DistillerContract
+from mekd_plugin.testing import DistillerContract, ToyTeacher
 
 DEVICE = os.environ.get("MEKD_DEVICE", "cuda")
 
@@ -35,6 +35,13 @@ class TestOnDevice(DistillerContract):
         torch.use_deterministic_algorithms(False)
         if on_gpu and "meta" not in request.node.name:
             assert allocations() > before, f"nothing was computed on {DEVICE}"
+
+    def test_recorded_it_ends_where_it_ends_unrecorded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Steps that a GPU replays compute what the steps compute."""
+        recorded = self._distill(ToyTeacher()).student.state_dict()
+        monkeypatch.setattr("mekd_plugin.training.loop.WORTH_RECORDING", float("inf"))
+        for name, value in self._distill(ToyTeacher()).student.state_dict().items():
+            torch.testing.assert_close(recorded[name], value, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def allocations() -> int:

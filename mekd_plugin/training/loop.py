@@ -95,7 +95,7 @@ class Loop:
         torch.manual_seed(stage_seed(self.seed, stage.name, self.processes.shard.rank))
         start = self._resume(stage.name, stepper.players, teacher)
         bar = tqdm(total=steps, initial=start, desc=stage.name, leave=False, disable=None if self.progress else True)
-        with bar, _stop_between_steps() as stopped:
+        with contextlib.closing(stepper), bar, _stop_between_steps() as stopped:
             for step in range(start, steps):
                 rows = self._rows(stage, step, size, teacher.value_range[0])
                 scalars = stepper.take(rows, teacher)

@@ -7,6 +7,7 @@ computes, from the same random numbers; only batches, optimisers and schedules a
 from __future__ import annotations
 
 import contextlib
+import gc
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -70,6 +71,13 @@ class Recorder:
         self._open: contextlib.ExitStack | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
 
+    def close(self) -> None:
+        """Let go of the recording and of its memory."""
+        for segment in self._segments:
+            for weight, _ in segment.gradients:
+                weight.grad = None
+        self._refused, self._held, self._segments, self._scalars = True, None, [], {}
+
     @property
     def segments(self) -> int:
         """Parts of the recording; 0 as long as there is none."""
@@ -108,10 +116,8 @@ class Recorder:
             move: steps their optimisers.
         """
         if self._open is None:
-            mode = torch.cuda.get_sync_debug_mode()
-            torch.cuda.set_sync_debug_mode("default")  # what an optimiser waits for is no part of a recording
-            move()
-            torch.cuda.set_sync_debug_mode(mode)
+            with _unwatched():
+                move()
             return
         self._close([(weight, weight.grad) for weight in weights], move)
         self._begin()
@@ -129,13 +135,16 @@ class Recorder:
         return self._scalars
 
     def _recorded(self, rows: Rows, step: Callable[[Rows], Scalars]) -> Scalars:
-        held = _copied(rows)
+        held, random = _copied(rows), torch.cuda.get_rng_state(self._device)
         try:
-            self._begin()
-            self._scalars = step(held)
-            self._close()
-        except RuntimeError as error:
-            self._abandon()
+            with _no_collection():
+                self._begin()
+                self._scalars = step(held)
+                self._close()
+        except BaseException as error:
+            self._abandon(random)
+            if not isinstance(error, RuntimeError):
+                raise
             if self._segments:
                 raise MekdError(
                     f"stage {self._name!r} calls its step recordable, and as a CUDA graph it broke off in the middle: "
@@ -159,16 +168,22 @@ class Recorder:
         """End the segment, and compute it: recording alone computes nothing."""
         assert self._open is not None and self._graph is not None
         opened, self._open = self._open, None
-        opened.close()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The CUDA Graph is empty")  # nothing need follow the last update
+            opened.close()
         self._segments.append(_Segment(self._graph, gradients, move))
         self._segments[-1].replay()
 
-    def _abandon(self) -> None:
+    def _abandon(self, random: Tensor) -> None:
+        """End a recording that broke off, and free the device's random numbers from it."""
         self._refused = True
-        if self._open is not None:
-            opened, self._open = self._open, None
+        opened, self._open = self._open, None
+        if opened is not None:
             with contextlib.suppress(RuntimeError):  # what broke the recording is said already
                 opened.close()
+        numbers = torch.cuda.default_generators[torch.cuda.current_device()]
+        numbers.graphsafe_set_state(torch.Generator(self._device).graphsafe_get_state())
+        numbers.set_state(random)
 
     @contextlib.contextmanager
     def _aside(self) -> Iterator[None]:
@@ -178,6 +193,19 @@ class Recorder:
         with torch.cuda.stream(self._stream):
             yield
         here.wait_stream(self._stream)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Within it, Python frees no memory in passing: that of a device could not be freed while a step is recorded."""
+    gc.collect()
+    usual = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if usual:
+            gc.enable()
 
 
 @contextlib.contextmanager
@@ -198,6 +226,20 @@ def _watched() -> Iterator[list[str]]:
             waits.append(said)
         elif "debug mode" not in said:  # that it is a prototype
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+@contextlib.contextmanager
+def _unwatched() -> Iterator[None]:
+    """Within it, nobody is told: what an optimiser waits for is no part of a recording."""
+    mode = torch.cuda.get_sync_debug_mode()
+    if not mode:
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("default")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
 
 
 def _tensors(rows: Rows) -> list[tuple[str, Tensor]]:

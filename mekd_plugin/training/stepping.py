@@ -94,6 +94,11 @@ class Stepper:
                 player.module.load_state_dict(player.averaged.module.state_dict())
             self.processes.align(player.module)
 
+    def close(self) -> None:
+        """Let go of what was recorded."""
+        if self.recorder is not None:
+            self.recorder.close()
+
     def _update(self, losses: Mapping[str, Tensor]) -> None:
         if unknown := set(losses) - set(self.players):
             raise InputError(f"losses for {sorted(unknown)}, but this stage's players are {sorted(self.players)}")

@@ -47,6 +47,11 @@ def recorders(monkeypatch):
         def __init__(self, *args):
             super().__init__(*args)
             made.append(self)
+            self.most = 0
+
+        def close(self):
+            self.most = self.segments
+            super().close()
 
     monkeypatch.setattr("mekd_plugin.training.stepping.Recorder", Kept)
     return made
@@ -122,7 +127,7 @@ def test_a_recorded_stage_ends_where_the_stage_ends(make, segments, precision, r
     expected = run(make(), recipe=recipe, recorded=False)
     assert not recorders
     found = run(make(), recipe=recipe)
-    assert [recorder.segments for recorder in recorders] == [segments]
+    assert [recorder.most for recorder in recorders] == [segments]
     same(found, expected)
 
 
@@ -148,23 +153,29 @@ def telling(step=None, rows=None, **settings):
 def test_a_schedule_of_rate_and_momentum_is_kept(optimizer, recorders):
     made = {"optimizer": lambda weights: optimizer(weights, lr=0.01)}
     same(run(telling(**made)), run(telling(**made), recorded=False))
-    assert recorders[0].segments == 2
+    assert recorders[0].most == 2
+    assert recorders[0].segments == 0  # they are let go of at the end
 
 
 @pytest.mark.parametrize("wait", [lambda loss: loss.item(), lambda loss: torch.ones(3).to(loss.device)])
 def test_a_step_that_waits_for_the_device_is_not_recorded(wait, recorders):
     same(run(telling(wait)), run(telling(wait), recorded=False))
-    assert recorders[0].segments == 0
+    assert recorders[0].most == 0
 
 
 @pytest.mark.filterwarnings("ignore:stage 'telling' is not recorded")
 def test_a_recording_that_breaks_off_before_an_update_is_given_up(recorders):
+    drawn = []
+
     def wait(loss):
+        drawn.append(torch.rand(3, device="cuda"))
         if torch.cuda.is_current_stream_capturing():
             loss.item()
 
     same(run(telling(wait)), run(telling(wait), recorded=False))
-    assert recorders[0].segments == 0
+    assert recorders[0].most == 0
+    given_up = [*drawn[:3], *drawn[4 : STEPS + 1]]  # without what was drawn for the recording
+    torch.testing.assert_close(given_up, drawn[STEPS + 1 :])
 
 
 def test_a_recording_that_breaks_off_after_an_update_is_an_error():
@@ -173,13 +184,26 @@ def test_a_recording_that_breaks_off_after_an_update_is_an_error():
 
     def step(rows, update, query):
         scalars = usual(rows, update, query)
+        torch.rand(3, device="cuda")
         if torch.cuda.is_current_stream_capturing():
             scalars["loss"].item()
         return scalars
 
     with pytest.raises(MekdError, match="recordable=False"):
         run(replace(stage, step=step))
-    same(run(telling()), run(telling(), recorded=False))  # nothing is left over from it
+    same(run(adversarial()), run(adversarial(), recorded=False))  # nothing is left over from it
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, LookupError])
+def test_a_recording_can_be_interrupted(error):
+    def interrupt(loss):
+        torch.rand(3, device="cuda")
+        if torch.cuda.is_current_stream_capturing():
+            raise error("now")
+
+    with pytest.raises(error):
+        run(telling(interrupt))
+    same(run(adversarial()), run(adversarial(), recorded=False))
 
 
 def test_rows_of_another_shape_are_computed_as_they_stand():
