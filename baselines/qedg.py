@@ -104,7 +104,7 @@ class QEDG(SyntheticRounds):
     presets: ClassVar = {
         "quick": {},
         "paper": {"rounds": 20, "latent_dim": 512, "generator_width": 64},
-        "tiny": {"rounds": 3, "generator_steps": 20, "batch_size": 64, "latent_dim": 16}
+        "tiny": {"rounds": 3, "generator_steps": 20, "batch_size": 64, "latent_dim": 16, "learning_rate": 0.01}
         | {"sureness_weight": 1.0, "likeness_weight": 1.0, "wrong_weight": 1.5},
     }
     reference: ClassVar = (

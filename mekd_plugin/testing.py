@@ -87,7 +87,7 @@ class ToyTeacher(nn.Module):
 
     Attributes:
         asked: every batch of images, in order.
-        shuffled: whether each answer goes to another image of the batch: the control from which nothing can be learnt.
+        shuffled: whether it gives its scores to classes at random: the control from which nothing can be learnt.
         fails_at: the batch, counted from 0, at which it is out of reach, once; None for never.
     """
 
@@ -104,7 +104,7 @@ class ToyTeacher(nn.Module):
                 raise ConnectionError("the toy teacher is out of reach")
             self.asked.append(images.clone())
         scores: Tensor = 2 * torch.nn.functional.conv2d(images, self.kernels).amax(dim=(2, 3))
-        return scores.roll(1, dims=0)[torch.randperm(len(scores))] if self.shuffled else scores
+        return scores.gather(1, torch.rand_like(scores).argsort(dim=1)) if self.shuffled else scores
 
     @property
     def count(self) -> int:
@@ -199,7 +199,14 @@ class DistillerContract:
         hosted = host(toy_student(), self._boundary(teacher), self._images(), self._method(), **settings)
         assert hosted.stage.by_losses, "the student's step is the method's own: declare Needs(in_step=True)"
         images, _, numbers = next(iter(hosted.loader(16, steps=1)))
-        assert hosted.losses(toy_student().to(self.device), hosted.rows(images, numbers))["loss"].isfinite()
+        rows, student = hosted.rows(images, numbers), toy_student().to(self.device)
+        assert hosted.losses(student, rows)["loss"].isfinite()
+        losses = []
+        for _ in range(3):
+            torch.manual_seed(0)
+            losses.append(hosted.method.losses(student, rows)["loss"].detach())
+        for loss in losses[1:]:  # a loop may record a step and replay it, which knows nothing of Python
+            torch.testing.assert_close(loss, losses[0], msg="losses() keeps something from one step to the next")
         hosted.close()
 
     def test_resumes_bit_identically(self, tmp_path: Path) -> None:

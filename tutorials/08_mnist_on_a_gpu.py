@@ -246,12 +246,13 @@ mekd.plotting.images(
 # - **Not the same bits.** Some sums on a GPU are taken in another order each time. Resumed runs agree statistically
 #   there, and to the bit on a CPU. Asked for sums in one order, as in notebook 5, all methods did so on a GPU, too, on
 #   the toys of their contract.
-# - **Speed.** A step of stage 2, ResNet-32 to ResNet-8 with batches of 128, took 7.3 ms on an H100 (`results/gpu` in
-#   the repository), and 241 on one CPU core. In bfloat16 it took no less: the processor, which names each small kernel
-#   to the GPU, is what one waits for. Recorded as a CUDA graph, the same step took 3.6 ms, and 1.9 in bfloat16.
-#   Networks of MNIST's size leave a GPU idle. Several seeds may share it (`mekd bench --jobs 4`); what that gains was
-#   not measured. The paper's mode, in which a step also draws images and asks the teacher, took 14 ms in stage 1 and
-#   12 in stage 2: half an hour for all 138,800 steps, by extrapolation.
+# - **Speed.** A step of stage 2, ResNet-32 to ResNet-8 with batches of 128, takes 241 ms on one CPU core, and took 7.4
+#   on an H100 (`results/gpu` in the repository), in bfloat16 no less: the processor, which names each small kernel to
+#   the GPU, is what one waits for. So the loop records a step as a CUDA graph and replays it: 3.5 ms, and 1.7 in
+#   bfloat16. The paper's mode, in which a step also draws images and asks the teacher, cannot be recorded whole, and
+#   took 16 ms in stage 1 and 13 in stage 2: half an hour for all 138,800 steps, by extrapolation.
+# - **Several runs** share a GPU: twenty runs on MNIST and Fashion-MNIST with 16,000 steps each took less than five
+#   minutes, sixteen side by side (`mekd bench --jobs 8`, twice).
 #
 # ## What can be seen without one
 #
