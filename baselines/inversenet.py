@@ -205,7 +205,8 @@ class InverseNet(Distiller):
         if self._decoder is None:
             return None
         generator = TruncatedInverse(self._decoder, self.keep).eval().requires_grad_(False)
-        return Inverse(generator, ScoreNormalisation.by_temperature(1.0), style_dim=0, hard_scale=_HARD_SCALE)
+        normalisation = ScoreNormalisation.by_temperature(1.0)
+        return Inverse(generator, normalisation, style_dim=0, hard_scale=_HARD_SCALE, drawn_for="answers")
 
     def report(self) -> dict[str, Any]:
         return {} if self._health is None else {"generator": self._health.as_record()}

@@ -80,12 +80,15 @@ class Inverse(NamedTuple):
         normalisation: what makes centred scores such coordinates.
         style_dim: how many coordinates there are beside them.
         hard_scale: the score that a hard response stands for.
+        drawn_for: what its first C coordinates were when it drew what was sent: ``"noise"`` of N(0, I), or
+            ``"answers"`` like the teacher's to real images.
     """
 
     generator: nn.Module
     normalisation: ScoreNormalisation
     style_dim: int
     hard_scale: float
+    drawn_for: Literal["noise", "answers"] = "noise"
 
 
 @dataclass

@@ -336,7 +336,9 @@ class MEKD(Distiller):
         return images
 
     def inverse(self) -> Inverse:
-        return Inverse(self._generator(), self._normalised(), self.emulation.style_dim, self.hard_scale)
+        emulation = self.emulation
+        normalisation, drawn_for = self._normalised(), emulation.drawn_for
+        return Inverse(self._generator(), normalisation, emulation.style_dim, self.hard_scale, drawn_for)
 
     def report(self) -> dict[str, Any]:
         if self.health is None:

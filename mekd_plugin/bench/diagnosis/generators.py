@@ -45,11 +45,16 @@ def inversion(subject: Subject) -> Finding:
     copies = memorisation(made, edge, real, seed=subject.seed)
     baseline = f" (held-out real images: {pixels.baseline_w1.value:.2f})" if pixels.baseline_w1 is not None else ""
     missing = ", ".join(map(str, shares.missing + shares.rare)) or "none"
+    drawn = (
+        "for one of its answers to the edge's images"
+        if subject.require_inverse().drawn_for == "answers"
+        else "from noise"
+    )
     sentence = (
-        f"Generated images are W1 = {pixels.w1.value:.2f} from the edge's in pixels{baseline}. The teacher answers an "
-        f"image of a latent with the latent's own class in {_percent(latent.same_class)}. From the teacher's answer to "
-        f"an image G draws one that is {images.paired.value:.2f} away from it; an image drawn from another's answer "
-        f"would be {images.unpaired or 0:.2f} away. "
+        f"Generated images are W1 = {pixels.w1.value:.2f} from the edge's in pixels{baseline}. The teacher puts an "
+        f"image drawn {drawn} into the class of the latent's largest score in {_percent(latent.same_class)}. From the "
+        f"teacher's answer to an image G draws one that is {images.paired.value:.2f} away from it; an image drawn from "
+        f"another's answer would be {images.unpaired or 0:.2f} away. "
         f"{_percent(region.coverage)} of the teacher's answers to real images have a synthetic neighbour "
         f"({100 * region.expected_coverage:.0f} % for equal distributions); classes missing or rare: {missing}. "
         f"{_percent(copies.nearer_to_training)} of the generated images lie nearer to a training image than to a "
@@ -112,7 +117,7 @@ def domains(subject: Subject) -> Finding:
     turned = real.rot90(dims=(2, 3))
     half = len(real) // 2
     answers = {
-        "edge": subject.teacher.query(edge, stage="edge's images"),
+        "edge": subject.edge_answers,
         "held out": subject.real_answers,
         "synthetic": subject.generated_answers,
         "turned by 90°": subject.teacher.query(turned[:half], stage="turned images"),

@@ -72,7 +72,7 @@ def image_space(subject: Subject) -> Finding:
     return Finding(
         "image_space",
         "Does reducing image-space distance reduce logit distance?",
-        "; ".join(told).capitalize() + "." if told else "The run kept no snapshots to compare.",
+        "; ".join(told) + "." if told else "The run kept no snapshots to compare.",
         {name: found.as_record() for name, found in tracks.items()},
         {"tracks": tracks},
     )

@@ -78,15 +78,25 @@ class Subject:
         return self.teacher.query(self.real, stage="held-out images")
 
     @cached_property
+    def edge_answers(self) -> Response:
+        """The teacher's answers to the edge's images that are looked at."""
+        return self.teacher.query(self.edge[: self.points], stage="edge's images")
+
+    @cached_property
     def inverse(self) -> Inverse | None:
         """The method's generator, where it has one."""
         return self.method.inverse()
 
     @cached_property
     def latent(self) -> Tensor:
-        """New latents ``(points, C + style_dim)`` of the generator."""
-        rng = torch.Generator().manual_seed(self.seed + 1)
-        return torch.randn(self.points, self.method.num_classes + self.require_inverse().style_dim, generator=rng)
+        """New latents ``(points, C + style_dim)`` of the generator, as it draws: of noise, or of answers."""
+        rng, inverse = torch.Generator().manual_seed(self.seed + 1), self.require_inverse()
+        noise = torch.randn(self.points, self.method.num_classes + inverse.style_dim, generator=rng)
+        if inverse.drawn_for == "noise":
+            return noise
+        scores = self.scores(self.edge_answers)
+        chosen = torch.randint(len(scores), (self.points,), generator=rng)
+        return latents_of(inverse, scores[chosen], noise[:, self.method.num_classes :])
 
     @cached_property
     def generated(self) -> Tensor:

@@ -74,6 +74,11 @@ class Emulation(ABC):
         return None
 
     @property
+    def drawn_for(self) -> Literal["noise", "answers"]:
+        """What the first C coordinates of what it draws are; see :class:`~mekd_plugin.distiller.Inverse`."""
+        return "noise"
+
+    @property
     @abstractmethod
     def style_dim(self) -> int:
         """Coordinates of noise beside the C scores in the inverse's latent."""

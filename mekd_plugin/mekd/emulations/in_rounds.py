@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -148,6 +148,10 @@ class InRounds(Emulation):
             self.normalise(ScoreNormalisation.of(scores))
             self._wanted = WantedAnswers(scores, choice=settings.choice, mixed=settings.mixed, seed=self.seed)
             yield self.condition(round_, surrogate, real, scores, span)
+
+    @property
+    def drawn_for(self) -> Literal["noise", "answers"]:
+        return "noise" if self.normalisation is None else "answers"
 
     def want(self, scores: Tensor) -> None:
         """Take answers like these for the wanted ones."""

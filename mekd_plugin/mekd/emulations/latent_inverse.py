@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -153,6 +153,10 @@ class LatentInverse(GAN):
     def digest(self) -> str | None:
         """A hash of the weights of both."""
         return None if self.inverse is None else identity_of(self.inverse).describe()
+
+    @property
+    def drawn_for(self) -> Literal["noise", "answers"]:
+        return "noise" if self.normalisation is None else "answers"
 
     def want(self, scores: Tensor) -> None:
         """Take answers like these for the wanted ones."""
