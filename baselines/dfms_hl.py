@@ -146,6 +146,7 @@ class DFMSHL(SyntheticRounds):
             steps=self.generator_steps if round_ == 1 else self.round_steps,
             batch_size=self.batch_size,
             reuse=self._begun_with(span) if round_ == 1 else None,
+            recordable=True,
         )
 
     def choose(self, latents: Rows, count: int, student: nn.Module, span: tuple[float, float]) -> Tensor:

@@ -34,6 +34,9 @@ def bare_steps(
         device: to step on.
         batch: rows a step.
         recorded: whether all steps but the first few replay a recorded one, which needs CUDA.
+
+    Raises:
+        RuntimeError: they were to be, and the step was not recorded.
     """
     processes = Processes.join(device)
     stepper = Stepper.prepare(stage, players, processes, recipe, recorded=recorded)
@@ -49,5 +52,7 @@ def bare_steps(
     def run(count: int) -> None:
         for _ in range(count):
             stepper.take(rows_at(next(steps)), nobody)
+        if stepper.recorder is not None and not stepper.recorder.segments:
+            raise RuntimeError(f"stage {stage.name!r} was not recorded within {count} steps")
 
     return run

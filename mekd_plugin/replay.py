@@ -54,6 +54,7 @@ class Replay(nn.Module):
         self.register_buffer("images", torch.zeros(capacity, *image_shape))
         self.register_buffer("values", empty)
         self.register_buffer("written", torch.zeros((), dtype=torch.int64))
+        self._order: ShuffledIndices | None = None
 
     @torch.no_grad()
     def keep(self, images: Tensor, response: Response) -> None:
@@ -75,7 +76,9 @@ class Replay(nn.Module):
     def batch(self, step: int, size: int, shard: Shard) -> Rows:
         """``size`` rows for this process at ``step``, in shuffled order."""
         rows = self.rows()
-        return rows[ShuffledIndices(len(rows), self.seed).batch(step, size, shard, self.images.device)]
+        if self._order is None or self._order.count != len(rows):
+            self._order = ShuffledIndices(len(rows), self.seed)
+        return rows[self._order.batch(step, size, shard, self.images.device)]
 
 
 def covered(teacher: BlackBox, count: int) -> bool:

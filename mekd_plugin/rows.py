@@ -109,13 +109,15 @@ class ShuffledIndices:
     def take(self, start: int, stop: int, device: torch.device | str = "cpu") -> Tensor:
         """Row numbers at stream positions ``start`` to ``stop``, int64 on ``device``."""
         first, last, where = start // self.count, (stop - 1) // self.count, torch.device(device)
+        if last - first > 1 and where.type != "cpu":  # so few rows that one transfer is cheaper than several
+            return self.take(start, stop).to(where)
         stream = torch.cat([self._permutation(epoch, where) for epoch in range(first, last + 1)])
         return stream[start - first * self.count : stop - first * self.count]
 
     def batch(self, step: int, size: int, shard: Shard, device: torch.device | str = "cpu") -> Tensor:
         """Row numbers of this process's part of the global batch ``step`` of ``size * shard.world`` rows.
 
-        They are the same on every ``device``; a GPU is sent a permutation at a time, since each sending is a wait.
+        They are the same on every ``device``; a GPU is sent a whole permutation at a time, since each transfer waits.
         """
         start = (step * shard.world + shard.rank) * size
         return self.take(start, start + size, device)

@@ -103,6 +103,7 @@ RUNS = [
     ("distill", {"resume": "yes"}, f"resume='yes': {FLAG}"),
     ("distill", {"tensorboard": "logs"}, f"tensorboard='logs': {FLAG}"),
     ("distill", {"progress": None}, f"progress=None: {FLAG}"),
+    ("distill", {"recorded": "no"}, f"recorded='no': {FLAG}"),
     ("distill", {"snapshots": -1}, f"snapshots=-1: {WHOLE} from 0"),
     ("distill", {"checkpoint_steps": 0}, f"checkpoint_steps=0: {WHOLE} from 1"),
     ("distill", {"log_steps": NAN}, f"log_steps=nan: {WHOLE} from 1"),

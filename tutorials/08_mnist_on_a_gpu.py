@@ -251,7 +251,7 @@ mekd.plotting.images(
 #   the GPU, is what one waits for. So the loop records a step as a CUDA graph and replays it: 3.5 ms, and 1.7 in
 #   bfloat16. The paper's mode, in which a step also draws images and asks the teacher, cannot be recorded whole, and
 #   took 16 ms in stage 1 and 13 in stage 2: half an hour for all 138,800 steps, by extrapolation.
-# - **Several runs** share a GPU: twenty runs on MNIST and Fashion-MNIST with 16,000 steps each took less than five
+# - **Several runs** share a GPU: twenty runs on MNIST and Fashion-MNIST with 16,000 steps each were done in five
 #   minutes, sixteen side by side (`mekd bench --jobs 8`, twice).
 #
 # ## What can be seen without one

@@ -101,6 +101,7 @@ class Run:
         tensorboard: bool = False,
         checkpoint_steps: int = 250,
         log_steps: int = 50,
+        recorded: bool = True,
     ) -> None:
         """Claim the directory, or find in it the run to go on with."""
         directory = self.directory
@@ -139,6 +140,7 @@ class Run:
             identity=self.identity,
             log_steps=log_steps,
             progress=progress and self.processes.main,
+            recorded=recorded,
         )
         self.store = StageStore(
             self.loop, self.student, self.teacher, self.images, directory, self.cache, self.identity

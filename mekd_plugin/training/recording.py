@@ -1,4 +1,4 @@
-"""A stage's step as CUDA graphs: recorded once, then replayed without a word from Python for each kernel.
+"""A stage's step as CUDA graphs: recorded once, then replayed without Python launching each kernel.
 
 With small images and networks a GPU waits for Python to launch its kernels. A recorded step computes what the step
 computes, from the same random numbers; only batches, optimisers and schedules are left to Python.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ __all__ = ["WORTH_RECORDING", "Recorder"]
 WORTH_RECORDING = 30
 """Steps; a shorter stage is over before a recording has paid."""
 _WARM_UP = 3  # steps in which optimisers make their state, and cuDNN and cuBLAS choose; the last of them is watched
+
+_LOGGER = logging.getLogger(__name__)
 
 Scalars = dict[str, Tensor]
 
@@ -53,8 +56,11 @@ class Recorder:
     """Takes a stage's steps: the first ones as they are, one that is recorded, the others by replaying it.
 
     An update divides the recording: gradients are recorded, but the optimiser's step, whose numbers change with a
-    schedule, is taken anew each time. Rows of another shape than the recorded ones' are computed unrecorded, from there
-    on, and so is a stage that makes the host wait for the device.
+    schedule, is taken anew each time. From the first batch of another shape on, steps are taken as they are; so are
+    those of a stage whose step makes the host wait for the device.
+
+    While a step is recorded, settings of the whole process are changed for a moment (warnings, garbage collection,
+    torch's watch over waits), so stages should not be trained in several threads at once.
 
     Args:
         device: a CUDA device.
@@ -76,7 +82,7 @@ class Recorder:
         for segment in self._segments:
             for weight, _ in segment.gradients:
                 weight.grad = None
-        self._refused, self._held, self._segments, self._scalars = True, None, [], {}
+        self._refused, self._held, self._graph, self._segments, self._scalars = True, None, None, [], {}
 
     @property
     def segments(self) -> int:
@@ -104,7 +110,9 @@ class Recorder:
             if self._taken == _WARM_UP:
                 with _watched() as waits:
                     scalars = step(rows)
-                self._refused = bool(waits)
+                if waits:
+                    _LOGGER.info("stage %r is not recorded as a CUDA graph: %s", self._name, waits[0])
+                    self._refused = True
                 return scalars
             return self._recorded(rows, step)
 
@@ -126,7 +134,8 @@ class Recorder:
         assert self._held is not None
         held, new = _tensors(self._held), _tensors(rows)
         if [(name, tensor.shape, tensor.dtype) for name, tensor in held] != [(n, t.shape, t.dtype) for n, t in new]:
-            self._refused, self._segments = True, []
+            _LOGGER.info("stage %r is no longer replayed: its rows have another shape", self._name)
+            self.close()
             return step(rows)
         for (_, old), (_, tensor) in zip(held, new, strict=True):
             old.copy_(tensor)
@@ -145,10 +154,15 @@ class Recorder:
             self._abandon(random)
             if not isinstance(error, RuntimeError):
                 raise
+            if self._segments and isinstance(error, torch.OutOfMemoryError):
+                raise MekdError(
+                    f"stage {self._name!r} found no memory for recording its step as a CUDA graph: {error}; "
+                    "recorded=False computes it step by step"
+                ) from error
             if self._segments:
                 raise MekdError(
                     f"stage {self._name!r} calls its step recordable, and as a CUDA graph it broke off in the middle: "
-                    f"{error}; its Training should say recordable=False"
+                    f"{error}; its Training should say recordable=False, and recorded=False records none"
                 ) from error
             warnings.warn(f"stage {self._name!r} is not recorded as a CUDA graph: {error}", stacklevel=2)
             return step(rows)
@@ -175,7 +189,7 @@ class Recorder:
         self._segments[-1].replay()
 
     def _abandon(self, random: Tensor) -> None:
-        """End a recording that broke off, and free the device's random numbers from it."""
+        """End a recording that broke off, and put the device's random numbers back to where they were."""
         self._refused = True
         opened, self._open = self._open, None
         if opened is not None:
@@ -190,9 +204,11 @@ class Recorder:
         """Steps before a recording run on the stream of the recording, as torch asks."""
         here = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(here)
-        with torch.cuda.stream(self._stream):
-            yield
-        here.wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            here.wait_stream(self._stream)
 
 
 @contextlib.contextmanager

@@ -64,6 +64,7 @@ def distill(
     checkpoint_steps: int = 250,
     log_steps: int = 50,
     cache: str | Path | None = None,
+    recorded: bool = True,
     progress: bool = True,
     tensorboard: bool = False,
     **problem: Any,
@@ -85,6 +86,8 @@ def distill(
         checkpoint_steps: how often a training stage's state is written to ``directory``.
         log_steps: how often a training stage's scalars go into the history.
         cache: directory in which runs share finished stages that need no query, such as a trained generator.
+        recorded: whether a GPU replays a step that it recorded as a CUDA graph; False for a student that draws random
+            numbers or counts in Python, which a replay knows nothing of.
         progress: whether to show progress bars.
         tensorboard: whether to write event files to ``directory/tensorboard``.
         **problem: further attributes of :class:`~mekd_plugin.training.problem.Problem` (``responses``, ``budget``,
@@ -103,7 +106,10 @@ def distill(
     if isinstance(evaluate_steps, str) or not isinstance(evaluate_steps, Iterable):
         raise InputError(f"evaluate_steps={evaluate_steps!r}: expected a list of steps")
     evaluate_steps = [as_whole("evaluate_steps", step, at_least=0) for step in evaluate_steps]
-    for name, flag in (("resume", resume), ("progress", progress), ("tensorboard", tensorboard)):
+    for name, flag in (
+        *(("resume", resume), ("recorded", recorded)),
+        *(("progress", progress), ("tensorboard", tensorboard)),
+    ):
         as_flag(name, flag)
     checkpoint_steps = as_whole("checkpoint_steps", checkpoint_steps, at_least=1)
     log_steps = as_whole("log_steps", log_steps, at_least=1)
@@ -129,6 +135,7 @@ def distill(
             tensorboard=tensorboard,
             checkpoint_steps=checkpoint_steps,
             log_steps=log_steps,
+            recorded=recorded,
         )
         run.observe(evaluate, evaluate_steps, snapshots)
         return run.execute()

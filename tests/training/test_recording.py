@@ -50,7 +50,7 @@ def recorders(monkeypatch):
             self.most = 0
 
         def close(self):
-            self.most = self.segments
+            self.most = max(self.most, self.segments)
             super().close()
 
     monkeypatch.setattr("mekd_plugin.training.stepping.Recorder", Kept)
@@ -178,7 +178,7 @@ def test_a_recording_that_breaks_off_before_an_update_is_given_up(recorders):
     torch.testing.assert_close(given_up, drawn[STEPS + 1 :])
 
 
-def test_a_recording_that_breaks_off_after_an_update_is_an_error():
+def test_a_recording_that_breaks_off_after_an_update_is_an_error(recorders):
     stage = telling()
     usual = stage.step
 
@@ -192,10 +192,11 @@ def test_a_recording_that_breaks_off_after_an_update_is_an_error():
     with pytest.raises(MekdError, match="recordable=False"):
         run(replace(stage, step=step))
     same(run(adversarial()), run(adversarial(), recorded=False))  # nothing is left over from it
+    assert recorders[1].most == 3
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, LookupError])
-def test_a_recording_can_be_interrupted(error):
+def test_a_recording_can_be_interrupted(error, recorders):
     def interrupt(loss):
         torch.rand(3, device="cuda")
         if torch.cuda.is_current_stream_capturing():
@@ -204,17 +205,19 @@ def test_a_recording_can_be_interrupted(error):
     with pytest.raises(error):
         run(telling(interrupt))
     same(run(adversarial()), run(adversarial(), recorded=False))
+    assert recorders[1].most == 3
 
 
-def test_rows_of_another_shape_are_computed_as_they_stand():
+def test_rows_of_another_shape_are_computed_as_they_stand(recorders):
     class Growing:
         def batch(self, step, size, shard):
             return Rows(toy_images(8 if step < 20 else 12, seed=step).cuda())
 
     same(run(telling(rows=Growing())), run(telling(rows=Growing()), recorded=False))
+    assert recorders[0].most == 2
 
 
-def test_a_resumed_stage_ends_where_an_undisturbed_one_ends(tmp_path):
+def test_a_resumed_stage_ends_where_an_undisturbed_one_ends(tmp_path, recorders):
     expected = run(adversarial())
 
     class Stop(Exception):
@@ -236,6 +239,7 @@ def test_a_resumed_stage_ends_where_an_undisturbed_one_ends(tmp_path):
     with pytest.raises(Stop):
         run(stop(adversarial()), **kept)
     same(run(adversarial(), **kept), expected)
+    assert [recorder.most for recorder in recorders] == [3, 3, 3]
 
 
 def test_what_is_recorded_is_the_networks_own(recorders):
@@ -254,5 +258,6 @@ def test_what_is_recorded_is_the_networks_own(recorders):
         seen.clear()
         run(aligned(), recorded=recorded, observers=[look])
         both.append(torch.stack(seen))
+    assert recorders[0].most == 2
     assert len(both[0]) == STEPS and not torch.equal(both[0][0], both[0][-1])
     torch.testing.assert_close(both[1], both[0])
