@@ -157,6 +157,7 @@ def _draw_method(axes: Axes, entry: Spending, look: tuple[str, str], shift: floa
     )
     for part in (*line[1], *line[2]):
         part.set_alpha(0.55)
+    line[0].set_clip_on(False)  # a marker at the very edge is shown whole
 
 
 def _mark(axes: Axes, public: Sequence[PublicSpending]) -> None:
