@@ -56,11 +56,12 @@ def bench(config: BenchConfig, out: Path, *, resume: bool, dry_run: bool, consol
             unfinished = [out / "runs" / spec.key for spec in benchmark.unfinished()]
             _print_done(len(benchmark.specs) - len(unfinished), unfinished, console)
         return 0
-    benchmark.check()
+    ruled_out = benchmark.check()
     store = Store(out, resume=resume)
-    pending = len(benchmark.pending(store))
+    pending = sum(spec.key not in ruled_out for spec in benchmark.pending(store))
+    beside = f", {len(ruled_out)} not applicable" if ruled_out else ""
     console.print(
-        f"{len(benchmark.specs)} runs, {pending} of them to be done, {benchmark.jobs} side by side on "
+        f"{len(benchmark.specs)} runs, {pending} of them to be done{beside}, {benchmark.jobs} side by side on "
         f"{benchmark.place.device}; results go to {escape(str(out))}",
         highlight=False,
         soft_wrap=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -12,8 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from mekd_plugin.bench.benchmark import Benchmark
+from mekd_plugin.bench.commands import bench
 from mekd_plugin.bench.executors.executor import Job, teacher_jobs
 from mekd_plugin.bench.executors.local import latest_metrics
 from mekd_plugin.bench.settings import BenchConfig
@@ -101,6 +104,9 @@ def test_what_a_rule_takes_out_is_a_row_with_the_reason(tmp_path) -> None:
     table = (tmp_path / "table.md").read_text()
     assert "not applicable" in table and "needs soft responses" in table
     assert not (tmp_path / "runs" / results.runs[1].key / "run.json").exists()
+    console = Console(file=io.StringIO(), width=200)
+    bench(config, tmp_path, resume=True, dry_run=False, console=console)
+    assert "4 runs, 0 of them to be done, 3 not applicable" in console.file.getvalue()
 
 
 def test_a_grid_over_what_is_done_to_answers(tmp_path) -> None:
