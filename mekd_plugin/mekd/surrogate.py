@@ -32,7 +32,7 @@ from mekd_plugin.views import affine, translate
 
 __all__ = ["Surrogate", "rows_at_home", "softened", "surrogate_network", "teach_surrogate"]
 
-_LARGEST_LENET = 40
+_LARGEST_LENET = 48 * 48  # pixels
 _AVERAGE = 0.995
 _WARM_UP = 0.3  # part of the steps over which consistency gains its weight: the first answers are noise
 _LEARNING_RATE, _WEIGHT_DECAY = 3e-3, 5e-3
@@ -82,7 +82,7 @@ def surrogate_network(name: str, num_classes: int, image_shape: tuple[int, int, 
 
     Args:
         name: of a network that :func:`~mekd_plugin.networks.build` takes; or ``"wide"``: LeNet5 at three times the
-            width for images of 16 to 40 pixels, ResNet-8 for all others.
+            width for images of 16 by 16 pixels and more, up to as many as 48 by 48 are; ResNet-8 for all others.
         num_classes: C.
         image_shape: ``(channels, height, width)``.
         seed: of the initial weights.
@@ -94,7 +94,8 @@ def surrogate_network(name: str, num_classes: int, image_shape: tuple[int, int, 
         raise InputError(f"surrogate={name!r}: expected the name of a network, or 'wide'")
     if name != "wide":
         return build(name, num_classes, image_shape, seed)
-    if 16 <= min(image_shape[1:]) and max(image_shape[1:]) <= _LARGEST_LENET:
+    _, height, width = image_shape
+    if min(height, width) >= 16 and height * width <= _LARGEST_LENET:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return LeNet((18, 48), (360, 252), num_classes, image_shape)

@@ -6,6 +6,7 @@ from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.errors import InputError, UnknownName
 from mekd_plugin.mekd.surrogate import Surrogate, rows_at_home, softened, surrogate_network, teach_surrogate
+from mekd_plugin.networks.lenet import LeNet
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows, Shard
 from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
@@ -72,9 +73,13 @@ def test_the_mean_follows_the_network_and_has_no_gradient():
     assert float(again.updates) == 1, "a resumed surrogate knows how far its mean is"
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 16, 16), (3, 32, 32), (3, 64, 64)])
-def test_there_is_a_network_for_every_size(shape):
+@pytest.mark.parametrize(
+    "shape, lenet",
+    [((1, 8, 8), False), ((1, 16, 16), True), ((3, 32, 32), True), ((1, 24, 96), True), ((3, 64, 64), False)],
+)
+def test_there_is_a_network_for_every_size(shape, lenet):
     network = surrogate_network("wide", 5, shape, seed=1)
+    assert isinstance(network, LeNet) == lenet
     again = surrogate_network("wide", 5, shape, seed=1)
     images = torch.rand(2, *shape)
     assert network(images).shape == (2, 5)
