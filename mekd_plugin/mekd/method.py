@@ -42,7 +42,14 @@ from mekd_plugin.mekd.alignment import image_distance, latent_from_scores
 from mekd_plugin.mekd.emulations.emulation import Emulation, make_emulation
 from mekd_plugin.mekd.generated import FirstRows, balancing_weights, generated_rows, moved_to
 from mekd_plugin.mekd.health import Health, generator_health
-from mekd_plugin.mekd.surrogate import Surrogate, rows_at_home, softened, surrogate_network, teach_surrogate
+from mekd_plugin.mekd.surrogate import (
+    Surrogate,
+    consistency_for,
+    rows_at_home,
+    softened,
+    surrogate_network,
+    teach_surrogate,
+)
 from mekd_plugin.networks.generator_files import load_generator
 from mekd_plugin.networks.generators import Generator
 from mekd_plugin.networks.latent_maps import MappedGenerator
@@ -87,7 +94,8 @@ class MEKD(Distiller):
             for none, or ``"none"`` in a file whose null stands for the default; ``"auto"`` is ``"wide"``, or none with
             ``mode="fresh"``.
         surrogate_steps: its training steps, at least 1.
-        consistency: weight of its consistency on real images, at least 0.
+        consistency: weight of its consistency on real images, at least 0; None lets the number of answers decide, see
+            :func:`~mekd_plugin.mekd.surrogate.consistency_for`.
         home_share: share of the student's rows that the surrogate answered, in [0, 1).
         home_views: how many views of each real image there are among them, at least 1.
         **world: see :class:`Distiller`.
@@ -151,7 +159,7 @@ class MEKD(Distiller):
         balance: bool = False,
         surrogate: str | None = "auto",
         surrogate_steps: int = 2500,
-        consistency: float = 0.0,
+        consistency: float | None = None,
         home_share: float = 0.5,
         home_views: int = 5,
         **world: Any,
@@ -189,7 +197,7 @@ class MEKD(Distiller):
             with torch.device("meta"):  # an unknown network is refused here
                 self._new_surrogate()
         self.surrogate_steps = as_whole("surrogate_steps", surrogate_steps, at_least=1)
-        self.consistency = as_number("consistency", consistency, at_least=0)
+        self.consistency = None if consistency is None else as_number("consistency", consistency, at_least=0)
         self.home_share = as_number("home_share", home_share, at_least=0, below=1)
         self.home_views = as_whole("home_views", home_views, at_least=1)
         self.hard_scale = _number_or_none("hard_scale", hard_scale) or math.log(
@@ -246,7 +254,7 @@ class MEKD(Distiller):
         weights = balancing_weights(bank.response) if self.balance else None
         if self.surrogate is not None:
             surrogate = Surrogate(self._new_surrogate())
-            yield self._teach(surrogate, bank, images)
+            yield self._teach(surrogate, bank, images, size)
             bank, weights = self._with_rows_at_home(surrogate, bank, images, weights)
         if self._normalisation is None:
             self._normalisation = ScoreNormalisation.by_spread(bank.response.scores(hard_scale=self.hard_scale))
@@ -270,14 +278,14 @@ class MEKD(Distiller):
         assert self.surrogate is not None
         return surrogate_network(self.surrogate, self.num_classes, self.image_shape, self.seed * 1_000_003)
 
-    def _teach(self, surrogate: Surrogate, bank: Bank, images: Tensor) -> Stage:
+    def _teach(self, surrogate: Surrogate, bank: Bank, images: Tensor, size: int) -> Stage:
         return teach_surrogate(
             "surrogate",
             surrogate,
             bank,
             images,
             steps=self.surrogate_steps,
-            consistency=self.consistency,
+            consistency=consistency_for(self.consistency, bank.response, size),
             hard_scale=self.hard_scale,
             seed=self.seed,
             fill=self._range[0],

@@ -30,13 +30,14 @@ from mekd_plugin.responses import Response, centre_scores
 from mekd_plugin.rows import ImageRows, PairedRows, Rows, RowSource
 from mekd_plugin.views import affine, translate
 
-__all__ = ["Surrogate", "rows_at_home", "softened", "surrogate_network", "teach_surrogate"]
+__all__ = ["Surrogate", "consistency_for", "rows_at_home", "softened", "surrogate_network", "teach_surrogate"]
 
 _LARGEST_LENET = 48 * 48  # pixels
 _AVERAGE = 0.995
 _WARM_UP = 0.3  # part of the steps over which consistency gains its weight: the first answers are noise
 _LEARNING_RATE, _WEIGHT_DECAY = 3e-3, 5e-3
 _TEMPERATURE = 4.0
+_FEW = 50  # hard answers a class
 _BATCH = 128
 
 
@@ -163,6 +164,20 @@ def teach_surrogate(
         rows = PairedRows(rows, "real", ImageRows(images, seed=seed))
     players = {"surrogate": Player(surrogate, optimizer, schedule)}
     return Training(name, rows, step, players, steps=steps, batch_size=_BATCH, recordable=True)
+
+
+def consistency_for(wanted: float | None, answers: Response, size: int) -> float:
+    """The weight of a surrogate's consistency on real images.
+
+    Args:
+        wanted: the weight; None for 1 where few hard answers are asked for, fewer than 50 a class, and 0 elsewhere: so
+            it was better on images that no table shows (``docs/TUNING.md``).
+        answers: to the images that it learns from.
+        size: how many answers there will be in all.
+    """
+    if wanted is not None:
+        return wanted
+    return float(not answers.soft and size < _FEW * answers.num_classes)
 
 
 @torch.no_grad()

@@ -2,10 +2,18 @@ import pytest
 import torch
 from torch import nn
 
+import mekd_plugin as mekd
 from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.errors import InputError, UnknownName
-from mekd_plugin.mekd.surrogate import Surrogate, rows_at_home, softened, surrogate_network, teach_surrogate
+from mekd_plugin.mekd.surrogate import (
+    Surrogate,
+    consistency_for,
+    rows_at_home,
+    softened,
+    surrogate_network,
+    teach_surrogate,
+)
 from mekd_plugin.networks.lenet import LeNet
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows, Shard
@@ -117,3 +125,23 @@ def test_a_joined_bank_holds_both_and_leaves_the_first_as_it_is():
     assert torch.equal(joined.images[50:], home.images) and torch.equal(joined.response.values[:50], scores)
     with pytest.raises(InputError, match=r"rows of \(1, 8, 8\) with 3 scores cannot join 50 rows"):
         bank.joined(scores[:10], home)
+
+
+@pytest.mark.parametrize("kind, size, expected", [("hard", 149, 1.0), ("hard", 150, 0.0), ("logits", 20, 0.0)])
+def test_consistency_is_for_few_hard_answers(kind, size, expected):
+    values = torch.zeros(2, dtype=torch.int64) if kind == "hard" else torch.zeros(2, CLASSES)
+    answers = Response(values, kind, CLASSES)
+    assert consistency_for(None, answers, size) == expected
+    assert consistency_for(0.3, answers, size) == 0.3 and consistency_for(0.0, answers, size) == 0.0
+
+
+@pytest.mark.parametrize("settings, consistent", [({}, True), ({"consistency": 0.0}, False), ({"budget": 200}, False)])
+@pytest.mark.filterwarnings("ignore")  # that so short a run teaches little
+def test_both_surrogates_are_consistent_where_few_hard_answers_are_asked_for(settings, consistent):
+    problem = {"responses": "hard", "num_classes": CLASSES, "budget": 100, "preset": "tiny", **settings}
+    recipe = mekd.Recipe(steps=20)
+    result = mekd.distill(
+        toy_student(), ToyTeacher(), toy_images(60, seed=1), recipe=recipe, log_steps=1, progress=False, **problem
+    )
+    found = {line["stage"]: "inconsistency" in line for line in result.history if "surrogate" in line["stage"]}
+    assert found == {"surrogate_1": consistent or "consistency" in settings, "surrogate": consistent}

@@ -24,7 +24,7 @@ from mekd_plugin.distiller import Asking, Stage, Training
 from mekd_plugin.errors import InputError
 from mekd_plugin.mekd.emulations.emulation import Emulation
 from mekd_plugin.mekd.generated import generated_rows, to_range
-from mekd_plugin.mekd.surrogate import Surrogate, surrogate_network, teach_surrogate
+from mekd_plugin.mekd.surrogate import Surrogate, consistency_for, surrogate_network, teach_surrogate
 from mekd_plugin.mekd.wanted import Choice, WantedAnswers
 from mekd_plugin.prediction import predict, reference_of
 from mekd_plugin.responses import ScoreNormalisation, centre_scores
@@ -49,7 +49,8 @@ class RoundSettings:
         mixed: share of wanted answers that are mixtures of two, in [0, 1].
         surrogate: network of the surrogate; see :func:`~mekd_plugin.mekd.surrogate.surrogate_network`.
         surrogate_steps: its training steps in each round.
-        consistency: weight of its consistency on real images.
+        consistency: weight of its consistency on real images; None lets the number of answers decide, see
+            :func:`~mekd_plugin.mekd.surrogate.consistency_for`.
         apart: how far from every real image an image that is sent must lie, as a part of the median distance from a
             real image to its nearest other one; nearer ones are drawn again, and never sent. 0 sends all.
 
@@ -63,17 +64,20 @@ class RoundSettings:
     mixed: float = 0.5
     surrogate: str = "wide"
     surrogate_steps: int = 1000
-    consistency: float = 0.0
+    consistency: float | None = None
     apart: float = 0.0
 
     def __post_init__(self) -> None:
+        consistency = self.consistency
+        if consistency is not None:
+            consistency = as_number("emulation.consistency", consistency, at_least=0)
         checked: dict[str, Any] = {
             "rounds": as_whole("emulation.rounds", self.rounds, at_least=2),
             "first_share": as_number("emulation.first_share", self.first_share, above=0, below=1),
             "choice": as_one_of("emulation.choice", self.choice, ("random", "balanced", "uncertain")),
             "mixed": as_number("emulation.mixed", self.mixed, at_least=0, at_most=1),
             "surrogate_steps": as_whole("emulation.surrogate_steps", self.surrogate_steps, at_least=1),
-            "consistency": as_number("emulation.consistency", self.consistency, at_least=0),
+            "consistency": consistency,
             "apart": as_number("emulation.apart", self.apart, at_least=0),
         }
         for name, value in checked.items():
@@ -138,7 +142,7 @@ class InRounds(Emulation):
                 bank,
                 images,
                 steps=settings.surrogate_steps,
-                consistency=settings.consistency,
+                consistency=consistency_for(settings.consistency, bank.response, size),
                 hard_scale=self.hard_scale,
                 seed=self.seed,
                 fill=span[0],
