@@ -170,14 +170,14 @@ def consistency_for(wanted: float | None, answers: Response, size: int) -> float
     """The weight of a surrogate's consistency on real images.
 
     Args:
-        wanted: the weight; None for 1 where few hard answers are asked for, fewer than 50 a class, and 0 elsewhere: so
-            it was better on images that no table shows (``docs/TUNING.md``).
+        wanted: the weight; None for 1 where few hard answers are asked for, at most 50 a class, and 0 elsewhere: so
+            it was better on images that no table shows (``configs/tuning/defaults/mekd_few_hard.yaml``).
         answers: to the images that it learns from.
         size: how many answers there will be in all.
     """
     if wanted is not None:
         return wanted
-    return float(not answers.soft and size < _FEW * answers.num_classes)
+    return float(not answers.soft and size <= _FEW * answers.num_classes)
 
 
 @torch.no_grad()

@@ -127,7 +127,7 @@ def test_a_joined_bank_holds_both_and_leaves_the_first_as_it_is():
         bank.joined(scores[:10], home)
 
 
-@pytest.mark.parametrize("kind, size, expected", [("hard", 149, 1.0), ("hard", 150, 0.0), ("logits", 20, 0.0)])
+@pytest.mark.parametrize("kind, size, expected", [("hard", 150, 1.0), ("hard", 151, 0.0), ("logits", 20, 0.0)])
 def test_consistency_is_for_few_hard_answers(kind, size, expected):
     values = torch.zeros(2, dtype=torch.int64) if kind == "hard" else torch.zeros(2, CLASSES)
     answers = Response(values, kind, CLASSES)
