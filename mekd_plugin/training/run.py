@@ -106,10 +106,8 @@ def distill(
     if isinstance(evaluate_steps, str) or not isinstance(evaluate_steps, Iterable):
         raise InputError(f"evaluate_steps={evaluate_steps!r}: expected a list of steps")
     evaluate_steps = [as_whole("evaluate_steps", step, at_least=0) for step in evaluate_steps]
-    for name, flag in (
-        *(("resume", resume), ("recorded", recorded)),
-        *(("progress", progress), ("tensorboard", tensorboard)),
-    ):
+    flags = {"resume": resume, "recorded": recorded, "progress": progress, "tensorboard": tensorboard}
+    for name, flag in flags.items():
         as_flag(name, flag)
     checkpoint_steps = as_whole("checkpoint_steps", checkpoint_steps, at_least=1)
     log_steps = as_whole("log_steps", log_steps, at_least=1)
