@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from mekd_plugin.bench.statistics import Interval, mean_interval, wilson_interval
 from mekd_plugin.records import RunRecord
 
-__all__ = ["Look", "by_label", "interval_of", "limit", "teacher_line"]
+__all__ = ["Look", "by_label", "interval_of", "limit", "spread_of", "teacher_line"]
 
 Look = dict[str, tuple[str, str]]
 """Colour and marker of each label."""
@@ -29,6 +29,11 @@ def interval_of(values: Sequence[float], runs: Sequence[RunRecord]) -> Interval:
     if len(values) == 1 and runs[0].test_images:
         return wilson_interval(values[0], runs[0].test_images)
     return mean_interval(values)
+
+
+def spread_of(intervals: Sequence[Interval]) -> str:
+    """What the bars about means are, in words for an axis: two seeds have no interval."""
+    return "two seeds" if any(interval.kind == "seeds" for interval in intervals) else "95 % interval"
 
 
 def teacher_line(axes: Axes, teacher: float | None) -> None:

@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from mekd_plugin.bench.figure_parts import Look, by_label, interval_of, limit, teacher_line
+from mekd_plugin.bench.figure_parts import Look, by_label, interval_of, limit, spread_of, teacher_line
 from mekd_plugin.bench.public_spending import public_spending
 from mekd_plugin.bench.query_frontier import draw_spending, spending
 from mekd_plugin.bench.statistics import Interval
@@ -184,7 +184,7 @@ def _draw_dots(data: Sequence[Dots], *, look: Look, teacher: float | None) -> Fi
     axes.grid(axis="y", visible=False)
     lowest = min(min(entry.values) for entry in data) * 100
     limit(axes.set_xlim, lowest, [100 * end for entry in data for end in entry.interval[1:3]], teacher)
-    axes.set_xlabel("test accuracy, %  (mean, 95 % interval; | each seed)")
+    axes.set_xlabel(f"test accuracy, %  (mean, {spread_of([entry.interval for entry in data])}; | each seed)")
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from mekd_plugin.bench.figure_parts import Look, by_label, interval_of, limit, teacher_line
+from mekd_plugin.bench.figure_parts import Look, by_label, interval_of, limit, spread_of, teacher_line
 from mekd_plugin.bench.pricing import format_price
 from mekd_plugin.bench.public_spending import PublicSpending
 from mekd_plugin.bench.statistics import Interval
@@ -124,7 +124,8 @@ def draw_spending(
     _mark(axes, public)
     _queries_axis(axes)
     axes.set_xlabel("queries: images sent to the teacher (logarithmic)")
-    axes.set_ylabel(f"test accuracy, %  ({'scale of odds; ' if odds else ''}mean, 95 % interval)")
+    spread = spread_of([interval for entry in data for interval in entry.intervals])
+    axes.set_ylabel(f"test accuracy, %  ({'scale of odds; ' if odds else ''}mean, {spread})")
     if per_1000:
         _price_axis(axes, per_1000)
     if beside:

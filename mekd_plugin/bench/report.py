@@ -30,7 +30,7 @@ SECTION = "diagnosis-section.html"
 _CAPTIONS = {
     "accuracy": (
         "Accuracy after the last step",
-        "Mean and 95 % interval; the strokes below are the seeds.",
+        "Mean and 95 % interval, of two seeds their range; the strokes below are the seeds.",
     ),
     "learning_curves": (
         "Learning curves",

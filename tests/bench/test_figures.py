@@ -100,6 +100,16 @@ def test_the_good_ones_are_told_apart_beside_poor_ones(record) -> None:
     assert "odds" not in label and heights[2] - heights[1] > 0.08
 
 
+def test_two_seeds_are_not_called_an_interval(record) -> None:
+    for seeds, words in ((1, "95 % interval"), (2, "two seeds"), (3, "95 % interval")):
+        runs = [
+            spent(record, "kd", budget, 0.9 + 0.01 * seed, seed=seed) for seed in range(seeds) for budget in (9, 99)
+        ]
+        drawn = draw_spending(spending(runs), look={"kd": ("C0", "o")}, teacher=None, per_1000=None)
+        assert words in drawn.axes[0].get_ylabel()
+        plt.close(drawn)
+
+
 def test_public_spending_is_marked_where_it_concerns(record) -> None:
     def texts(dataset, *budgets):
         runs = [spent(record, "kd", budget, 0.9, dataset=dataset) for budget in budgets]
