@@ -70,9 +70,9 @@ class Declarations:
         """The rows of ``results.json``: see :func:`~mekd_plugin.bench.statistics.compare`, and ``declared_at``."""
         told = {one.comparison.identity: one for one in self._known}
         now = {one.identity for one in comparisons}
-        withdrawn = sum(one.beforehand and one.comparison.identity not in now for one in self._known)
+        gone = [one.beforehand for one in self._known if one.comparison.identity not in now]
         late = [one for one in comparisons if one.identity in told and not told[one.identity].beforehand]
-        rows = compare(records, comparisons, late, withdrawn)
+        rows = compare(records, comparisons, late, gone.count(True), gone.count(False))
         times = {(one.a, one.b, one.metric): told[one.identity].at for one in comparisons if one.identity in told}
         return [{**row, "declared_at": times.get((row["a"], row["b"], row["metric"]))} for row in rows]
 

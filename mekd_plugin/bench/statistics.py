@@ -199,6 +199,7 @@ def compare(
     comparisons: Sequence[Comparison],
     afterwards: Iterable[Comparison] = (),
     withdrawn: int = 0,
+    withdrawn_afterwards: int = 0,
 ) -> list[dict[str, Any]]:
     """Each comparison in each panel, over the seeds that both labels finished; as it stands in ``results.json``.
 
@@ -209,6 +210,8 @@ def compare(
             and are themselves corrected for all.
         withdrawn: how many others had been declared beforehand; they count in Holm's correction, or whoever has seen
             the results could do away with what is not significant.
+        withdrawn_afterwards: how many others had been declared when there were results already; they count for those of
+            ``afterwards``, or whoever tries one pair after the other would be shown each as if it were the only one.
 
     Returns:
         ``panel`` (see :func:`panel_name`), ``metric``, ``a``, ``b``, ``difference`` (mean of a less b), ``interval``
@@ -225,7 +228,7 @@ def compare(
     for panel, runs in panels.items():
         found = [_compared(runs, comparison) for comparison in comparisons]
         first = iter(holm([row["p"] for row, own in zip(found, early, strict=True) if own] + [None] * withdrawn))
-        every = holm([row["p"] for row in found] + [None] * withdrawn)
+        every = holm([row["p"] for row in found] + [None] * (withdrawn + withdrawn_afterwards))
         for row, own, p in zip(found, early, every, strict=False):
             declared = "beforehand" if own else "afterwards"
             rows.append({"panel": panel, **row, "p_holm": next(first) if own else p, "declared": declared})

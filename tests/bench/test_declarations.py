@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pytest
 
@@ -39,6 +40,20 @@ def test_what_is_withdrawn_still_counts(tmp_path, runs) -> None:
     Declarations(tmp_path).declare([FIRST, SECOND], [])
     (both, _), (alone,) = (Declarations(tmp_path).compared(given, runs) for given in ([FIRST, SECOND], [FIRST]))
     assert alone["p_holm"] == both["p_holm"]
+
+
+def test_pairs_that_are_tried_one_after_the_other_are_corrected_for_all_of_them(tmp_path, record) -> None:
+    chance, names = random.Random(0), [f"method {number}" for number in range(12)]
+    runs = [record(name, seed, student_accuracy=chance.uniform(0.9, 0.95)) for name in names for seed in range(5)]
+    first, *others = (Comparison(names[0], name) for name in names[1:])
+    Declarations(tmp_path).declare([first], [])
+    for tried, pair in enumerate(others, 1):
+        Declarations(tmp_path).declare([pair], runs)
+        (row,) = Declarations(tmp_path).compared([pair], runs)
+        assert row["declared"] == "afterwards" and row["p"] < 1
+        assert row["p_holm"] == pytest.approx(min(1.0, (1 + tried) * row["p"])), "for the first one, too"
+    (early,) = Declarations(tmp_path).compared([first], runs)
+    assert early["declared"] == "beforehand" and early["p_holm"] == early["p"] < 1, "it suffers from none of them"
 
 
 def test_a_number_that_no_run_had_yet_could_not_be_seen(tmp_path, record) -> None:
