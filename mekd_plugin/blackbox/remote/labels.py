@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from mekd_plugin.errors import InputError, TeacherAnswerError
 __all__ = ["LabelMap", "labels_and_scores"]
 
 _SLACK = 1e-3
+_DECIMALS = range(2, 7)  # that scores may be rounded to; what is rounded further sums to 1 well enough
 
 
 class LabelMap:
@@ -60,6 +61,8 @@ class LabelMap:
     def probabilities(self, answer: Sequence[tuple[str, float]]) -> np.ndarray:
         """Of each class, ``(C,)`` float64, which sum to 1.
 
+        The scores may miss a sum of 1 by 0.001, and by a unit of the last decimal of each score that was told.
+
         Raises:
             TeacherAnswerError: a label that is in no class, twice the same, or scores that are no probabilities.
         """
@@ -85,7 +88,11 @@ class LabelMap:
                 "top_k= or min_confidence="
             )
         most = self._most(told) * len(left_out) if left_out else 0.0
-        if missing < -_SLACK * len(self._index) or missing > most + _SLACK * len(self._index):
+        step = _step(told.values())
+        # Rounding adds to no score of 0. It may have taken from each, and from the smallest, which bounds the others.
+        above = _SLACK + step * sum(score != 0 for score in told.values())
+        below = _SLACK + step * (len(self._index) if self._is_full(told) else len(told))
+        if missing < -above or missing > most + below or (told and not left_out and not any(told.values())):
             raise TeacherAnswerError(
                 f"the service answered scores that sum to {found.sum():.4g}"
                 + (f" and left out {len(left_out)} labels, which can have {most:.4g} at most" if left_out else "")
@@ -100,11 +107,22 @@ class LabelMap:
     def _most(self, told: Mapping[str, float]) -> float:
         """The largest score that a label which was left out can have."""
         bounds = [1.0]
-        if self._top_k is not None and len(told) >= self._top_k:
+        if self._is_full(told):
             bounds.append(min(told.values()))
-        if self._least is not None and (self._top_k is None or len(told) < self._top_k):
+        elif self._least is not None:
             bounds.append(self._least)
         return min(bounds)
+
+    def _is_full(self, told: Mapping[str, float]) -> bool:
+        """Whether there was no room for another label."""
+        return self._top_k is not None and len(told) >= self._top_k
+
+
+def _step(scores: Iterable[float]) -> float:
+    """The last decimal that ``scores`` were rounded or truncated to, as far as they show it; 0.01 to 1e-6."""
+    told = np.array(list(scores))
+    exact = (places for places in _DECIMALS if np.allclose(told, told.round(places), rtol=0, atol=1e-9))
+    return float(10.0 ** -next(exact, _DECIMALS[-1]))
 
 
 def labels_and_scores(answer: Any) -> list[tuple[str, float]]:

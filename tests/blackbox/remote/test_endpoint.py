@@ -175,6 +175,42 @@ def test_what_is_not_known_is_not_invented(answer, settings, words):
         LabelMap(LABELS, **settings).probabilities(answer)
 
 
+def scores_of_many(total, *, told=1_000, decimals=None):
+    """``told`` labels, each with a score of its own, which sum to ``total`` before they are rounded."""
+    shares = np.linspace(1, 2, told)
+    scores = total * shares / shares.sum()
+    return [(str(label), float(s if decimals is None else round(s, decimals))) for label, s in enumerate(scores)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "settings"),
+    [
+        (scores_of_many(1.9), {}),
+        (scores_of_many(0.2), {}),
+        (scores_of_many(1.9, told=5), {"top_k": 5}),
+        (scores_of_many(1.9, told=5, decimals=3), {"top_k": 5}),
+        ([*scores_of_many(1.9, told=5, decimals=3), *((str(label), 0.0) for label in range(5, 1_000))], {}),
+        (scores_of_many(1.02, told=5), {"min_confidence": 0.001}),
+        (scores_of_many(0.0), {}),
+    ],
+    ids=["above", "below", "the best", "rounded", "mostly none", "a little", "nothing"],
+)
+def test_scores_of_a_sigmoid_are_no_probabilities_however_many_labels_there_are(answer, settings):
+    labels = LabelMap([str(label) for label in range(1_000)], **settings)
+    with pytest.raises(TeacherAnswerError, match="expected a sum of 1. Scores of a sigmoid"):
+        labels.probabilities(answer)
+
+
+@pytest.mark.parametrize("decimals", [None, 6, 5, 4])
+def test_probabilities_of_many_labels_may_be_rounded(decimals):
+    labels = LabelMap([str(label) for label in range(1_000)])
+    found = labels.probabilities(scores_of_many(1.0, decimals=decimals))
+    assert found.shape == (1_000,) and found.sum() == pytest.approx(1)
+    best = LabelMap([str(label) for label in range(1_000)], top_k=3)
+    assert best.probabilities([("0", 0.34), ("1", 0.34), ("2", 0.34)])[:3] == pytest.approx(1 / 3)
+    assert best.probabilities([("0", 0.95), ("1", 0.01), ("2", 0.0)])[3:].sum() == pytest.approx(0.04)
+
+
 def test_several_labels_may_be_one_class():
     found = LabelMap({"cat": 0, "kitten": 0, "dog": 1}).probabilities([("kitten", 0.5), ("dog", 0.3), ("cat", 0.2)])
     assert np.allclose(found, [0.7, 0.3])
