@@ -85,31 +85,44 @@ class AppendedFile:
     """
 
     def __init__(self, path: Path, length: int) -> None:
-        self._path, self._length = path, length
+        self._path, self._length, self._whole = path, length, True
         try:
             self._file = path.open("ab", buffering=0)
             self._file.truncate(length)
         except OSError as error:
             raise cannot_write(path, error) from error
 
-    def append(self, record: bytes, *, sync: bool = True) -> None:
+    def append(self, record: bytes, *, at: int | None = None, sync: bool = True) -> None:
         """Write ``record`` at the end; ``sync`` waits until the disk has it, and not just the operating system.
 
-        A write that fails leaves the file as it was.
+        A write that fails, or is interrupted (Ctrl-C), leaves the file as it was.
+
+        Args:
+            record: the bytes.
+            at: where the file ends as far as the caller knows: what follows was appended by a call that was interrupted
+                before the caller took note of it, and is cut off. None trusts the file.
+            sync: whether to wait for the disk.
 
         Raises:
             InputError: the disk is full, or the file cannot be written any more.
         """
+        end = self._length if at is None else at
+        if not self._whole or end != self._length:
+            self._file.truncate(end)
+        self._length, self._whole = end, False
         try:
             remaining = memoryview(record)
             while remaining:
                 remaining = remaining[self._file.write(remaining) or 0 :]
             if sync:
                 os.fsync(self._file.fileno())
-        except OSError as error:
-            self._file.truncate(self._length)
-            raise cannot_write(self._path, error) from error
-        self._length += len(record)
+            self._length, self._whole = end + len(record), True
+        except BaseException as error:
+            self._length, self._whole = end, False  # should even the next line be interrupted
+            self._file.truncate(end)
+            if isinstance(error, OSError):
+                raise cannot_write(self._path, error) from error
+            raise
 
     def close(self) -> None:
         """Let go of the file."""

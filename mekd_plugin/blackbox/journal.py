@@ -268,7 +268,7 @@ class Journal:
         )
         flags = _EVALUATION * evaluation + _EARLY * early
         head = _RECORD.pack(len(body), zlib.crc32(body), len(response), serial, flags, 0)[:-4]
-        self._file.append(head + struct.pack("<I", zlib.crc32(head)) + body)
+        self._file.append(head + struct.pack("<I", zlib.crc32(head)) + body, at=self._length)
         entry = _Entry(self._length + _RECORD.size, len(body), len(response), serial, evaluation, early)
         (self._early if early else self._entries).append(entry)
         self._length += _RECORD.size + len(body)

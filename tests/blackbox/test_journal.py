@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -229,3 +231,46 @@ def test_only_the_same_questions_count_as_kept_where_others_may_come(path):
     journal.strict = False
     assert journal.kept(other, "stage 0", "logits") == 2
     assert journal.kept(other[1:], "stage 0", "logits") == 0
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_interruption_while_the_disk_is_waited_for_leaves_the_journal_as_it_was(path, monkeypatch, when):
+    journal, sync = Journal(path), os.fsync
+    journal.rewind(3)
+
+    def interrupted(descriptor):
+        if when == "after":
+            sync(descriptor)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mekd_plugin.files.os.fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        journal.append(answers(3), prints(3, 3), "stage 3", 4)
+    monkeypatch.undo()
+    for number in (3, 4):
+        journal.append(answers(number), prints(number, number), f"stage {number}", number + 1)
+    for life in (journal, Journal(path)):
+        life.rewind(3)
+        for number in (3, 4):
+            assert torch.equal(replayed(life, number).values, answers(number).values)
+        assert life.end == 5
+
+
+def test_an_interruption_after_the_file_has_the_record_is_made_good(path, monkeypatch):
+    journal = Journal(path)
+    journal.rewind(3)
+    append = journal._file.append
+
+    def interrupted(record, **how):
+        append(record, **how)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(journal._file, "append", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        journal.append(answers(3), prints(3, 3), "stage 3", 4)
+    monkeypatch.undo()
+    journal.append(answers(3), prints(3, 3), "stage 3", 5)
+    journal.close()
+    again = Journal(path)
+    again.rewind(3)
+    assert again.end == 4 and torch.equal(replayed(again, 3).values, answers(3).values)
