@@ -14,6 +14,7 @@ LEVELS = {
     "mekd_plugin.version": 0,
     "mekd_plugin.errors": 0,
     "mekd_plugin.checks": 0,
+    "mekd_plugin.code_digest": 0,
     "mekd_plugin.files": 0,
     "mekd_plugin.image_files": 0,
     "mekd_plugin.sealing": 0,

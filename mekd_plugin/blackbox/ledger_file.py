@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mekd_plugin.blackbox.journal import Journal
-from mekd_plugin.blackbox.spending import NO_IMAGES, Question, Spending
+from mekd_plugin.blackbox.spending import EARLIER, LOST, NO_IMAGES, Question, Spending
 from mekd_plugin.errors import CheckpointError
 from mekd_plugin.files import AppendedFile
 
@@ -132,12 +132,16 @@ def read_ledger(path: Path, spending: Spending) -> Tail:
                 own, serial = entry["serial"], max(serial, entry["serial"])
                 images = np.frombuffer(base64.b64decode(entry["images"]), dtype="<i8").astype(np.int64)
                 question = Question(entry["stage"], entry["ask"], entry.get("evaluation", False))
+                if question.stage not in (EARLIER, LOST) and len(images) not in (0, question.images):
+                    raise ValueError(f"{question.images} images with {len(images)} fingerprints")
                 open_questions[own] = question
                 spending.send(question, images, own)
-            elif "refused" in entry:
-                spending.take_back(open_questions.pop(entry["refused"]), entry["refused"])
             else:
-                spending.keep(open_questions.pop(entry["kept"]), entry["kept"])
+                refused = "refused" in entry
+                own = entry["refused" if refused else "kept"]
+                if own not in open_questions:
+                    raise ValueError(f"question {own} is not open: did two processes write here at a time?")
+                (spending.take_back if refused else spending.keep)(open_questions.pop(own), own)
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines):
                 break  # torn by a kill while it was written: what it announced was never asked

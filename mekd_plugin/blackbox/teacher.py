@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Self
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from mekd_plugin.blackbox.answers import Precision, precise
@@ -42,7 +43,9 @@ from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.blackbox.meter import TeacherModule
 from mekd_plugin.blackbox.patience import RateLimit, Retry, within
 from mekd_plugin.checks import as_device, as_number, as_one_of, as_path, as_range, as_seed, as_size, as_whole
-from mekd_plugin.errors import InputError
+from mekd_plugin.code_digest import described_function
+from mekd_plugin.errors import CheckpointError, InputError
+from mekd_plugin.files import writable_directory
 from mekd_plugin.responses import Kind, Response, resolve_kind
 
 __all__ = ["BlackBox"]
@@ -168,6 +171,8 @@ class BlackBox:
         self._kind = resolve_kind(responses)
         size = None if teacher_size is None else as_size("teacher_size", teacher_size)
         self._outgoing = Outgoing(as_range("value_range", value_range), quantize is not None, size)
+        self._lock: FileLock | None = None
+        self._quantize, self._answer = quantize, None if answer is None else described_function(answer)
         self._stage = "query"
         self._price = None if cost_per_1000 is None else as_number("cost_per_1000", cost_per_1000, at_least=0)
         budget, bought_with = _affordable(budget, self._price, cost_limit, shared=ledger is not None)
@@ -254,9 +259,10 @@ class BlackBox:
 
     @property
     def declarations(self) -> str:
-        """What was declared about precision, such as ``"rounding=2 top_k=5"``; empty if nothing was."""
+        """What was declared about images and answers, such as ``"rounding=2 top_k=5"``; empty if nothing was."""
         precision = self._exchange.precision
         declared = {"rounding": precision.rounding, "top_k": precision.top_k}
+        declared |= {"quantize": self._quantize, "answer": self._answer}
         return " ".join(f"{name}={value}" for name, value in declared.items() if value is not None)
 
     @property
@@ -452,7 +458,8 @@ class BlackBox:
 
         Raises:
             InputError: the directory cannot be written.
-            CheckpointError: a file of the run is damaged, or holds another teacher's answers.
+            CheckpointError: a file of the run is damaged, or holds another teacher's answers; or another process keeps
+                its own there. Of this process, another black box that does is released.
         """
         self.release()
         if directory is None:
@@ -461,6 +468,7 @@ class BlackBox:
         self._exchange.ledger.check_process()
         identity = _HIDDEN[self].identity
         directory = as_path("directory", directory)
+        self._hold(writable_directory(directory).resolve() / f"ledger-{rank}.lock")
         journal = Journal(directory / f"journal-{rank}.bin", identity.describe())
         found = self._exchange.ledger.attach(directory, rank, journal=journal, at_least=at_least)
         self._exchange.journal = journal
@@ -479,6 +487,26 @@ class BlackBox:
             self._exchange.journal.close()
         self._exchange.journal = self._exchange.canary = None
         self._exchange.ledger.detach()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _hold(self, path: Path) -> None:
+        """Keep other processes from counting in the same files; the system lets go when this one ends.
+
+        Raises:
+            CheckpointError: another process has them.
+        """
+        if (earlier := _KEEPING.get(path)) is not None:
+            earlier.release()
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise CheckpointError(
+                f"another process keeps what it asks in {path.parent}: wait for it, stop it, or name another directory"
+            ) from error
+        self._lock, _KEEPING[path] = lock, self
 
     def _query(
         self,
@@ -565,3 +593,5 @@ class _Hidden(NamedTuple):
 
 _HIDDEN: WeakKeyDictionary[BlackBox, _Hidden] = WeakKeyDictionary()
 """The teachers, away from the objects that methods are handed."""
+_KEEPING: WeakValueDictionary[Path, BlackBox] = WeakValueDictionary()
+"""The black boxes of this process that keep files, by the lock on them."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.code_digest import described_function
 from mekd_plugin.training.recipe import Recipe
 from mekd_plugin.version import __version__
 
@@ -72,7 +73,7 @@ def _described(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"tensor:{tensor_digest(value)}"
     if callable(value) and hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}"
+        return described_function(value)
     if type(value).__repr__ is object.__repr__:  # the place in memory, which is another in every process
         return f"{type(value).__module__}.{type(value).__qualname__}"
     return str(value)

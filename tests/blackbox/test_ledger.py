@@ -323,3 +323,28 @@ def test_a_copy_in_another_process_does_not_count():
     assert copied.as_record() == ledger.as_record()
     with multiprocessing.get_context("spawn").Pool(1) as pool, pytest.raises(InputError, match="made its black box"):
         pool.apply(copied.intend, (prints(3), "ask"))
+
+
+def test_a_changed_number_of_images_is_noticed(tmp_path):
+    ledger = Ledger(budget=10)
+    ledger.attach(tmp_path)
+    spend(ledger, "ask", 1, 2, 3, 4, 5)
+    spend(ledger, "ask", 6)
+    ledger.detach()
+    path = tmp_path / "ledger-0.jsonl"
+    path.write_text(path.read_text().replace('"ask": 5', '"ask": 1'))
+    with pytest.raises(CheckpointError, match=r"damaged in line 2 \(1 images with 5 fingerprints\)"):
+        Ledger(budget=10).attach(tmp_path)
+
+
+def test_lines_of_two_processes_are_said_to_be_that(tmp_path):
+    one, other = Ledger(), Ledger()
+    one.attach(tmp_path)
+    other.attach(tmp_path)
+    for ledger in (one, other):
+        ledger.intend(prints(1, 2), "ask")
+    for ledger in (one, other):
+        ledger.settle()
+    spend(one, "ask", 3)
+    with pytest.raises(CheckpointError, match="question 1 is not open: did two processes write here at a time?"):
+        Ledger().attach(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mekd_plugin.blackbox import BlackBox, Journal
-from mekd_plugin.errors import ReplayDiverged
+from mekd_plugin.errors import CheckpointError, ReplayDiverged
 
 
 def ask_all(box, batches):
@@ -209,3 +209,41 @@ def test_a_process_that_really_is_killed(tmp_path, dies_in):
     assert subprocess.run([*command, str(dies_in)]).returncode == -9
     finished = subprocess.run([*command, "0"], capture_output=True, text=True, check=True)
     assert finished.stdout.split() == [str(8 - dies_in + 1), "45", "40", "5"]
+
+
+_HOLDER = """
+    import sys, torch
+    from mekd_plugin.blackbox import BlackBox
+    box = BlackBox(lambda images: torch.zeros(len(images), 3), "logits", 3, budget=10, identity="zeros")
+    box.keep(sys.argv[1])
+    box.query(torch.zeros(4, 1, 4, 4))
+    print("kept", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_of_two_processes_only_one_keeps_what_it_asks(tmp_path):
+    def box():
+        return BlackBox(lambda images: torch.zeros(len(images), 3), "logits", 3, budget=10, identity="zeros")
+
+    command = [sys.executable, "-c", textwrap.dedent(_HOLDER), str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"kept\n"
+        with pytest.raises(CheckpointError, match=rf"another process keeps what it asks in {tmp_path}: wait"):
+            box().keep(tmp_path)
+        holder.kill()
+    after = box()
+    after.keep(tmp_path)
+    assert after.ledger.total == 4
+    after.query(torch.zeros(4, 1, 4, 4))
+    assert after.ledger.total == 4  # the answer that was kept
+
+
+def test_a_later_black_box_of_the_process_takes_over(new_probe, batches, tmp_path):
+    first, second = (BlackBox(new_probe(), "logits") for _ in range(2))
+    first.keep(tmp_path)
+    first.query(batches[0])
+    second.keep(tmp_path)
+    assert first.journal is None and second.ledger.total == 5
+    first.query(batches[1])  # counted by the first alone, and in memory
+    assert (first.ledger.total, second.ledger.total) == (10, 5)

@@ -286,3 +286,22 @@ def test_only_what_differs_is_said(tmp_path, there, wanted, said):
     with pytest.raises(CheckpointError) as refused:
         threads_of_run(tmp_path / "run.json", wanted)
     assert f"holds another run: {said}; resume" in str(refused.value)
+
+
+def _first(out):
+    return out
+
+
+def _turned(out):
+    return -3 * out
+
+
+@pytest.mark.parametrize("before, after", [({"quantize": "uint8"}, {}), ({"answer": _first}, {"answer": _turned})])
+def test_what_is_done_to_images_and_answers_is_part_of_the_run(tmp_path, before, after):
+    teacher, images = ToyTeacher(), toy_images(60, seed=1)
+    settings = {**SHORT, "directory": tmp_path / "run", "queries": 60, "resume": True}
+    mekd.distill(toy_student(), mekd.BlackBox(teacher, "logits", CLASSES, **before), images, **settings)
+    other = mekd.BlackBox(teacher, "logits", CLASSES, **after)
+    with pytest.raises(CheckpointError, match=f"holds another run: .*{next(iter(before))}="):
+        mekd.distill(toy_student(), other, images, **settings)
+    assert other.ledger.total == 0
