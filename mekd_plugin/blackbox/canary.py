@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -32,6 +32,10 @@ class Canary:
         path: of the file that holds them.
         strict: whether a difference is an error; else it is a warning.
 
+    Attributes:
+        due: whether the teacher is to be looked at before it is asked anything new: until all images were compared,
+            and after a difference that is an error for good.
+
     Raises:
         DamagedFile: the file cannot be read.
     """
@@ -39,8 +43,7 @@ class Canary:
     def __init__(self, path: Path, *, strict: bool) -> None:
         self._path, self._strict = path, strict
         self._kept: dict[str, Tensor] = {}
-        self._changed: list[str] = []
-        self._compared = 0
+        self._changed: list[str] | None = None  # what a comparison of all images found
         if path.exists():
             try:
                 content = path.read_bytes()
@@ -59,7 +62,7 @@ class Canary:
     def remember(self, images: Tensor, fingerprints: Tensor, response: Response) -> None:
         """Keep the first few images that were ever asked about, with their answers."""
         wanted = _IMAGES - (len(self._kept["images"]) if self._kept else 0)
-        if wanted <= 0 or self._compared:
+        if wanted <= 0 or self._changed is not None:
             return
         found = {"images": images, "fingerprints": fingerprints, "values": response.values}
         for name, column in found.items():
@@ -67,32 +70,40 @@ class Canary:
             self._kept[name] = (torch.cat([self._kept[name], own]) if name in self._kept else own).contiguous()
         write_atomically(self._path, seal_tensors(save(self._kept), {}))
 
-    def questions(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Images, fingerprints and answers, ``size`` at a time; the last comparison then says what was found."""
+    def look(self, ask: Callable[[Tensor, Tensor], Response]) -> None:
+        """Ask again, and hold what the teacher answers now against what it answered then.
+
+        An error of ``ask`` leaves the canary due, and all its images are asked about another time. Once a difference is
+        known, it is raised without asking.
+
+        Args:
+            ask: images and their fingerprints, on the CPU -> the answers of today.
+
+        Raises:
+            TeacherChanged: an answer differs, and that is an error.
+        """
+        if self._changed is None:
+            self._changed = self._differences(ask(self._kept["images"], self._kept["fingerprints"]))
+        said = (
+            f"the teacher has changed since the answers that are kept: asked again about {len(self._kept['images'])} "
+            f"of its first images, it answers {len(self._changed)} otherwise ({'; '.join(self._changed)}). Answers of "
+            "two teachers would be mixed: start a new run in another directory"
+        )
+        if self._changed and self._strict:
+            raise TeacherChanged(f'{said}, or say on_drift="warn" if that is meant')
         self.due = False
-        parts = [self._kept[name].split(size) for name in ("images", "fingerprints", "values")]
-        yield from zip(*parts, strict=True)
         if self._changed:
-            said = (
-                f"the teacher has changed since the answers that are kept: asked again about {self._compared} of its "
-                f"first images, it answers {len(self._changed)} otherwise ({'; '.join(self._changed)}). Answers of two "
-                "teachers would be mixed: start a new run in another directory"
-            )
-            if self._strict:
-                raise TeacherChanged(f'{said}, or say on_drift="warn" if that is meant')
             warnings.warn(said, stacklevel=2)
 
-    def compare(self, response: Response, told: Tensor) -> None:
-        """Hold what the teacher answers now against what it answered then."""
-        now = response.values.detach().cpu()
-        for then, again in zip(told, now.to(told.dtype), strict=True):
-            self._compared += 1
-            number = self._compared
+    def _differences(self, response: Response) -> list[str]:
+        now, told, found = response.values.detach().cpu(), self._kept["values"], []
+        for number, (then, again) in enumerate(zip(told, now.to(told.dtype), strict=True), 1):
             if not response.soft:
                 if then != again:
-                    self._changed.append(f"image {number}: class {int(then)} then, {int(again)} now")
+                    found.append(f"image {number}: class {int(then)} then, {int(again)} now")
             elif float((then - again).abs().max()) > _TOLERANCE * max(1.0, float(then.abs().max())):
                 place = int((then - again).abs().argmax())
-                self._changed.append(
+                found.append(
                     f"image {number}: class {place} scored {float(then[place]):.4g} then, {float(again[place]):.4g} now"
                 )
+        return found

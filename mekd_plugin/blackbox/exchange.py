@@ -191,11 +191,18 @@ class Exchange:
         """Before the first new question of a later life: does the teacher still answer as it did?"""
         if self.canary is None or not self.canary.due or not len(question.images) or self.ledger.peers.world > 1:
             return
-        for images, fingerprints, told in self.canary.questions(self.batch_size):
-            again = _Question(images.to(question.images.device), fingerprints, STAGE, True, question.call)
-            response, serial = self._attempts(again)
-            self.ledger.settle(serial)
-            self.canary.compare(response, told)
+
+        def ask_again(images: Tensor, fingerprints: Tensor) -> Response:
+            told = []
+            batches = zip(images.split(self.batch_size), fingerprints.split(self.batch_size), strict=True)
+            for batch, prints in batches:
+                again = _Question(batch.to(question.images.device), prints, STAGE, True, question.call)
+                response, serial = self._attempts(again)
+                self.ledger.settle(serial)
+                told.append(response.values)
+            return Response(torch.cat(told), self.kind, self.known_classes())
+
+        self.canary.look(ask_again)
 
     def _attempts(self, question: _Question, stop: threading.Event | None = None) -> _Answered:
         with self._counting:
