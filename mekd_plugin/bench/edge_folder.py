@@ -16,7 +16,7 @@ from mekd_plugin.bench.run_record import blank_record, record_of
 from mekd_plugin.bench.run_spec import RunSpec
 from mekd_plugin.bench.store import write_record
 from mekd_plugin.bench.teacher_names import kind_of_teacher
-from mekd_plugin.bench.teachers import classes_of_file, load_teacher
+from mekd_plugin.bench.teachers import classes_of_file, load_teacher, patience_for
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_whole
 from mekd_plugin.errors import InputError
@@ -96,6 +96,7 @@ def distill_folder(
         answers_seed=spec.seed,
         classes=names,
         teacher_size=spec.teacher_size,
+        **patience_for(spec.teacher),
     )
     student = build(spec.student, count, shape, seed=spec.seed)
     settings: dict[str, Any] = {

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mekd_plugin.bench.audit import draw_images, latents_of
 from mekd_plugin.bench.run_inputs import Place, edge_of, learnt_by_teacher, load_data, recipe_of
 from mekd_plugin.bench.run_spec import RunSpec
-from mekd_plugin.bench.teachers import prepare_teacher
+from mekd_plugin.bench.teachers import patience_for, prepare_teacher
 from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.blackbox.teacher import BlackBox
@@ -188,6 +188,7 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
             answers=spec.answers,
             answers_seed=spec.seed,
             teacher_size=spec.teacher_size,
+            **patience_for(spec.teacher),
         )
 
     def network(path: Path) -> nn.Module:

@@ -8,9 +8,13 @@ import random
 
 import pytest
 import torch
+from PIL import Image
+from typer.testing import CliRunner
 
 import mekd_plugin as mekd
+from mekd_plugin.bench.diagnosis.subject import open_run
 from mekd_plugin.blackbox.remote import open_inference_teacher
+from mekd_plugin.cli import app
 from mekd_plugin.errors import MekdError, TeacherAnswerError, TeacherChanged, TeacherUnavailable
 
 PATIENT = mekd.Retry(attempts=8, wait=0, on=(TeacherUnavailable, TeacherAnswerError))
@@ -212,3 +216,48 @@ def test_an_exhausted_balance_stops_at_once_with_everything_kept(replies, tmp_pa
         box.query(images_of(40))
     assert box.ledger.total == sum(answered) == 10 and box.ledger.uncertain == 0
     assert box.journal.images_ahead + 2 * (box.journal.position - box.journal.first) == 10  # in place or early: all
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """``command(url, *words)``: what `mekd distill` prints about a small student of the service at ``url``."""
+    (tmp_path / "their_student.py").write_text(
+        "from torch import nn\n\n\ndef make(num_classes, image_shape):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(16, num_classes))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def call(url, *words):
+        small = ["--student", "their_student:make", "--method", "kd", "--steps", "3", "--query-budget", "12"]
+        given = ["distill", "--teacher", url, "--device", "cpu", "--out", str(tmp_path / "run"), *small, *words]
+        result = CliRunner().invoke(app, given, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    return call
+
+
+def photographs(folder, count=12):
+    folder.mkdir(parents=True)
+    for number in range(count):
+        Image.new("L", (4, 4), number * 20).save(folder / f"{number}.png")
+
+
+def test_a_folder_of_photographs_is_asked_about_again_after_a_refusal(proxy, command, tmp_path):
+    photographs(tmp_path / "photos")
+    between = proxy("503")
+    said = command(between.url, "--edge-images", str(tmp_path / "photos"), "--classes", "3")
+    assert "12 of 12 images sent" in said and between.seen[:2] == ["503", None]
+
+
+def test_a_diagnosis_asks_again_after_a_refusal(proxy, command, tmp_path):
+    for part, name in itertools.product(("train", "test"), "abc"):
+        photographs(tmp_path / "data" / part / name)
+    faults = []
+    between = proxy(then=(faults.pop() if faults else None for _ in itertools.count()))
+    command(between.url, "--dataset", f"imagefolder:{tmp_path / 'data'}")
+    faults += ["503"]
+    subject = open_run(tmp_path / "run")
+    faults += ["503"]
+    assert len(subject.teacher.query(images_of(2), stage="diagnosis")) == 2
+    assert between.seen.count("503") == 2
