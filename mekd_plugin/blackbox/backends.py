@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,7 @@ __all__ = [
     "Call",
     "Declared",
     "Identity",
+    "NameAlone",
     "answer_on_meta",
     "check_teacher",
     "identity_of",
@@ -38,11 +41,18 @@ class Identity(NamedTuple):
 
     Attributes:
         describe: returns it, for the teacher as it is now.
-        certain: whether it is about what the teacher computes, or was declared; else it is a function's name alone.
+        certain: whether it is about all that the teacher computes with, or was declared; else it is little more than a
+            name, of a function, or of a module with nothing, or with something unknown, in its state.
     """
 
     describe: Callable[[], str]
     certain: bool
+
+
+class NameAlone(str):
+    """A declared identity that only says what the teacher is called, not what it computes."""
+
+    __slots__ = ()
 
 
 class Declared(NamedTuple):
@@ -123,9 +133,10 @@ def make_backend(
 def identity_of(teacher: nn.Module | Ask, declared: str | None = None) -> Identity:
     """What tells ``teacher`` from any other: what was declared, a hash of weights or of an ONNX file, or a name.
 
-    A module is known by its weights, and a method of one likewise. A callable may carry its own in its attribute
-    ``identity``, a string. Any other function has just its name: two functions of one name, or one function that asks
-    another service today, are the same by that.
+    A module is known by all that its ``state_dict`` holds, its weights, and a method of one likewise. A callable may
+    carry its own identity in its attribute ``identity``, a string. Any other function has just its name: two functions
+    of one name, or one function that asks another service today, are the same by that. So are two modules of a class
+    that have no weights, or that differ in what their state holds of unknown types.
 
     Raises:
         InputError: ``declared`` is not a name.
@@ -133,16 +144,16 @@ def identity_of(teacher: nn.Module | Ask, declared: str | None = None) -> Identi
     if declared is not None:
         if not isinstance(declared, str) or not declared.strip():
             raise InputError(f"identity={declared!r}: expected a name for the teacher, such as its model's version")
-        return Identity(lambda: declared, True)
-    if isinstance(teacher, nn.Module):
-        return Identity(lambda: _hash_of_weights(teacher), True)
+        return Identity(lambda: declared, not isinstance(declared, NameAlone))
+    if isinstance(teacher, nn.Module) and _is_told_by_state(teacher):
+        return Identity(lambda: _hash_of_state(teacher), True)
     known = getattr(teacher, "identity", None)
     if isinstance(known, str):
         return Identity(lambda: known, True)
-    owner = getattr(teacher, "__self__", None)
+    owner = teacher if isinstance(teacher, nn.Module) else getattr(teacher, "__self__", None)
     name = _name_of(teacher)
     if isinstance(owner, nn.Module):
-        return Identity(lambda: f"{name} {_hash_of_weights(owner)}", True)
+        return Identity(lambda: f"{name} {_hash_of_state(owner)}", _is_told_by_state(owner))
     return Identity(lambda: name, False)
 
 
@@ -238,10 +249,72 @@ def _name_of(function: Any) -> str:
     return f"{named.__module__}.{named.__qualname__}"
 
 
-def _hash_of_weights(module: nn.Module) -> str:
+def _hash_of_state(module: nn.Module) -> str:
     # Without names: a module that only wraps another is the same teacher.
     digest = hashlib.sha256()
-    for value in module.state_dict().values():
-        if isinstance(value, Tensor):
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for part in _parts(list(module.state_dict().values())):
+        if isinstance(part, Tensor):
+            digest.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        elif part is not None:
+            digest.update(part)
     return digest.hexdigest()[:12]
+
+
+def _is_told_by_state(module: nn.Module) -> bool:
+    """Whether there is something in the module's state, and nothing that :func:`_parts` does not know."""
+    sizes = [
+        part if part is None else part.numel() if isinstance(part, Tensor) else len(part)
+        for part in _parts(list(module.state_dict().values()))
+    ]
+    return any(sizes) and None not in sizes
+
+
+def _parts(value: Any) -> Iterator[Tensor | bytes | None]:
+    """What a value of a module's state consists of: plain tensors, and bytes; None for what cannot be looked into."""
+    if isinstance(value, Tensor):
+        yield from _parts_of_tensor(value)
+    elif isinstance(value, torch.ScriptObject):  # packed weights of quantised layers
+        try:
+            packed = value.__getstate__()
+        except RuntimeError:  # of a class that cannot be saved
+            yield None
+        else:
+            yield from _parts(packed)
+    elif isinstance(value, Mapping):
+        for name, entry in value.items():
+            yield from _parts((name, entry))
+    elif isinstance(value, tuple | list):
+        for entry in value:
+            yield from _parts(entry)
+    elif isinstance(value, bytes | bytearray):
+        yield bytes(value)
+    elif isinstance(value, io.BytesIO):
+        yield value.getvalue()
+    elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        yield value.tobytes()
+    elif isinstance(value, str | bool | int | float | complex | torch.dtype | torch.device):
+        yield f"{type(value).__name__} {value!r} ".encode()
+    elif value is not None:
+        yield None
+
+
+def _parts_of_tensor(tensor: Tensor) -> Iterator[Tensor | bytes | None]:
+    """As :func:`_parts`, of a tensor: a quantised one has no bytes of its own, and its scales count, too."""
+    if tensor.is_quantized:
+        yield tensor.int_repr()
+        if tensor.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+            yield from _parts((tensor.q_scale(), tensor.q_zero_point()))
+        else:
+            yield from (tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points())
+            yield from _parts(tensor.q_per_channel_axis())
+    elif hasattr(tensor, "__tensor_flatten__"):  # a subclass that consists of other tensors
+        names, _ = tensor.__tensor_flatten__()
+        for name in names:
+            yield from _parts(getattr(tensor, name))
+    elif tensor.layout is torch.sparse_coo:
+        whole = tensor.detach().coalesce()
+        yield from (whole.indices(), whole.values())
+    elif tensor.layout is torch.strided and not tensor.is_meta:
+        yield tensor
+    else:
+        yield None

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import io
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 from mekd_plugin.blackbox import BlackBox, onnx_teacher
+from mekd_plugin.blackbox.backends import NameAlone, identity_of
 from mekd_plugin.errors import CheckpointError, InputError, MissingDependency, TeacherAnswerError
 
 
@@ -158,6 +162,146 @@ def test_a_function_gets_its_images_where_it_wants_them(images):
 
 def test_a_module_without_parameters_is_asked_too(images):
     assert BlackBox(nn.Flatten(), "logits").query(images).num_classes == 16
+
+
+def linear(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+
+
+@pytest.fixture
+def quantised():
+    """``quantised(seed)``: a linear classifier whose packed weights are no tensors of its state."""
+
+    def make(seed: int) -> nn.Module:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's quantisation is deprecated, and models of it are about
+            return torch.ao.quantization.quantize_dynamic(linear(seed), {nn.Linear}, dtype=torch.qint8)
+
+    return make
+
+
+class WithState(nn.Module):
+    """Its state is whatever it is given."""
+
+    def __init__(self, state):
+        super().__init__()
+        self.state = state
+
+    def forward(self, images):
+        return images.flatten(1)
+
+    def get_extra_state(self):
+        return self.state
+
+    def set_extra_state(self, state):
+        self.state = state
+
+
+class Sparse(nn.Module):
+    def __init__(self, seed):
+        super().__init__()
+        weight = linear(seed)[1].weight.detach()
+        self.register_buffer("weight", (weight * (weight > 0)).to_sparse())
+
+
+class PerChannel(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        scales, zeros = torch.full((3,), scale), torch.zeros(3, dtype=torch.int64)
+        quantised = torch.quantize_per_channel(torch.ones(3, 16) * scale, scales, zeros, 0, torch.qint8)
+        self.register_buffer("weight", quantised)
+
+
+def told(module):
+    found = identity_of(module)
+    return found.describe(), found.certain
+
+
+def test_a_module_is_known_by_the_bytes_of_its_weights():
+    module = nn.Sequential(linear(0), nn.BatchNorm1d(3))
+    content = b"".join(value.numpy().tobytes() for value in module.state_dict().values())
+    expected = hashlib.sha256(content).hexdigest()[:12], True
+    assert told(module) == told(nn.Sequential(module)) == expected, "runs that are kept have this in their files"
+    assert told(module.forward) == (f"torch.nn.modules.container.Sequential.forward {expected[0]}", True)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda value, quantised: quantised(value),
+        lambda value, quantised: torch.ao.nn.quantized.Conv2d.from_float(calibrated(value)),
+        lambda value, quantised: PerChannel(1.0 + value),
+        lambda value, quantised: Sparse(value),
+        lambda value, quantised: WithState({"table": [torch.full((2,), value)], "of": (None, "letters")}),
+        lambda value, quantised: WithState(io.BytesIO(bytes([value, 5]))),
+        lambda value, quantised: WithState(np.full(2, value)),
+        lambda value, quantised: WithState(f"version {value}"),
+    ],
+    ids=["packed", "static", "per channel", "sparse", "nested", "file", "array", "text"],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch's quantisation is deprecated
+def test_a_module_is_known_by_what_its_state_holds_beside_plain_tensors(made, quantised):
+    one, same, other = (told(made(value, quantised)) for value in (1, 1, 2))
+    assert one == same and one[0] != other[0] and one[1] and other[1]
+
+
+def calibrated(seed):
+    torch.manual_seed(seed)
+    layer = nn.Conv2d(1, 2, 3)
+    layer.qconfig = torch.ao.quantization.get_default_qconfig()
+    layer.activation_post_process = layer.qconfig.activation()
+    layer.activation_post_process(torch.tensor([-1.0, 1.0]))
+    return layer
+
+
+class Service(nn.Module):
+    """Asks somebody else; the empty tensor tells where."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("place", torch.empty(0))
+
+    def forward(self, images):
+        return images.flatten(1)
+
+
+@pytest.mark.parametrize(
+    "teacher", [nn.Flatten(), Service(), WithState(None), WithState([object()])], ids=lambda it: type(it).__name__
+)
+def test_a_module_that_its_state_does_not_tell_from_another_is_resumed_with_a_warning(teacher, images, tmp_path):
+    identity, certain = told(teacher)
+    assert type(teacher).__qualname__ in identity and not certain and told(teacher.forward)[1] is False
+    box = BlackBox(teacher, "logits")
+    box.keep(tmp_path)
+    box.query(images)
+    box.release()
+    with pytest.warns(UserWarning, match="known by its name alone, .* Say which model it is with identity="):
+        BlackBox(teacher, "logits").keep(tmp_path)
+
+
+def test_weights_beside_something_unknown_tell_only_a_part():
+    module = WithState(object())
+    module.layer = linear(0)
+    before, certain = told(module)
+    module.layer = linear(1)
+    assert not certain and told(module)[0] != before
+
+
+def test_a_module_without_weights_may_say_what_it_is():
+    service = Service()
+    service.identity = "digits, version 3"
+    assert told(service) == ("digits, version 3", True)
+    assert told(service.forward)[1] is False
+    layer = linear(0)
+    layer.identity = "made up"
+    assert told(layer) == told(linear(0)), "weights speak for themselves"
+
+
+def test_an_identity_may_be_a_name_alone():
+    declared = identity_of(nn.Flatten(), NameAlone("digits"))
+    assert declared.describe() == "digits" and not declared.certain
+    assert identity_of(nn.Flatten(), "digits").certain
 
 
 def test_an_onnx_model_is_known_by_its_file(tmp_path):
