@@ -199,7 +199,8 @@ class Journal:
     def kept(self, parts: Iterable[Tensor], stage: str, kind: Kind, evaluation: bool = False) -> int:
         """How many images the next questions are about whose answers are kept, where ``parts`` are to be asked.
 
-        A strict journal answers whatever comes next, or raises an error; another one only what it was asked before.
+        What was answered in its turn answers whatever comes next if the journal is strict, or raises an error; else
+        only what it was asked before. What came early answers its own question alone.
 
         Args:
             parts: the fingerprints of each question.
@@ -207,14 +208,35 @@ class Journal:
             kind: of the answers.
             evaluation: whether they are evaluations.
         """
+        parts = list(parts)
+        ahead = self._entries[max(0, self._position - self._first) :]
         if self.strict:
-            return min(self.images_ahead, sum(len(part) for part in parts))
-        count = 0
-        for entry, part in zip(self._entries[max(0, self._position - self._first) :], parts, strict=False):
-            if self._difference(entry, *self._read(entry), part, stage, kind, evaluation) is not None:
-                break
-            count += len(part)
-        return count
+            count = min(sum(entry.images for entry in ahead), sum(map(len, parts)))
+        else:
+            count = 0
+            for entry, part in zip(ahead, parts, strict=False):
+                if self._difference(entry, *self._read(entry), part, stage, kind, evaluation) is not None:
+                    return count
+                count += len(part)
+        return count + int(self._is_early(parts, stage, kind, evaluation)[count:].sum())
+
+    def _is_early(self, parts: list[Tensor], stage: str, kind: Kind, evaluation: bool) -> Tensor:
+        """Of each image of the questions ``parts``, whether its answer came early; an answer serves one question."""
+        ends = torch.tensor([len(part) for part in parts]).cumsum(0)
+        found = torch.zeros(sum(map(len, parts)), dtype=torch.bool)
+        for entry in self._early:
+            tensors, about = self._read(entry)
+            prints = tensors["fingerprints"]
+            if (about["stage"], about["kind"], entry.evaluation) != (stage, kind, evaluation):
+                continue
+            whole = torch.cat(parts) if parts else prints[:0]
+            for start in (whole == prints[0]).nonzero().flatten().tolist():
+                stop = start + entry.images
+                begins = start == 0 or start in ends
+                if begins and stop in ends and torch.equal(whole[start:stop], prints) and not found[start:stop].any():
+                    found[start:stop] = True
+                    break
+        return found
 
     def _difference(
         self,

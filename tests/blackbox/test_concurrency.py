@@ -110,6 +110,31 @@ def test_early_answers_survive_a_lost_ledger(tmp_path):
     assert torch.equal(again.query(images).values, expected(images))
 
 
+def test_early_answers_make_no_room_for_other_questions(tmp_path):
+    """The budget refuses these as a whole; what the early answers belong to fits in."""
+    service, images = Service({0: [ConnectionError("gone")]}), numbered(20)
+    all_are_open = threading.Barrier(4)
+
+    def teacher(asked):
+        if not service.computed:
+            all_are_open.wait(20)
+        return service(asked)
+
+    box = boxed(teacher, batch_size=2, budget=16)
+    box.keep(tmp_path)
+    with pytest.raises(TeacherUnavailable):
+        box.query(images[:8])
+    assert box.ledger.total == 8 and box.ledger.uncertain == 2 and box.journal.images_ahead == 6
+    for stage, other in (("query", images[8:]), ("other", images[:12]), ("query", images[1:11])):
+        with pytest.raises(QueryBudgetExceeded, match="nothing was sent"):
+            box.query(other, stage=stage)
+    with pytest.raises(QueryBudgetExceeded, match="about 14 images"):  # each answer serves once
+        box.query(torch.cat([images[:8], images[:8], images[8:12]]))
+    assert sum(service.computed) == box.ledger.total == 8
+    assert torch.equal(box.query(images[:14]).values, expected(images[:14]))
+    assert sum(service.computed) == box.ledger.total == 16 and box.ledger.remaining == 0
+
+
 def test_an_error_stops_those_that_wait(tmp_path):
     """Another question's next attempt is a minute away; an exhausted balance ends the run at once."""
     waits = {1: [Refused("503")] * 9}

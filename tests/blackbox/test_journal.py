@@ -233,6 +233,24 @@ def test_only_the_same_questions_count_as_kept_where_others_may_come(path):
     assert journal.kept(other[1:], "stage 0", "logits") == 0
 
 
+def test_what_came_early_counts_as_kept_for_its_own_question_alone(path):
+    journal = Journal(path)
+    for number in (4, 5, 5):
+        journal.append(answers(number), prints(number, number), "later", number + 5, early=True)
+    for strict in (True, False):
+        journal.strict = strict
+        journal.rewind(3)
+        asked = [prints(3, 3), prints(5, 5), prints(4, 4), prints(4, 4), prints(5, 5), prints(5, 5)]
+        assert journal.kept(asked, "later", "logits") == 6
+        assert journal.kept(asked[:2], "later", "logits") == 2
+        assert journal.kept([prints(3, 4), prints(4, 3)], "later", "logits") == 0  # across two questions
+        assert journal.kept([], "later", "logits") == 0
+        assert journal.kept(asked, "sooner", "logits") == journal.kept(asked, "later", "hard") == 0
+        assert journal.kept(asked, "later", "logits", evaluation=True) == 0
+        journal.rewind(2)
+        assert journal.kept([prints(2, 2), prints(4, 4)], "stage 2", "logits") == 2
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_an_interruption_while_the_disk_is_waited_for_leaves_the_journal_as_it_was(path, monkeypatch, when):
     journal, sync = Journal(path), os.fsync
