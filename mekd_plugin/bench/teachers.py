@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import inspect
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import CellType
 from typing import Any, NamedTuple
 
 import torch
@@ -20,9 +22,11 @@ from torch import Tensor, nn
 from mekd_plugin.bench.run_spec import RunSpec
 from mekd_plugin.bench.teacher_names import kind_of_teacher
 from mekd_plugin.blackbox import remote
+from mekd_plugin.blackbox.backends import NameAlone, identity_of
 from mekd_plugin.blackbox.onnx_file import onnx_teacher
 from mekd_plugin.blackbox.patience import Retry
 from mekd_plugin.blackbox.teacher import BlackBox
+from mekd_plugin.code_digest import described_function
 from mekd_plugin.data.datasets import ImageData
 from mekd_plugin.data.splits import EdgeSplit
 from mekd_plugin.errors import CheckpointError, InputError, UnknownName
@@ -219,9 +223,11 @@ class PreparedTeacher(NamedTuple):
 
     Attributes:
         teacher: trained or read.
-        name: tells it from others among the kept answers.
+        name: tells it from others among the kept answers; of a function, by its code, too, so that one that was edited
+            is asked anew.
         identity: what a run's black box calls it; None for a module, which is known by its weights. What looks at the
-            images on their way would otherwise be taken for the teacher.
+            images on their way would otherwise be taken for the teacher. A :class:`NameAlone` where it does not tell
+            whether the teacher is still the same, as of a plain function.
     """
 
     teacher: nn.Module | Callable[..., Any]
@@ -264,12 +270,55 @@ def prepare_teacher(
         teacher = load_teacher(
             found_as or spec.teacher, num_classes=data.num_classes, image_shape=spec.teacher_shape(data.image_shape)
         )
+        kind = kind_of_teacher(spec.teacher)
+        if kind == "function":
+            return _someone_elses(teacher, spec.teacher, device)
         # A service says what it is, such as its model's version; a file has its digest.
-        known_as = getattr(teacher, "identity", "") if kind_of_teacher(spec.teacher) == "service" else None
+        known_as = getattr(teacher, "identity", "") if kind == "service" else None
         name = f"{spec.teacher} {known_as or spec.teacher_digest}"
     if isinstance(teacher, nn.Module):
         return PreparedTeacher(teacher.to(device), name, None)
     return PreparedTeacher(teacher, name, name.removesuffix(" None"))
+
+
+def _someone_elses(teacher: nn.Module | Callable[..., Any], called: str, device: str) -> PreparedTeacher:
+    """What ``package.module:name`` stands for, as far as it can be told from what stands there another time."""
+    teacher = teacher.to(device) if isinstance(teacher, nn.Module) else teacher
+    known = identity_of(teacher)
+    if known.certain:
+        name = f"{called} {known.describe()}"
+        return PreparedTeacher(teacher, name, None if isinstance(teacher, nn.Module) else name)
+    code = hashlib.sha256(" ".join(_code_behind(teacher)).encode()).hexdigest()[:12]
+    if isinstance(teacher, nn.Module):
+        return PreparedTeacher(teacher, NameAlone(f"{called} {known.describe()} {code}"), NameAlone(known.describe()))
+    return PreparedTeacher(teacher, NameAlone(f"{called} {code}"), NameAlone(called))
+
+
+def _code_behind(teacher: Callable[..., Any]) -> Iterator[str]:
+    """The functions that answer, each with a hash of its code: those of the same module that it calls or wraps, too.
+
+    Of an object they are the methods of its class. What other modules do, and what it reads, is not looked at.
+    """
+    waiting, seen = [teacher], set[str]()
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, functools.partial):
+            waiting.append(one.func)
+        owner = getattr(one, "__self__", None if inspect.isroutine(one) else one)
+        if owner is not None and not inspect.ismodule(owner):
+            members = [member for cls in type(owner).__mro__ for _, member in sorted(vars(cls).items())]
+            waiting += [member for member in members if inspect.isfunction(member)]
+        described = described_function(one)
+        if described in seen:
+            continue
+        seen.add(described)
+        yield described
+        inner = getattr(one, "__func__", one)
+        if inspect.isfunction(inner):
+            used = [inner.__globals__.get(name) for name in inner.__code__.co_names]
+            used += [cell.cell_contents for cell in inner.__closure__ or () if cell != CellType()]
+            waiting += [other for other in used if inspect.isfunction(other) and other.__module__ == inner.__module__]
+            waiting += [inner.__wrapped__] if hasattr(inner, "__wrapped__") else []
 
 
 class EvaluationAnswers(NamedTuple):

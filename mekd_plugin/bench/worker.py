@@ -28,7 +28,7 @@ from mekd_plugin.bench.run_inputs import Method, Place, edge_of, learnt_by_teach
 from mekd_plugin.bench.run_record import adapted_on, blank_record, record_of
 from mekd_plugin.bench.run_spec import RunSpec
 from mekd_plugin.bench.sent import SentImages, SentSample
-from mekd_plugin.bench.store import Store
+from mekd_plugin.bench.store import Store, spent_in
 from mekd_plugin.bench.teacher_names import kind_of_teacher
 from mekd_plugin.bench.teachers import (
     EvaluationAnswers,
@@ -37,7 +37,7 @@ from mekd_plugin.bench.teachers import (
     patience_for,
     prepare_teacher,
 )
-from mekd_plugin.blackbox.backends import Declared
+from mekd_plugin.blackbox.backends import Declared, NameAlone
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.blackbox.whitebox import WhiteBox
 from mekd_plugin.data.datasets import ImageData
@@ -56,6 +56,10 @@ _SNAPSHOTS = 8
 _NOT_ON_RECORD = (
     "the teacher's answers about the test images are not on record: agreement, the teacher's accuracy and audits are "
     "left out"
+)
+_BY_NAME = (
+    "the run was resumed with a teacher known by its name alone, {}, which does not tell whether it is the one that "
+    "answered before"
 )
 
 Note = Callable[[], None]
@@ -130,6 +134,7 @@ def perform(
     directory = store.directory(spec.key)
     recipe = recipe_of(spec)
     spec.keep(directory, place.data_root)
+    unsure = isinstance(known_as, NameAlone) and spent_in(directory).total > 0
     sample = SentSample(directory / "sent_sample.npz")
     watcher = SentImages(directory / "sent.npz", data.num_classes, sample=sample)
     boundary = WhiteBox if spec.white_box else BlackBox
@@ -191,6 +196,7 @@ def perform(
     resized = {} if spec.teacher_size is None else {"as_sent": black_box.as_sent}
     sent = what_was_sent(sample.images, sample.seen, split.images, strangers, seed=spec.seed, **resized)
     unknown = [] if told is not None else [_NOT_ON_RECORD]
+    unknown += [_BY_NAME.format(known_as)] if unsure else []
     record = replace(record, sent=sent, warnings=[*record.warnings, *unknown, *_unseen(spec, sample, record)])
     if spec.adapt:
         record = adapted_on(data, record, result.student)

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from mekd_plugin.bench.benchmark import Benchmark
+from mekd_plugin.bench.executors.executor import Job
+from mekd_plugin.bench.run_inputs import edge_of, load_data
+from mekd_plugin.bench.settings import BenchConfig
+from mekd_plugin.bench.store import Store
 from mekd_plugin.bench.teachers import (
     LabelledImages,
     cache_directory,
     evaluation_answers,
     load_teacher,
+    prepare_teacher,
     trained_teacher,
 )
+from mekd_plugin.bench.worker import do, evaluated
+from mekd_plugin.blackbox.backends import NameAlone
 from mekd_plugin.errors import CheckpointError, InputError, UnknownName
 from mekd_plugin.networks import build
 from mekd_plugin.training.checkpoint import save_weights
@@ -175,3 +187,88 @@ def test_a_failing_server_answers_nothing_twice_for_an_evaluation(tmp_path) -> N
     answers = told()
     assert answers.labels.tolist() == [index % 3 for index in range(1000)]
     assert asked == [256, 256, 256, 256, 256, 232] and answers.asked == sum(asked)
+
+
+FUNCTION = "def ask(images):\n    return torch.full((len(images),), {})\n"
+HELPER = "def label():\n    return {}\n\n\ndef ask(images):\n    return torch.full((len(images),), label())\n"
+WRAPPED = (
+    "def times(function):\n    @functools.wraps(function)\n    def wrapper(images):\n"
+    "        return function(images)\n\n    return wrapper\n\n\n@times\n" + FUNCTION
+)
+OBJECT = (
+    "class Client:\n    def __call__(self, images):\n        return self.answer(images)\n\n"
+    "    def answer(self, images):\n        return torch.full((len(images),), {})\n\n\nask = Client()\n"
+)
+METHOD = OBJECT.replace("ask = Client()", "ask = Client().answer")
+MODULE = (
+    "class Net(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+    "        self.register_buffer('label', torch.tensor({}))\n\n    def forward(self, images):\n"
+    "        return self.label.expand(len(images))\n\n\nask = Net()\n"
+)
+SAYS_SO = FUNCTION + "\n\nask.identity = 'version {}'\n"
+PARTIAL = FUNCTION.replace("ask(images)", "ask(images, label)").replace("{}", "label") + (
+    "\n\nask = functools.partial(ask, label={})\n"
+)
+
+
+@pytest.fixture
+def theirs(tmp_path, monkeypatch):
+    """``theirs(text)``: the teacher of a module with that text, prepared as in a new process: spec, place and it."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    settings = {"teacher": "their_teacher:ask", "student": "lenet5_half", "methods": "kd", "responses": "hard",
+                "steps": 5, "real_images": 60, "query_budget": 400, "seeds": [0], "device": "cpu"}  # fmt: skip
+
+    def prepared(text):
+        (tmp_path / "their_teacher.py").write_text("import functools\n\nimport torch\n\n\n" + text)
+        monkeypatch.delitem(sys.modules, "their_teacher", raising=False)
+        importlib.invalidate_caches()
+        made = Benchmark(BenchConfig.from_mapping(settings), tmp_path / "out")
+        (spec,), place = made.specs, made.place
+        data = load_data(spec, place)
+        return spec, place, data, prepare_teacher(spec, data, edge_of(spec, data))
+
+    yield prepared
+    sys.modules.pop("their_teacher", None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [FUNCTION, HELPER, WRAPPED, OBJECT, METHOD, MODULE, MODULE + "ask = ask.forward\n", SAYS_SO, PARTIAL],
+    ids=["function", "helper", "wrapped", "object", "method", "module", "its method", "says so", "partial"],
+)
+def test_a_function_that_was_edited_is_asked_about_the_test_images_anew(theirs, text):
+    names = []
+    for label, asked in ((1, 540), (1, 540), (2, 540)):
+        spec, place, data, prepared = theirs(text.replace("{}", str(label)))
+        told = evaluated(spec, place, prepared, data)
+        assert told.labels.unique().tolist() == [label] and told.asked == asked
+        names.append(prepared.name)
+    assert names[0] == names[1] != names[2]
+    files = list((Path(place.out) / "teachers").glob("answers-*.safetensors"))
+    assert len(files) == 2, "the second time they were read"
+
+
+def test_only_what_tells_a_function_from_another_makes_its_identity_certain(theirs):
+    identity = theirs(FUNCTION.format(1))[3].identity
+    assert identity == "their_teacher:ask" and isinstance(identity, NameAlone)
+    assert theirs(MODULE.format(1))[3].identity is None
+    for text in (SAYS_SO, MODULE + "ask = ask.forward\n"):
+        one, other = (theirs(text.replace("{}", label))[3].identity for label in "12")
+        assert one != other and not isinstance(one, NameAlone)
+    bare = theirs("ask = torch.nn.Flatten()\n")[3]
+    assert bare.identity.startswith("torch.nn.modules.flatten.Flatten ") and isinstance(bare.identity, NameAlone)
+
+
+def test_a_run_that_goes_on_with_a_plain_function_says_that_only_its_name_is_compared(theirs):
+    failing = (
+        "asked = []\n\n\ndef ask(images):\n    asked.append(len(images))\n    if sum(asked) > 800:\n"
+        "        raise ConnectionRefusedError('no more')\n    return torch.arange(len(images)) % 10\n"
+    )
+    spec, place, _, _ = theirs(failing)
+    assert "no more" in do(Job("run", spec), place)
+    theirs(FUNCTION.format(1))
+    with pytest.warns(UserWarning, match="resumed with a teacher known by its name alone, their_teacher:ask, which"):
+        assert do(Job("run", spec), place) is None
+    (said,) = (text for text in Store(Path(place.out), resume=True).read(spec.key).warnings if "resumed" in text)
+    assert "known by its name alone, their_teacher:ask, which does not tell whether it is the one" in said
