@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import mekd_plugin as mekd
 from mekd_plugin.bench.benchmark import Benchmark
 from mekd_plugin.bench.settings import BenchConfig
-from mekd_plugin.errors import MekdError
+from mekd_plugin.errors import InputError, MekdError
 from mekd_plugin.transfer import TransferSetDistiller
 
 NAN, INF = float("nan"), float("inf")
@@ -114,6 +115,101 @@ def test_it_is_refused_and_nothing_is_asked(given, words, asked, tmp_path):
         mekd.benchmark(**{"methods": ["kd"], "out": out, **BASE, **given})
     assert words in str(refused.value)
     assert not asked and not out.exists()
+
+
+STUDENTS = """
+import torch
+from torch import nn
+
+seen = []
+
+
+class Small(nn.Module):
+    def __init__(self, inputs, classes, kind):
+        super().__init__()
+        self.layer, self.kind = nn.Linear(inputs, classes), kind
+
+    def forward(self, images):
+        seen.append(len(images))
+        scores = self.layer(images.flatten(1))
+        if self.kind == "auxiliary" and self.training:
+            return scores, scores
+        return scores.detach() if self.kind == "detached" else scores
+
+
+def make(num_classes, image_shape, extra=0, size=None, kind=""):
+    channels, height, width = image_shape
+    return Small(channels * (size or height) * (size or width), num_classes + extra, kind)
+
+
+def wider(**settings):
+    return make(**settings, extra=1)
+
+
+def larger(**settings):
+    return make(**settings, size=32)
+
+
+def auxiliary(**settings):
+    return make(**settings, kind="auxiliary")
+
+
+def detached(**settings):
+    return make(**settings, kind="detached")
+
+
+def frozen(**settings):
+    return make(**settings).requires_grad_(False)
+"""
+
+
+@pytest.fixture
+def students(tmp_path, monkeypatch):
+    """How many images the students of the module ``students_here`` were tried on, batch by batch."""
+    (tmp_path / "students_here.py").write_text(STUDENTS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "students_here", raising=False)
+    import students_here
+
+    return students_here.seen
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("wider", r"num_classes=10, but the student has 11 outputs"),
+        ("larger", r"cannot take images of shape \(2, 1, 16, 16\)"),
+        ("auxiliary", r"in training mode the student Small returns tuple: expected logits \(4, 10\)"),
+        ("detached", "returns logits without a gradient to its weights"),
+        ("frozen", "has no weight that requires a gradient"),
+    ],
+)
+def test_a_student_that_no_run_could_train_is_refused_before_anything_is_paid(name, words, asked, students, tmp_path):
+    out = tmp_path / "out"
+    student = ["lenet5_half", f"students_here:{name}"]
+    with pytest.raises(InputError, match=f"student students_here:{name} on digits: .*{words}"):
+        mekd.benchmark(["kd"], out=out, **{**BASE, "student": student})
+    assert not asked and not out.exists()
+
+
+def test_a_student_is_tried_once_for_each_data_set(asked, students, tmp_path, monkeypatch):
+    monkeypatch.setattr("mekd_plugin.data.datasets._RENDERED_IMAGES", (200, 50))
+    settings = {"student": "students_here:make", "seeds": range(5), "query_budget": [100, 200], "disjoint": True}
+    grid = {**BASE, **settings, "dataset": ["digits", "rendered_digits:16"], "methods": ["kd", "ml", "mekd"]}
+    state = torch.get_rng_state()
+    assert Benchmark(BenchConfig.from_mapping(grid), tmp_path / "out").check() == {}
+    assert students == [2, 4, 2, 4] and not asked and torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_pool_of_another_shape_is_refused_where_a_method_asks_about_it(asked, tmp_path, monkeypatch):
+    monkeypatch.setattr("mekd_plugin.data.datasets._RENDERED_IMAGES", (200, 50))
+    out, settings = tmp_path / "out", {**BASE, "query_budget": 200, "pool_dataset": "rendered_digits:color"}
+    with pytest.raises(InputError, match=r"pool_dataset=rendered_digits:color has images of \(3, .* \(1, 16, 16\): im"):
+        mekd.benchmark(["kd", "copycat"], out=out, **settings)
+    assert not asked and not out.exists()
+    for methods, pool in ((["kd"], "rendered_digits:color"), (["kd", "copycat"], "rendered_digits:16")):
+        grid = {**settings, "methods": methods, "pool_dataset": pool}
+        assert Benchmark(BenchConfig.from_mapping(grid), out).check() == {}
 
 
 def test_a_method_of_ones_own_needs_a_name_of_its_own(asked, tmp_path):
