@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -19,8 +21,8 @@ from mekd_plugin.blackbox.canary import STAGE, Canary
 from mekd_plugin.blackbox.degradation import Degradation
 from mekd_plugin.blackbox.journal import Journal
 from mekd_plugin.blackbox.ledger import Ledger
-from mekd_plugin.blackbox.patience import RateLimit, Retry, teacher_errors
-from mekd_plugin.errors import InputError, NeedsNotMet, Refused
+from mekd_plugin.blackbox.patience import RateLimit, Retry, TooManyAtOnce, teacher_errors
+from mekd_plugin.errors import InputError, NeedsNotMet, Refused, TeacherUnavailable
 from mekd_plugin.responses import Kind, Response
 
 __all__ = ["Exchange"]
@@ -28,13 +30,27 @@ __all__ = ["Exchange"]
 
 @dataclass(frozen=True, eq=False)
 class _Question:
-    """Images that are asked about at once, and what for."""
+    """Images that are asked about at once, and what for; whether the rest of a larger question follows."""
 
     images: Tensor
     fingerprints: Tensor
     stage: str
     evaluation: bool
     call: Call | None
+    goes_on: bool = False
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def first(self, count: int) -> _Question:
+        """The part about its first ``count`` images."""
+        if count >= len(self):
+            return self
+        return replace(self, images=self.images[:count], fingerprints=self.fingerprints[:count], goes_on=True)
+
+    def after(self, count: int) -> _Question:
+        """The part about all but its first ``count`` images."""
+        return replace(self, images=self.images[count:], fingerprints=self.fingerprints[count:])
 
 
 class _Answered(NamedTuple):
@@ -42,6 +58,13 @@ class _Answered(NamedTuple):
 
     response: Response
     serial: int
+
+
+class _Open(NamedTuple):
+    """A question that a thread asks: when it is done, and what has been answered of it, a request at a time."""
+
+    future: Future[None]
+    answered: deque[tuple[_Question, _Answered]]
 
 
 class _Stopped(BaseException):
@@ -80,6 +103,7 @@ class Exchange:
     concurrent: int = 1
     canary: Canary | None = None
     _batches: int = 0
+    _at_most: int | None = None  # images of one request, as far as the teacher has said
     _counting: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self, ask: Ask) -> None:
@@ -119,17 +143,22 @@ class Exchange:
             parts = [slice(start, start + self.batch_size) for start in starts]
             questions = [_Question(images[part], fingerprints[part], stage, evaluation, call) for part in parts]
             # Several processes count in step, which threads of theirs would not.
-            one_by_one = self.concurrent == 1 or len(questions) < 2 or self.ledger.peers.world > 1
-            answers = map(self._ask_one, questions) if one_by_one else self._ask_many(questions)
+            one_request = len(questions) < 2 and self._at_most is None
+            one_by_one = self.concurrent == 1 or one_request or self.ledger.peers.world > 1
+            answers = chain.from_iterable(map(self._ask_one, questions)) if one_by_one else self._ask_many(questions)
             return Response(torch.cat([answer.values for answer in answers]), self.kind, self.known_classes())
 
-    def _ask_one(self, question: _Question) -> Response:
-        """The answers of an interrupted life; or those of as many attempts as are allowed."""
-        kept = self._kept(question)
-        if kept is None:
-            self._check_teacher(question)
-            kept = self._keep(question, self._attempts(question), last=True)
-        return kept
+    def _ask_one(self, question: _Question) -> Iterator[Response]:
+        """The answers of an interrupted life; or those of as many attempts as are allowed, kept as they come."""
+        while True:
+            told = self._kept(question)
+            if told is None:
+                self._check_teacher(question)
+                told = self._keep(*self._ask_first(question), last=True)
+            yield told
+            question = question.after(len(told))
+            if not len(question):
+                return
 
     def _ask_many(self, questions: list[_Question]) -> Iterator[Response]:
         """The answers in the order of the questions, of which up to ``concurrent`` are open at the same time.
@@ -138,38 +167,86 @@ class Exchange:
         answers are kept as early ones.
         """
         stop = threading.Event()
-        is_open: dict[_Question, Future[_Answered]] = {}
+        is_open: deque[_Open] = deque()
+        waiting = deque(questions)
         with ThreadPoolExecutor(self.concurrent, thread_name_prefix="asking a teacher") as pool:
             try:
-                for question in questions:
+                while waiting:
                     while is_open and (len(is_open) == self.concurrent or self._has_early()):
                         yield from self._come_in(is_open)
-                    kept = self._kept(question) if not is_open else None
-                    if kept is not None:
-                        yield kept
-                        continue
-                    if not is_open:
-                        self._check_teacher(question)
-                    is_open[question] = pool.submit(self._attempts, question, stop)
+                    question = waiting.popleft()
+                    told = self._kept(question) if not is_open else None
+                    if told is not None:
+                        yield told
+                        done = len(told)
+                    else:
+                        if not is_open:
+                            self._check_teacher(question)
+                        part, answered = self._part(question), deque[tuple[_Question, _Answered]]()
+                        is_open.append(_Open(pool.submit(self._ask_all, part, answered, stop), answered))
+                        done = len(part)
+                    if done < len(question):
+                        waiting.appendleft(question.after(done))
                 while is_open:
                     yield from self._come_in(is_open)
             finally:  # nothing is open any more, or there was an error
                 stop.set()
-                wait(is_open.values())
-                for question, future in is_open.items():
-                    if future.exception() is None and self.journal is not None:
-                        self._keep(question, future.result(), early=True)
+                wait([future for future, _ in is_open])
+                for part, answer in chain.from_iterable(answered for _, answered in is_open):
+                    if self.journal is not None:
+                        self._keep(part, answer, early=True)
 
-    def _come_in(self, is_open: dict[_Question, Future[_Answered]]) -> Iterator[Response]:
+    def _come_in(self, is_open: deque[_Open]) -> Iterator[Response]:
         """The answers that are next, once there are any; an error at once, whosever turn it is."""
-        if not next(iter(is_open.values())).done():
-            wait([future for future in is_open.values() if not future.done()], return_when=FIRST_COMPLETED)
-        failed = [question for question, future in is_open.items() if future.done() and future.exception() is not None]
-        if failed:
-            is_open.pop(failed[0]).result()
-        while is_open and next(iter(is_open.values())).done():
-            question = next(iter(is_open))
-            yield self._keep(question, is_open.pop(question).result())
+        if not is_open[0].future.done():
+            wait([future for future, _ in is_open if not future.done()], return_when=FIRST_COMPLETED)
+        for future, _ in is_open:
+            if future.done():
+                future.result()
+        while is_open and is_open[0].future.done():
+            is_open[0].future.result()  # it may have failed meanwhile
+            while is_open[0].answered:
+                yield self._keep(*is_open[0].answered.popleft())
+            is_open.popleft()
+
+    def _ask_all(
+        self, question: _Question, answered: deque[tuple[_Question, _Answered]], stop: threading.Event
+    ) -> None:
+        """Ask in a thread; what came before an error is in ``answered`` too."""
+        while len(question):
+            answered.append(self._ask_first(question, stop))
+            question = question.after(len(answered[-1][0]))
+
+    def _ask_first(self, question: _Question, stop: threading.Event | None = None) -> tuple[_Question, _Answered]:
+        """The answers to as much of a question as the teacher takes at a time, and which part that is."""
+        while True:
+            part = self._part(question)
+            try:
+                return part, self._attempts(part, stop)
+            except TooManyAtOnce as error:
+                self._learn_limit(error, len(part))
+
+    def _part(self, question: _Question) -> _Question:
+        """As much of a question as goes into one request, and not what was answered early."""
+        if self.ledger.peers.world > 1:
+            return question  # which count in step: see _answer_in_parts
+        with self._counting:
+            count = len(question) if self._at_most is None else min(len(question), self._at_most)
+            if self.journal is not None and self.journal.has_early:
+                about = question.stage, self.kind, question.evaluation
+                count = min(count, self.journal.early_from(question.fingerprints, *about))
+        return question.first(count)
+
+    def _learn_limit(self, error: TooManyAtOnce, sent: int) -> None:
+        """Ask about fewer images at a time.
+
+        Raises:
+            TooManyAtOnce: the same again, where that would not be fewer.
+        """
+        if not 0 < error.limit < sent:
+            raise error
+        with self._counting:
+            self._at_most = min(error.limit, self._at_most or error.limit)
 
     def _has_early(self) -> bool:
         return self.journal is not None and self.journal.has_early
@@ -193,13 +270,13 @@ class Exchange:
             return
 
         def ask_again(images: Tensor, fingerprints: Tensor) -> Response:
-            told = []
-            batches = zip(images.split(self.batch_size), fingerprints.split(self.batch_size), strict=True)
-            for batch, prints in batches:
-                again = _Question(batch.to(question.images.device), prints, STAGE, True, question.call)
-                response, serial = self._attempts(again)
+            told: list[Tensor] = []
+            again = _Question(images.to(question.images.device), fingerprints, STAGE, True, question.call)
+            while len(again):
+                part, (response, serial) = self._ask_first(again.first(self.batch_size))
                 self.ledger.settle(serial)
                 told.append(response.values)
+                again = again.after(len(part))
             return Response(torch.cat(told), self.kind, self.known_classes())
 
         self.canary.look(ask_again)
@@ -226,14 +303,15 @@ class Exchange:
     def _attempt(self, question: _Question, batch: int) -> _Answered:
         """Intend, ask, check; what was refused is taken back. Keeping and settling come in the order of asking."""
         images, stage = question.images, question.stage
+        answer = self._answer if self.ledger.peers.world == 1 else self._answer_in_parts
         if self.rate_limit is not None and len(images):
             self.rate_limit.wait(self.ledger.peers.world)
         with self._counting:
             serial = self.ledger.intend(question.fingerprints, stage, evaluation=question.evaluation, in_turn=True)
         where = f"asking the teacher about batch {batch} ({len(images):,} images for {stage!r})"
         try:
-            with teacher_errors(where, self._what_is_kept):
-                return _Answered(self._answer(images, question.fingerprints, question.call, batch), serial)
+            with teacher_errors(where, self._what_is_kept, len(images)):
+                return _Answered(answer(images, question.fingerprints, question.call, batch), serial)
         except Refused:
             with self._counting:
                 self.ledger.take_back(serial)
@@ -249,7 +327,8 @@ class Exchange:
         with self._counting:
             if self.journal is not None:
                 prints, stage = question.fingerprints, question.stage
-                self.journal.append(response, prints, stage, serial, evaluation=question.evaluation, early=early)
+                flags = {"evaluation": question.evaluation, "early": early, "goes_on": question.goes_on}
+                self.journal.append(response, prints, stage, serial, **flags)
             if last:
                 self.ledger.settle()
             else:
@@ -263,6 +342,29 @@ class Exchange:
         with self._counting:
             kept = "no directory keeps the answers before it" if self.journal is None else f"kept: {self.journal}"
             return f"{kept}; {self.ledger}"
+
+    def _answer_in_parts(self, images: Tensor, fingerprints: Tensor, call: Call | None, batch: int) -> Response:
+        """The answer of as many requests as the teacher wants, where several processes count a question in step.
+
+        Raises:
+            TeacherUnavailable: one was refused after others were answered: all images of the question count.
+        """
+        told: list[Tensor] = []
+        start = 0
+        while start < len(images) or not told:
+            part = slice(start, start + min(len(images), self._at_most or len(images)))
+            try:
+                told.append(self._answer(images[part], fingerprints[part], call, batch).values)
+                start += len(told[-1])
+            except TooManyAtOnce as error:
+                self._learn_limit(error, len(images[part]))
+            except Refused as error:
+                if not told:
+                    raise
+                raise TeacherUnavailable(
+                    f"{error}: {start:,} of {len(images):,} images were answered before, so all of them count"
+                ) from error
+        return Response(torch.cat(told), self.kind, self.known_classes())
 
     def _answer(self, images: Tensor, fingerprints: Tensor, call: Call | None, batch: int) -> Response:
         if not len(images):

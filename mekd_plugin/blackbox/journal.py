@@ -34,7 +34,7 @@ __all__ = ["Forgotten", "Journal"]
 
 _START = struct.Struct("<8sII")  # magic; length and checksum of the head, which is JSON
 _RECORD = struct.Struct("<QIIQBI")  # length and checksum of the body, images, question's number, flags; own checksum
-_EVALUATION, _EARLY = 1, 2
+_EVALUATION, _EARLY, _GOES_ON = 1, 2, 4
 _MAGIC = b"mekdjrn2"
 
 
@@ -46,6 +46,7 @@ class _Entry:
     serial: int
     evaluation: bool
     early: bool = False
+    goes_on: bool = False  # whether it is about the first images of a question, and the others were asked about apart
 
 
 class Forgotten(NamedTuple):
@@ -169,6 +170,8 @@ class Journal:
     def replay(self, fingerprints: Tensor, stage: str, kind: Kind, evaluation: bool = False) -> Response | None:
         """The kept answers to the next question, on the CPU; None at the end of the journal, unless it came early.
 
+        Where a question was asked in parts, these are the answers to its first ones, and the rest is the next question.
+
         Raises:
             ReplayDiverged: another question was asked at this position, and the journal is strict.
         """
@@ -192,7 +195,7 @@ class Journal:
                 stacklevel=2,
             )
             self._give_up()
-            return None
+            return self._take_early(fingerprints, stage, kind, evaluation)
         self._position += 1
         return Response(tensors["values"], kind, int(about["num_classes"]))
 
@@ -213,15 +216,26 @@ class Journal:
         if self.strict:
             count = min(sum(entry.images for entry in ahead), sum(map(len, parts)))
         else:
-            count = 0
-            for entry, part in zip(ahead, parts, strict=False):
-                if self._difference(entry, *self._read(entry), part, stage, kind, evaluation) is not None:
-                    return count
-                count += len(part)
-        return count + int(self._is_early(parts, stage, kind, evaluation)[count:].sum())
+            count, left = 0, iter(ahead)
+            for part in parts:
+                rest = part
+                while len(rest) and (entry := next(left, None)) is not None:
+                    if self._difference(entry, *self._read(entry), rest, stage, kind, evaluation) is not None:
+                        return count
+                    rest = rest[entry.images :]
+                    count += entry.images
+        return count + int(self._is_early(parts, stage, kind, evaluation, after=count).sum())
 
-    def _is_early(self, parts: list[Tensor], stage: str, kind: Kind, evaluation: bool) -> Tensor:
-        """Of each image of the questions ``parts``, whether its answer came early; an answer serves one question."""
+    def early_from(self, fingerprints: Tensor, stage: str, kind: Kind, evaluation: bool = False) -> int:
+        """At which image of a question the first part begins that was answered early; how many it has, if none was."""
+        found = self._is_early([fingerprints], stage, kind, evaluation).nonzero()
+        return int(found[0]) if len(found) else len(fingerprints)
+
+    def _is_early(self, parts: list[Tensor], stage: str, kind: Kind, evaluation: bool, *, after: int = 0) -> Tensor:
+        """Of each image of the questions ``parts``, whether its answer came early; an answer serves one question.
+
+        The images before ``after`` have answers already.
+        """
         ends = torch.tensor([len(part) for part in parts]).cumsum(0)
         found = torch.zeros(sum(map(len, parts)), dtype=torch.bool)
         for entry in self._early:
@@ -232,8 +246,9 @@ class Journal:
             whole = torch.cat(parts) if parts else prints[:0]
             for start in (whole == prints[0]).nonzero().flatten().tolist():
                 stop = start + entry.images
-                begins = start == 0 or start in ends
-                if begins and stop in ends and torch.equal(whole[start:stop], prints) and not found[start:stop].any():
+                end = int(ends[torch.searchsorted(ends, start, right=True)])  # of the question
+                in_one = stop <= end if entry.goes_on else stop == end
+                if in_one and start >= after and torch.equal(whole[start:stop], prints) and not found[start:stop].any():
                     found[start:stop] = True
                     break
         return found
@@ -249,7 +264,8 @@ class Journal:
         evaluation: bool,
     ) -> ReplayDiverged | None:
         """How a question differs from the one that was asked in its place; None if it is the same."""
-        if not torch.equal(tensors["fingerprints"], fingerprints):
+        asked = fingerprints[: entry.images] if entry.goes_on else fingerprints
+        if not torch.equal(tensors["fingerprints"], asked):
             return self._diverged(f"{len(tensors['fingerprints'])} other images", about["stage"], stage)
         if about["stage"] != stage or about["kind"] != kind:
             return self._diverged(f"{about['kind']} responses", about["stage"], f"{stage}, {kind}")
@@ -264,7 +280,8 @@ class Journal:
             tensors, about = self._read(entry)
             if self._difference(entry, tensors, about, fingerprints, stage, kind, evaluation) is None:
                 response = Response(tensors["values"], kind, int(about["num_classes"]))
-                self.append(response, fingerprints, stage, entry.serial, evaluation=evaluation)
+                prints, flags = tensors["fingerprints"], {"evaluation": evaluation, "goes_on": entry.goes_on}
+                self.append(response, prints, stage, entry.serial, **flags)
                 self._early.remove(entry)
                 return response
         return None
@@ -278,20 +295,21 @@ class Journal:
         *,
         evaluation: bool = False,
         early: bool = False,
+        goes_on: bool = False,
     ) -> None:
         """Add the answers to a new question; they are on the disk when this returns.
 
         Those that are ``early`` answer a question whose turn comes later: one that is open at the same time, and
-        before it, has failed.
+        before it, has failed. If a question ``goes_on``, these are the answers to a part of it that others follow.
         """
         body = save(
             {"values": response.values.detach().cpu().contiguous(), "fingerprints": fingerprints.contiguous()},
             metadata={"kind": response.kind, "num_classes": str(response.num_classes), "stage": stage},
         )
-        flags = _EVALUATION * evaluation + _EARLY * early
+        flags = _EVALUATION * evaluation + _EARLY * early + _GOES_ON * goes_on
         head = _RECORD.pack(len(body), zlib.crc32(body), len(response), serial, flags, 0)[:-4]
         self._file.append(head + struct.pack("<I", zlib.crc32(head)) + body, at=self._length)
-        entry = _Entry(self._length + _RECORD.size, len(body), len(response), serial, evaluation, early)
+        entry = _Entry(self._length + _RECORD.size, len(body), len(response), serial, evaluation, early, goes_on)
         (self._early if early else self._entries).append(entry)
         self._length += _RECORD.size + len(body)
         self._position += not early
@@ -388,7 +406,7 @@ class Journal:
                     break
                 raise CheckpointError(f"{self._path} is damaged at question {self.end}: {_REMEDY}")
             early = bool(flags & _EARLY)
-            entry = _Entry(start, length, images, serial, bool(flags & _EVALUATION), early)
+            entry = _Entry(start, length, images, serial, bool(flags & _EVALUATION), early, bool(flags & _GOES_ON))
             (self._early if early else self._entries).append(entry)
             offset = stop
         in_place = {entry.serial for entry in self._entries} if self._early else set()

@@ -15,7 +15,7 @@ from mekd_plugin.blackbox.backends import Ask, Call, make_backend, place_of
 from mekd_plugin.blackbox.image_hashes import image_hashes
 from mekd_plugin.blackbox.images import plain_tensor, refuse_tracing
 from mekd_plugin.blackbox.ledger import Ledger
-from mekd_plugin.blackbox.patience import teacher_errors
+from mekd_plugin.blackbox.patience import TooManyAtOnce, teacher_errors
 from mekd_plugin.blackbox.spending import Staged
 from mekd_plugin.errors import InputError, NeedsNotMet, Refused
 
@@ -130,11 +130,13 @@ def meter(
             number = ledger.intend(image_hashes(images), stage)
             where = f"batch {number} ({len(images):,} images for {stage!r}) was asked about"
             try:
-                with teacher_errors(where, lambda: f"counted so far: {ledger}"):
+                with teacher_errors(where, lambda: f"counted so far: {ledger}", len(images)):
                     answered = as_tensor(ask(images.clone(), call), len(images), number).to(images.device)
-            except Refused:
+            except Refused as error:
                 ledger.take_back(number)
-                raise
+                if not isinstance(error, TooManyAtOnce) or not 0 < error.limit < len(images):
+                    raise
+                return torch.cat([count_and_ask(part, call, stage) for part in images.split(error.limit)])
             except BaseException:
                 ledger.leave(number)
                 raise

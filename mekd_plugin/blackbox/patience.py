@@ -22,12 +22,27 @@ from mekd_plugin.errors import (
     TeacherUnavailable,
 )
 
-__all__ = ["RateLimit", "Retry", "teacher_errors", "within"]
+__all__ = ["RateLimit", "Retry", "TooManyAtOnce", "teacher_errors", "within"]
 
 _LONGEST_WAIT = 60.0
 _LONGEST_TOLD = 3600.0  # what a service may ask to wait; a run that has to wait longer is better resumed
 _LONGEST_TURN = 86_400.0  # seconds between two batches
 T = TypeVar("T")
+
+
+class TooManyAtOnce(RefusedForGood):
+    """A service takes fewer images at a time than it was asked about, and did no work.
+
+    A function that asks a service raises it, with what the service takes; the boundary then asks about so many at a
+    time, and counts and keeps each of these requests by itself.
+
+    Attributes:
+        limit: the most images of one request, from 1.
+    """
+
+    def __init__(self, message: str, limit: int = 1) -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 @dataclass(frozen=True)
@@ -149,12 +164,12 @@ _APART = random.Random()  # noqa: S311 (a wait, no secret; and none of the gener
 
 
 @contextmanager
-def teacher_errors(where: str, kept: Callable[[], str]) -> Iterator[None]:
+def teacher_errors(where: str, kept: Callable[[], str], images: int) -> Iterator[None]:
     """Have a teacher's errors say where they struck, and what is kept.
 
     Being out of reach becomes :class:`TeacherUnavailable`, which is still a ``ConnectionError`` and a ``TimeoutError``;
-    a connection that was refused becomes :class:`Refused`; an exit becomes an error like others. All other exceptions
-    stay what they are, with a note.
+    a connection that was refused becomes :class:`Refused` where one image was asked about: of several, a function may
+    have sent some before. An exit becomes an error like others. All other exceptions stay what they are, with a note.
     """
     try:
         yield
@@ -162,6 +177,11 @@ def teacher_errors(where: str, kept: Callable[[], str]) -> Iterator[None]:
         error.add_note(f"{where}; {kept()}")
         raise
     except ConnectionRefusedError as error:
+        if images > 1:
+            raise TeacherUnavailable(
+                f"{where}, a connection was refused ({error}). Whether others before it were not is not known, so the "
+                f"images count; a function that knows it raises errors.Refused; {kept()}"
+            ) from error
         raise Refused(f"{where}, the connection was refused ({error}): nothing was sent; {kept()}") from error
     except (ConnectionError, TimeoutError) as error:
         raise TeacherUnavailable(

@@ -37,7 +37,7 @@ class Unreliable:
 
 
 def boxed(teacher, **settings):
-    return BlackBox(teacher, "logits", 3, batch_size=4, identity="unreliable", **settings)
+    return BlackBox(teacher, "logits", 3, identity="unreliable", **{"batch_size": 4, **settings})
 
 
 QUICK = Retry(attempts=3, wait=0)
@@ -68,10 +68,12 @@ def test_attempts_stay_within_the_budget(images):
 
 
 @pytest.mark.parametrize("kept", [False, True])
-@pytest.mark.parametrize("error", [Refused("503"), ConnectionRefusedError("nobody listens")], ids=repr)
-def test_a_refused_batch_costs_nothing(images, tmp_path, error, kept):
+@pytest.mark.parametrize(
+    ("error", "size"), [(Refused("503"), 4), (ConnectionRefusedError("nobody listens"), 1)], ids=["503", "nobody"]
+)
+def test_a_refused_batch_costs_nothing(images, tmp_path, error, size, kept):
     teacher = Unreliable(error, None, error, error)
-    box = boxed(teacher, retry=QUICK, budget=10)
+    box = boxed(teacher, retry=QUICK, budget=10, batch_size=size)
     if kept:
         box.keep(tmp_path)
     box.query(images)
@@ -79,19 +81,39 @@ def test_a_refused_batch_costs_nothing(images, tmp_path, error, kept):
     assert box.ledger.as_record() == expected and teacher.received == 10
     if kept:
         box.release()
-        again = boxed(teacher, budget=10)
+        again = boxed(teacher, budget=10, batch_size=size)
         again.keep(tmp_path)
         assert again.ledger.as_record() == expected
 
 
 def test_a_refusal_that_is_not_retried_is_an_error_and_costs_nothing(images):
-    box = boxed(Unreliable(None, ConnectionRefusedError("nobody listens")), budget=10)
-    with pytest.raises(Refused, match=r"batch 2 \(4 images for 'query'\), the connection was refused") as caught:
+    box = boxed(Unreliable(None, ConnectionRefusedError("nobody listens")), budget=10, batch_size=1)
+    with pytest.raises(Refused, match=r"batch 2 \(1 images for 'query'\), the connection was refused") as caught:
         box.query(images)
     assert isinstance(caught.value, MekdError) and isinstance(caught.value, ConnectionError)
-    assert box.ledger.total == box.ledger.distinct == 4 and box.ledger.uncertain == 0
-    box.query(images[:6])
+    assert box.ledger.total == box.ledger.distinct == 1 and box.ledger.uncertain == 0
+    box.query(images[:9])
     assert box.ledger.remaining == 0
+
+
+@pytest.mark.parametrize("door", ["query", "meter"])
+def test_a_connection_that_is_refused_on_the_way_leaves_the_batch_uncertain(images, door):
+    """A function that sends an image at a time, and finds nobody there any more."""
+    received = []
+
+    def teacher(batch):
+        for image in batch:
+            if len(received) == 6:
+                raise ConnectionRefusedError("nobody listens")
+            received.append(image)
+        return batch.flatten(1)[:, :3]
+
+    asked = boxed(teacher) if door == "query" else meter(teacher)
+    with pytest.raises(TeacherUnavailable, match="a connection was refused .*so the images count") as caught:
+        asked.query(images) if door == "query" else asked(images)
+    assert not isinstance(caught.value, Refused)
+    expected = (8, 4) if door == "query" else (10, 10)
+    assert (asked.ledger.total, asked.ledger.uncertain) == expected and len(received) == 6
 
 
 def test_only_errors_that_were_named_are_tried_again(images):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mekd_plugin.blackbox.patience import TooManyAtOnce
 from mekd_plugin.blackbox.remote.labels import LabelMap, labels_and_scores
 from mekd_plugin.blackbox.remote.pictures import as_levels, decoded, encoded, from_levels
 from mekd_plugin.blackbox.remote.service import Service
@@ -26,7 +27,7 @@ Body = Callable[[bytes], Any]
 
 
 class ImageEndpoint:
-    """Images ``(N, channels, height, width)`` -> probabilities ``(N, C)``, a call each; for several threads.
+    """One image ``(1, channels, height, width)`` a call -> probabilities ``(1, C)``; for several threads.
 
     A :class:`~mekd_plugin.BlackBox` asks it about one image at a time, so that each call is counted by itself.
 
@@ -62,15 +63,17 @@ class ImageEndpoint:
         return from_levels(levels, self.value_range, like=images)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Ask about images, one after the other.
+        """Ask about an image.
 
         Raises:
-            Refused: the service did no work. TeacherUnavailable: that is open. TeacherAnswerError: it answered
-            something else.
+            Refused: the service did no work; TooManyAtOnce for several images. TeacherUnavailable: that is open.
+            TeacherAnswerError: it answered something else.
         """
-        return torch.from_numpy(np.stack([self._ask(levels) for levels in as_levels(images, self.value_range)]))
-
-    def _ask(self, levels: np.ndarray) -> np.ndarray:
+        if len(images) != 1:
+            raise TooManyAtOnce(
+                f"{self._service.shown} takes one image a call, and {len(images):,} were handed in: nothing was sent"
+            )
+        (levels,) = as_levels(images, self.value_range)
         content = encoded(levels, self._form, self._quality)
         kind = f"image/{self._form}"
         if self._body is not None:
@@ -85,7 +88,7 @@ class ImageEndpoint:
             raise TeacherAnswerError(
                 f"parse= cannot read what {self._service.shown} answered ({type(error).__name__}: {error})"
             ) from error
-        return self._labels.probabilities(rows)
+        return torch.from_numpy(self._labels.probabilities(rows)[None])
 
 
 def image_endpoint(

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mekd_plugin.blackbox.image_hashes import image_hashes
+from mekd_plugin.blackbox.patience import TooManyAtOnce
 from mekd_plugin.blackbox.remote.service import Rejection, Reply, Service
 from mekd_plugin.checks import as_one_of
 from mekd_plugin.errors import InputError, MekdError, RefusedForGood, TeacherAnswerError
@@ -46,8 +46,8 @@ class TensorSpec(NamedTuple):
 class InferenceTeacher:
     """A model of a server: images ``(N, channels, height, width)`` -> its answer ``(N, ...)``, for several threads.
 
-    Where a server takes fewer images at a time than a question has, the question goes in several requests; answers to
-    those that came before one that failed are remembered until the question is asked again.
+    Each call is one request. Where a server takes fewer images at a time than a question of a
+    :class:`~mekd_plugin.BlackBox` has, that sends several requests, and counts and keeps each by itself.
 
     Attributes:
         identity: model, version and what goes in and out; not the address, since a service may move.
@@ -69,51 +69,28 @@ class InferenceTeacher:
         sizes = inputs.shape[1:]
         self.image_shape: tuple[int, ...] | None = sizes if len(inputs.shape) == 4 else None
         self._numbers = itertools.count(1)
-        self._answered: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
 
     def __call__(self, images: Tensor) -> np.ndarray:
-        """Ask about images.
+        """Ask about images, in one request.
 
         Raises:
-            Refused: the server did no work. TeacherUnavailable: that is open. TeacherAnswerError: it answered something
-            else. InputError: it takes images of another shape; nothing was sent.
+            Refused: the server did no work; TooManyAtOnce where it takes fewer images at a time. TeacherUnavailable:
+            that is open. TeacherAnswerError: it answered something else. InputError: it takes images of another shape;
+            nothing was sent.
         """
         self._check_shape(images)
-        if not self._answered and len(images) <= (self.batch_limit or len(images)):
-            try:
-                return self._ask(images)
-            except Rejection as rejection:
-                self._learn_limit(rejection, len(images))
-        return self._ask_in_parts(images)
-
-    def _ask_in_parts(self, images: Tensor) -> np.ndarray:
-        prints = image_hashes(images).tolist()
-        with self._lock:
-            rows = {place: self._answered.pop(key) for place, key in enumerate(prints) if key in self._answered}
-        left = [place for place in range(len(images)) if place not in rows]
+        if self.batch_limit is not None and len(images) > self.batch_limit:
+            raise TooManyAtOnce(
+                f"{self.url} takes {self.batch_limit:,} images at a time, and {len(images):,} were handed in: nothing "
+                "was sent",
+                self.batch_limit,
+            )
         try:
-            while left:
-                part = left[: self.batch_limit]
-                try:
-                    answers = self._ask(images[part])
-                except Rejection as rejection:
-                    self._learn_limit(rejection, len(part))
-                    continue
-                rows.update(zip(part, answers, strict=True))
-                left = left[len(part) :]
-        except BaseException:
-            with self._lock:  # bought already: the next attempt need not buy them again
-                self._answered.update({prints[place]: row for place, row in rows.items()})
+            answers = self._answers(images)
+        except Rejection as rejection:
+            self._learn_limit(rejection, len(images))
             raise
-        try:
-            return np.stack([rows[place] for place in range(len(images))])
-        except ValueError as error:
-            raise TeacherAnswerError(f"{self.url} answered in different shapes about one batch: {error}") from error
-
-    def _ask(self, images: Tensor) -> np.ndarray:
-        """The answers to one request, one for each image."""
-        answers = self._answers(images)
         if answers.ndim == 0 or len(answers) != len(images):
             raise TeacherAnswerError(
                 f"{self.url} answered shape {answers.shape} about {len(images)} images: expected one answer each"
@@ -204,14 +181,19 @@ class InferenceTeacher:
         raise InputError(f"{problem}; resize or convert them, or take another teacher")
 
     def _learn_limit(self, rejection: Rejection, sent: int) -> None:
-        """Send less at a time, where that is what the server minds; else the rejection stands."""
+        """Take fewer images at a time, where their number is what the server minds.
+
+        Raises:
+            TooManyAtOnce: it is.
+        """
         about_size = rejection.status == 413 or (rejection.status == 400 and "batch" in rejection.said.lower())
         if not about_size or sent == 1:
-            raise rejection
+            return
         told = [int(number) for number in _LIMIT.findall(rejection.said)]
         limit = next((number for number in told if 1 <= number < sent), sent // 2)
         with self._lock:
             self.batch_limit = limit if self.batch_limit is None else min(limit, self.batch_limit)
+        raise TooManyAtOnce(str(rejection), limit) from rejection
 
 
 def open_inference_teacher(
