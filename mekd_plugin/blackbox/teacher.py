@@ -261,7 +261,7 @@ class BlackBox:
     def declarations(self) -> str:
         """What was declared about images and answers, such as ``"rounding=2 top_k=5"``; empty if nothing was."""
         precision = self._exchange.precision
-        declared = {"rounding": precision.rounding, "top_k": precision.top_k}
+        declared: dict[str, object] = {"rounding": precision.rounding, "top_k": precision.top_k}
         declared |= {"quantize": self._quantize, "answer": self._answer}
         return " ".join(f"{name}={value}" for name, value in declared.items() if value is not None)
 
