@@ -150,7 +150,15 @@ class DistillerContract:
     plannable: ClassVar[bool] = True
 
     def test_beats_an_untrained_student_and_shuffled_answers(self) -> None:
-        """What the student knows comes from the teacher's answers."""
+        """What the student knows comes from the teacher's answers.
+
+        A method that makes its images up need not draw any like the toy's, and whether it does is chance: its students
+        are asked about images such as it asks about, and have to beat the control alone.
+        """
+        if self._needs().pool == "none" and not self._needs().gradients:
+            taught, control = (self._agreement_on_its_own(shuffled=shuffled) for shuffled in (False, True))
+            assert taught > control + 0.1, (taught, control)
+            return
         held_out = toy_images(300, seed=99).to(self.device)
         truth = BlackBox(ToyTeacher().to(self.device), "logits", CLASSES).query(held_out)
         untrained = agreement(toy_student(), held_out, truth)
@@ -275,6 +283,20 @@ class DistillerContract:
     def _make(self) -> Distiller:
         world: dict[str, Any] = {"num_classes": CLASSES, "image_shape": SHAPE}
         return registry.create(self._method(), **world, **self._hyperparameters())
+
+    def _agreement_on_its_own(self, *, shuffled: bool) -> float:
+        """The mean over two seeds, on images that the method asked about under another seed."""
+        found = []
+        for seed in (0, 1):
+            teacher = ToyTeacher()
+            self._distill(teacher, seed=seed + 2)
+            asked = torch.cat(teacher.asked)
+            chosen = torch.randperm(len(asked), generator=torch.Generator().manual_seed(seed))[:300]
+            held_out = asked[chosen.to(asked.device)]
+            truth = BlackBox(ToyTeacher().to(self.device), "logits", CLASSES).query(held_out)
+            student = self._distill(ToyTeacher(shuffled=shuffled), seed=seed).student
+            found.append(agreement(student, held_out, truth))
+        return sum(found) / len(found)
 
     def _images(self) -> Tensor | None:
         return None if self._needs().pool == "none" else toy_images(60, seed=1)
