@@ -13,7 +13,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,20 +86,26 @@ def at_a_glance(tables: Sequence[Table]) -> list[str]:
     told_apart = [name for index, name in enumerate(PANEL) if len({group[index] for group in groups}) > 1]
     titles = [", ".join(_shown(value) for name, value in zip(PANEL, group, strict=True) if name in told_apart) or "all"
               for group in groups]  # fmt: skip
+    seeds = sorted({row["finished"] for row in summary if row["finished"]})
     lines = ["| accuracy % | " + " | ".join(titles) + " | leaves the edge |", "|---" + "|---:" * len(titles) + "|---|"]
     for label in dict.fromkeys(row["label"] for row in summary):
         own = {tuple(row.get(name) for name in PANEL): row for row in summary if row["label"] == label}
-        means = [own[group]["student_accuracy"] if group in own else None for group in groups]
-        cells = ["-" if mean is None else f"{100 * mean['mean']:.1f}" for mean in means]
+        cells = [_mean_of(own.get(group), seeds[-1] if seeds else 0) for group in groups]
         one = next(iter(own.values()))
         mark = " (white box)" if one.get("white_box") else ""
         lines.append(f"| `{label}`{mark} | " + " | ".join(cells) + f" | {one['leaves_edge']} |")
-    seeds = sorted({row["finished"] for row in summary if row["finished"]})
-    mean = (
-        "One seed" if seeds == [1] else f"Means of {' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds"
-    )
+    mean = "One seed" if seeds == [1] else f"Means of {seeds[-1]} seeds"
+    mean += ", or of as many as stand in brackets" if len(seeds) > 1 else ""
     said = f"{mean}; intervals are in the tables below, and the reasons of the rows without a number."
     return [*lines, "", said + _settings(tables), ""]
+
+
+def _mean_of(row: Mapping[str, Any] | None, seeds: int) -> str:
+    """A row's mean accuracy; with the number of its seeds where others have more."""
+    if row is None or row["student_accuracy"] is None:
+        return "-"
+    mean = f"{100 * row['student_accuracy']['mean']:.1f}"
+    return mean if row["finished"] == seeds else f"{mean} ({row['finished']})"
 
 
 def _settings(tables: Sequence[Table]) -> str:

@@ -33,7 +33,10 @@ def interval_of(values: Sequence[float], runs: Sequence[RunRecord]) -> Interval:
 
 def spread_of(intervals: Sequence[Interval]) -> str:
     """What the bars about means are, in words for an axis: two seeds have no interval."""
-    return "two seeds" if any(interval.kind == "seeds" for interval in intervals) else "95 % interval"
+    of_two = {interval.kind == "seeds" for interval in intervals}
+    if of_two == {True, False}:
+        return "95 % interval, or two seeds"
+    return "two seeds" if True in of_two else "95 % interval"
 
 
 def teacher_line(axes: Axes, teacher: float | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -133,7 +134,8 @@ def _drawings(
 ) -> dict[str, Callable[[], Figure]]:
     done = [record for record in records if record.status == "finished"]
     every = [record for record in every_budget if record.status == "finished"]
-    teacher = next((record.teacher_accuracy for record in [*done, *every] if record.teacher_accuracy is not None), None)
+    known = {record.seed: record.teacher_accuracy for record in [*every, *done] if record.teacher_accuracy is not None}
+    teacher = fmean(known.values()) if known else None  # seeds may have teachers of their own
     public = public_spending(every[0].dataset, every[0].responses) if every else []
     # Fixed by the methods, so that a method keeps its colour in every figure.
     methods = list(by_label(every))

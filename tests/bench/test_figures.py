@@ -110,6 +110,19 @@ def test_two_seeds_are_not_called_an_interval(record) -> None:
         plt.close(drawn)
 
 
+def test_rows_of_two_seeds_beside_others_are_told_in_the_label(record) -> None:
+    runs = [
+        spent(record, label, budget, 0.9 + 0.01 * seed, seed=seed)
+        for label, seeds in (("kd", 2), ("mekd", 3))
+        for seed in range(seeds)
+        for budget in (9, 99)
+    ]
+    look = {"kd": ("C0", "o"), "mekd": ("C1", "s")}
+    drawn = draw_spending(spending(runs), look=look, teacher=None, per_1000=None)
+    assert "95 % interval, or two seeds" in drawn.axes[0].get_ylabel()
+    plt.close(drawn)
+
+
 def test_public_spending_is_marked_where_it_concerns(record) -> None:
     def texts(dataset, *budgets):
         runs = [spent(record, "kd", budget, 0.9, dataset=dataset) for budget in budgets]

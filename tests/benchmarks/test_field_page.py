@@ -114,3 +114,18 @@ def test_the_configuration_holds_every_method():
     rows = len(methods) + len(content["variants"])
     assert len(specs) == rows * 2 * 3 * 3 and {spec.query_budget for spec in specs} == {300, 1000, 5000}
     assert white["white_box"] and all(white[name] == content[name] for name in ("query_budget", "seeds", "student"))
+
+
+def test_a_mean_of_fewer_seeds_says_so(directory, tmp_path):
+    path = directory / "results.json"
+    content = json.loads(path.read_text())
+    rows = [row for row in content["summary"] if row["label"] == "kd" and row["budget"] == 300]
+    for row in rows:
+        row["finished"] = 2
+    path.write_text(json.dumps(content))
+    out = tmp_path / "FIELD.md"
+    field_page.main([str(directory), "--title", "The field", "--out", str(out)])
+    text = out.read_text()
+    (line,) = (line for line in text.splitlines() if line.startswith("| `kd` |"))
+    assert len(rows) == line.count(" (2) |") == 2
+    assert "Means of 3 seeds, or of as many as stand in brackets" in text
