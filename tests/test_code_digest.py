@@ -6,6 +6,7 @@ import types
 import pytest
 
 from mekd_plugin.code_digest import described_function
+from mekd_plugin.training.signature import described_settings
 
 
 def made(text, **known):
@@ -63,3 +64,13 @@ def test_every_process_says_the_same():
     command = [sys.executable, "-c", text]
     said = {subprocess.check_output(command, env={"PYTHONHASHSEED": seed}) for seed in ("1", "2", "3")}
     assert len(said) == 1 and b"<lambda>:" in said.pop()
+
+
+def test_a_hyperparameter_that_is_a_function_is_described_by_its_code_wherever_it_lies_in_memory():
+    def settings(text):
+        take = made(text)
+        return described_settings({"take": take, "bound": functools.partial(take, 1)})
+
+    again, other = settings(PLAIN), settings("def take(out):\n    return out\n")
+    assert settings(PLAIN) == again != other
+    assert " at 0x" not in again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -72,7 +73,7 @@ def _described(value: Any) -> str:
         return f"{type(value).__name__}:{tensor_digest(weights)}"
     if isinstance(value, Tensor):
         return f"tensor:{tensor_digest(value)}"
-    if callable(value) and hasattr(value, "__qualname__"):
+    if isinstance(value, functools.partial) or (callable(value) and hasattr(value, "__qualname__")):
         return described_function(value)
     if type(value).__repr__ is object.__repr__:  # the place in memory, which is another in every process
         return f"{type(value).__module__}.{type(value).__qualname__}"
