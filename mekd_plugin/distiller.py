@@ -79,7 +79,9 @@ class Inverse(NamedTuple):
             first C coordinates stand for class scores, the others are noise of N(0, I).
         normalisation: what makes centred scores such coordinates.
         style_dim: how many coordinates there are beside them.
-        hard_scale: the score that a hard response stands for.
+        hard_scale: the score that a hard response stands for, where ``hard_scores`` says nothing else.
+        hard_scores: ``(C, C)``, centred; row c has the scores that a hard response c stands for. A generator that was
+            conditioned on scores which no one-hot vector is like has those that it knows of each class.
         drawn_for: what its first C coordinates were when it drew what was sent: ``"noise"`` of N(0, I), or
             ``"answers"`` like the teacher's to real images.
     """
@@ -89,6 +91,11 @@ class Inverse(NamedTuple):
     style_dim: int
     hard_scale: float
     drawn_for: Literal["noise", "answers"] = "noise"
+    hard_scores: Tensor | None = None
+
+    def scores(self, response: Response) -> Tensor:
+        """Centred scores ``(N, C)`` of answers, soft or hard, which ``normalisation`` makes coordinates."""
+        return response.scores(hard_scale=self.hard_scale, hard_scores=self.hard_scores)
 
 
 @dataclass

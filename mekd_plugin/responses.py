@@ -82,15 +82,21 @@ class Response:
             return self.scores().softmax(dim=1)
         return torch.nn.functional.one_hot(self.values, self.num_classes).to(torch.get_default_dtype())
 
-    def scores(self, *, hard_scale: float = 1.0) -> Tensor:
-        """Centred class scores ``(N, C)``: logits, log-probabilities, or ``hard_scale`` times the one-hot vector.
+    def scores(self, *, hard_scale: float = 1.0, hard_scores: Tensor | None = None) -> Tensor:
+        """Centred class scores ``(N, C)``: logits, log-probabilities, or what hard answers stand for.
 
         Probabilities are clamped from below at 1e-8 before the logarithm.
+
+        Args:
+            hard_scale: a hard answer stands for so many times its one-hot vector;
+            hard_scores: or for the row of its class in this table, ``(C, C)``, centred.
         """
         if self.kind == "logits":
             return centre_scores(self.values)
         if self.kind == "probabilities":
             return centre_scores(self.values.clamp_min(_SMALLEST_PROBABILITY).log())
+        if hard_scores is not None:
+            return hard_scores.to(self.values.device)[self.values]
         one_hot = torch.nn.functional.one_hot(self.values, self.num_classes)
         return centre_scores(hard_scale * one_hot.to(torch.get_default_dtype()))
 

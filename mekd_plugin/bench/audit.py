@@ -67,7 +67,7 @@ def audit(
     rng = torch.Generator().manual_seed(stage_seed(seed, "audit"))
     order = torch.randperm(len(real), generator=rng).to(real.values.device)
     wanted = real[order[:count]].to(reference_of(inverse.generator).device)
-    scores = wanted.scores(hard_scale=inverse.hard_scale)
+    scores = inverse.scores(wanted)
     noise = torch.randn(len(wanted), inverse.style_dim, generator=rng)
     told = ask(draw_images(inverse, latents_of(inverse, scores, noise), value_range)).to("cpu")
     wanted, others = wanted.to("cpu"), real[order[count : 2 * count]].to("cpu")
@@ -80,7 +80,7 @@ def audit(
         "audited": len(wanted),
     }
     if len(others) >= FEWEST_AUDITED:
-        known, made = (one.scores(hard_scale=inverse.hard_scale) for one in (others, told))
+        known, made = (inverse.scores(one) for one in (others, told))
         region = coverage(known, made)
         found |= {"coverage": region.coverage.value, "expected_coverage": region.expected_coverage}
     return found

@@ -235,7 +235,8 @@ class MEKD(Distiller):
             self.freeze(self.generator)
         bank, size = self._bank(), 0
         if len(bank):
-            self.emulation.want(bank.response.scores(hard_scale=self.hard_scale))
+            known = self.emulation.hard_scores
+            self.emulation.want(bank.response.scores(hard_scale=self.hard_scale, hard_scores=known))
         if self.mode == "bank":
             wanted = len(bank) if self.queries is None and len(bank) else self.queries
             size = number_of_queries(teacher, "bank", wanted, otherwise=WITHOUT_BUDGET, held=len(bank))
@@ -338,15 +339,21 @@ class MEKD(Distiller):
     @torch.no_grad()
     def targets(self, rows: Rows) -> Tensor:
         """The teacher's images G(y_T / t_g, e), ``(N, channels, height, width)`` in [-1, 1], of answered rows."""
-        scores = rows.answers().scores(hard_scale=self.hard_scale)
+        scores = self.inverse().scores(rows.answers())
         generator = self._generator_on(scores)
         images: Tensor = generator(latent_from_scores(scores, self._normalisation_on(scores), rows.extra.get("style")))
         return images
 
     def inverse(self) -> Inverse:
         emulation = self.emulation
-        normalisation, drawn_for = self._normalised(), emulation.drawn_for
-        return Inverse(self._generator(), normalisation, emulation.style_dim, self.hard_scale, drawn_for)
+        return Inverse(
+            self._generator(),
+            self._normalised(),
+            emulation.style_dim,
+            self.hard_scale,
+            emulation.drawn_for,
+            emulation.hard_scores,
+        )
 
     def report(self) -> dict[str, Any]:
         if self.health is None:

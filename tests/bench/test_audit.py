@@ -48,10 +48,17 @@ def answers(kind="logits", count=COUNT):
 
 def audited(generator, kind="logits", **settings):
     wanted = {"count": COUNT, "value_range": (-1.0, 1.0), "seed": 0, **settings}
-    inverse = Inverse(generator, ScoreNormalisation.by_temperature(2.5), style_dim=3, hard_scale=2.0)
+    normalisation, known = ScoreNormalisation.by_temperature(2.5), wanted.pop("hard_scores", None)
+    inverse = Inverse(generator, normalisation, style_dim=3, hard_scale=2.0, hard_scores=known)
     return audit(
         inverse, wanted.pop("real", answers(kind, count=2 * COUNT)), lambda images: asked(images, kind), **wanted
     )
+
+
+def test_a_hard_answer_is_wanted_as_the_scores_that_the_inverse_knows_of_its_class():
+    turned = centre_scores(torch.eye(CLASSES).roll(1, 0))  # row c stands for another class
+    for known, match in ((None, 1.0), (2 * centre_scores(torch.eye(CLASSES)), 1.0), (turned, 0.0)):
+        assert audited(Drawn(), "hard", hard_scores=known)["class_match"] == match
 
 
 @pytest.mark.parametrize("kind", ["logits", "probabilities", "hard"])

@@ -113,9 +113,8 @@ class Subject:
         return draw_images(self.require_inverse(), latent, self.teacher.value_range)
 
     def scores(self, response: Response) -> Tensor:
-        """Centred class scores ``(N, C)`` of answers; a hard one is scaled as the method scales it."""
-        scale = self.inverse.hard_scale if self.inverse is not None else 1.0
-        return response.scores(hard_scale=scale)
+        """Centred class scores ``(N, C)`` of answers; a hard one has the scores that it stands for in the inverse."""
+        return response.scores() if self.inverse is None else self.inverse.scores(response)
 
     def latent_of(self, scores: Tensor, style: Tensor | None = None) -> Tensor:
         """Latents ``(N, C + style_dim)`` of centred scores; if no style is given, one is drawn for each row."""

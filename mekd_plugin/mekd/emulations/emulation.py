@@ -74,6 +74,14 @@ class Emulation(ABC):
         return None
 
     @property
+    def hard_scores(self) -> Tensor | None:
+        """The scores that a hard response of each class stands for, ``(C, C)``; None for ``hard_scale`` and zeros.
+
+        See :class:`~mekd_plugin.distiller.Inverse`.
+        """
+        return None
+
+    @property
     def drawn_for(self) -> Literal["noise", "answers"]:
         """What the first C coordinates of what it draws are; see :class:`~mekd_plugin.distiller.Inverse`."""
         return "noise"

@@ -27,7 +27,7 @@ from mekd_plugin.mekd.generated import generated_rows, to_range
 from mekd_plugin.mekd.surrogate import Surrogate, consistency_for, surrogate_network, teach_surrogate
 from mekd_plugin.mekd.wanted import Choice, WantedAnswers
 from mekd_plugin.prediction import predict, reference_of
-from mekd_plugin.responses import ScoreNormalisation, centre_scores
+from mekd_plugin.responses import Response, ScoreNormalisation, centre_scores
 from mekd_plugin.rows import Rows
 
 __all__ = ["FAR", "InRounds", "RoundSettings"]
@@ -152,6 +152,18 @@ class InRounds(Emulation):
             self.normalise(ScoreNormalisation.of(scores))
             self._wanted = WantedAnswers(scores, choice=settings.choice, mixed=settings.mixed, seed=self.seed)
             yield self.condition(round_, surrogate, real, scores, span)
+
+    @property
+    def hard_scores(self) -> Tensor | None:
+        """The mean of the wanted scores of each class; those of a class that nothing is wanted of are one-hot."""
+        if self._wanted is None:
+            return None
+        known = self._wanted.scores
+        named = Response(torch.arange(self.num_classes), "hard", self.num_classes)
+        means = named.scores(hard_scale=self.hard_scale).to(known)
+        for one in known.argmax(dim=1).unique():
+            means[one] = known[known.argmax(dim=1) == one].mean(dim=0)
+        return means
 
     @property
     def drawn_for(self) -> Literal["noise", "answers"]:

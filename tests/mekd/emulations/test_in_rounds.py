@@ -13,7 +13,7 @@ from mekd_plugin.errors import InputError, UnknownName
 from mekd_plugin.mekd.emulations.emulation import make_emulation
 from mekd_plugin.mekd.method import MEKD
 from mekd_plugin.networks.generator_files import load_generator
-from mekd_plugin.responses import centre_scores
+from mekd_plugin.responses import Response, centre_scores
 from mekd_plugin.testing import CLASSES, DistillerContract, ToyTeacher, toy_images, toy_student
 
 NAMES = ["conditional", "regression", "mixture", "latent_inverse"]
@@ -72,6 +72,16 @@ def test_everything_is_asked_before_the_student_trains_and_the_budget_is_used(na
     assert result.ledger.total == 300
     stages = list(dict.fromkeys(entry["stage"] for entry in result.history))
     assert stages.index("alignment") == len(stages) - 1 and stages[-2] == "surrogate"
+
+
+def test_a_hard_answer_stands_for_scores_that_the_mixture_knows_of_its_class_also_in_another_run(tmp_path):
+    first = run("mixture", "hard", directory=tmp_path).inverse
+    kept = {"generator": str(tmp_path / "generator.safetensors"), "bank": str(tmp_path / "banks/bank")}
+    named = Response(torch.arange(CLASSES), "hard", CLASSES)
+    for inverse in (first, run("mixture", "hard", **kept).inverse):
+        scores = inverse.scores(named)
+        assert torch.equal(scores.argmax(dim=1), named.values)
+        assert not torch.allclose(scores, named.scores(hard_scale=inverse.hard_scale), atol=0.1)
 
 
 @pytest.mark.parametrize("name", NAMES)
