@@ -130,7 +130,7 @@ def bench(
 _DISTILL_SKIPS = (
     *("dataset", "teacher", "student", "methods", "responses", "answers", "query_budget", "seeds"),
     *("hyperparameters", "variants", "comparisons", "audit", "published", "jobs", "disjoint", "teacher_steps"),
-    *("executor", "ray", "cpus_per_run", "gpus_per_run"),
+    *("teacher_per_seed", "executor", "ray", "cpus_per_run", "gpus_per_run"),
 )
 
 

@@ -14,7 +14,16 @@ from typing import Any, Literal, Self
 
 from mekd_plugin.errors import InputError
 
-__all__ = ["SCHEMA", "Queries", "Results", "RunRecord", "Seconds", "describe_environment", "described_responses"]
+__all__ = [
+    "SCHEMA",
+    "Queries",
+    "Results",
+    "RunRecord",
+    "Seconds",
+    "describe_environment",
+    "described_responses",
+    "processor_name",
+]
 
 SCHEMA = 2
 _REPORTED_PACKAGES = ("mekd-plugin", "torch", "torchvision", "accelerate", "numpy", "scipy", "scikit-learn", "pot")
@@ -116,6 +125,8 @@ class RunRecord(_Json):
         white_box: whether the method needs the teacher's insides, so that it is only a reference.
         steps: student steps.
         seconds: what it took.
+        processor: that the run computed on, and the widest of its instructions that torch used, as in ``"AMD EPYC,
+            AVX2"``: another one rounds differently. Empty in records of earlier versions.
         peak_memory_mb: of the process, or of the GPU where one was used.
         test_images: size of the test set.
         generator: how healthy the method's generator is, and what an audit found: ``class_match`` (share of images
@@ -158,6 +169,7 @@ class RunRecord(_Json):
     white_box: bool = False
     steps: int | None = None
     seconds: Seconds = field(default_factory=Seconds)
+    processor: str = ""
     peak_memory_mb: float | None = None
     test_images: int | None = None
     generator: dict[str, Any] | None = None
@@ -253,7 +265,7 @@ def describe_environment(*, device: str, jobs: int, threads: int) -> dict[str, A
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": sys.version.split()[0],
         "platform": platform.platform(terse=True),
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "device": device,
         "jobs": jobs,
@@ -262,7 +274,7 @@ def describe_environment(*, device: str, jobs: int, threads: int) -> dict[str, A
     }
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """The processor's marketing name where Linux reports it; its architecture elsewhere."""
     listing = Path("/proc/cpuinfo")
     if listing.exists():

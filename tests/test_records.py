@@ -27,8 +27,8 @@ def test_results_survive_json_and_begin_with_the_schema() -> None:
 def test_every_promised_key_is_there() -> None:
     promised = (
         "method seed dataset teacher student responses teacher_accuracy student_accuracy best_test_accuracy agreement "
-        "queries budget real_images pool leaves_edge price white_box status error steps seconds peak_memory_mb "
-        "signature"
+        "queries budget real_images pool leaves_edge price white_box status error steps seconds processor "
+        "peak_memory_mb signature"
     )
     content = RECORD.to_json()
     assert set(promised.split()) <= set(content)

@@ -131,7 +131,7 @@ class Benchmark:
         groups: dict[str, list[RunSpec]] = {}
         for spec in self.unfinished() if resume else self.specs:
             if spec.key not in ruled_out:
-                groups.setdefault(replace(spec, seed=0).key, []).append(spec)
+                groups.setdefault(replace(spec, seed=0, teacher_seed=0).key, []).append(spec)
         threads = torch.get_num_threads()
         torch.set_num_threads(self.config.threads)
         try:

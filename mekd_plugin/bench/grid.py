@@ -47,13 +47,19 @@ def expand(config: BenchConfig, *, device: str, columns: Sequence[Cell] | None =
         columns: methods and variants; None takes those of ``config``.
 
     Raises:
-        InputError: a teacher that is trained here is to be sent another size than it learns from.
+        InputError: a teacher that is trained here is to be sent another size than it learns from; or each seed is to
+            have its own, and none is trained here.
     """
     trained = [teacher for teacher in config.teacher if kind_of_teacher(teacher) == "network"]
     if config.teacher_size is not None and trained:
         raise InputError(
             f"teacher_size={config.teacher_size}: {', '.join(trained)} is trained here, on images of the data's own "
             "size; leave it out, or name a teacher that is there already (a file, a service, a function)"
+        )
+    if config.teacher_per_seed and not trained:
+        raise InputError(
+            f"teacher_per_seed: {', '.join(config.teacher)} is there already, the same for every seed; leave it out, "
+            "or name a network, which is then trained here"
         )
     recipe = dict(config.hyperparameters.get("recipe", {}))
     fraction = 0.1 if config.real_fraction is None and config.real_images is None else config.real_fraction
@@ -95,6 +101,7 @@ def expand(config: BenchConfig, *, device: str, columns: Sequence[Cell] | None =
             adapt=config.adapt,
             edge_dataset=config.edge_dataset,
             teacher_size=config.teacher_size,
+            teacher_seed=seed if config.teacher_per_seed and kind_of_teacher(teacher) == "network" else 0,
             answers=answers,
             method_digest=cell.digest,
         )

@@ -17,7 +17,7 @@ from mekd_plugin.bench.run_spec import RunSpec
 from mekd_plugin.data.datasets import ImageData
 from mekd_plugin.distiller import Distiller, Needs
 from mekd_plugin.errors import MekdError
-from mekd_plugin.records import Queries, RunRecord, Seconds
+from mekd_plugin.records import Queries, RunRecord, Seconds, processor_name
 from mekd_plugin.training.run import Distillation
 
 __all__ = ["adapted_on", "blank_record", "record_of"]
@@ -118,6 +118,7 @@ def record_of(
         generator=None if generator is None else {**NOT_AUDITED, **generator},
         steps=result.steps,
         seconds=Seconds.from_json(result.seconds),
+        processor=f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}",
         peak_memory_mb=round(result.peak_memory_mb, 1),
         test_images=test_images,
         curve=curve,

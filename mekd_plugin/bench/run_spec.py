@@ -28,8 +28,9 @@ class RunSpec:
     Attributes are those of :class:`~mekd_plugin.bench.settings.BenchConfig`, one value each; ``method`` is canonical,
     ``label`` what tables call the run (the method, or a variant of it), ``teacher_size`` the side of the images that
     reach the teacher (None: as they are; `mekd distill` sets it), ``responses`` and ``answers`` their canonical names,
-    ``device`` a kind of device (``"cpu"``, ``"cuda"``), ``teacher_steps`` None for a teacher not trained here, and
-    ``teacher_digest`` a hash of the content of a teacher's file, None where the teacher is not a file.
+    ``device`` a kind of device (``"cpu"``, ``"cuda"``), ``teacher_steps`` None for a teacher not trained here,
+    ``teacher_digest`` a hash of the content of a teacher's file, None where the teacher is not a file, and
+    ``teacher_seed`` that of a teacher's first weights and order of images where it is trained here.
     """
 
     dataset: str
@@ -59,6 +60,7 @@ class RunSpec:
     answers: str = "full"
     edge_dataset: str | None = None
     teacher_size: int | None = None
+    teacher_seed: int = 0
     method_digest: str | None = None
     version: str = __version__
     torch: str = field(default_factory=lambda: version("torch"))
@@ -103,7 +105,8 @@ class RunSpec:
     def key(self) -> str:
         """Name of the run's directory: readable, and a hash of every setting."""
         settings = asdict(self)
-        for name, usual in (("adapt", False), ("answers", "full"), ("edge_dataset", None), ("teacher_size", None)):
+        added = {"adapt": False, "answers": "full", "edge_dataset": None, "teacher_size": None, "teacher_seed": 0}
+        for name, usual in added.items():
             if settings[name] == usual:
                 del settings[name]  # so that runs without it keep the directories that they have
         canonical = json.dumps(settings, sort_keys=True)

@@ -38,7 +38,7 @@ def setting(default: Any, help: str, **metadata: Any) -> Any:  # noqa: A002 (the
 PANELS = {
     "Data": ("dataset", "data_root", "download", "edge_dataset", "image_size", "real_fraction", "real_images",
              "disjoint", "pool_dataset"),
-    "Teacher": ("teacher", "teacher_steps", "teacher_size", "responses", "answers", "white_box"),
+    "Teacher": ("teacher", "teacher_steps", "teacher_per_seed", "teacher_size", "responses", "answers", "white_box"),
     "Student": ("student", "steps", "validation", "adapt"),
     "Method": ("methods", "preset", "seeds", "audit", "published"),
     "Budget": ("query_budget", "price_per_1000"),
@@ -66,6 +66,9 @@ class BenchConfig:
         "FILE.onnx, http(s)://HOST/v2/models/NAME, recorded:DIR, or package.module:function.",
     )
     teacher_steps: int = setting(2000, "Optimiser steps where the teacher is trained here.")
+    teacher_per_seed: bool = setting(
+        False, "Train a teacher for each seed; default: one for all, so that intervals say nothing of other teachers."
+    )
     teacher_size: int | None = setting(
         None,
         "Side of the square that the teacher wants: each image is resized to it as the last thing before it is sent. "
@@ -137,7 +140,7 @@ class BenchConfig:
                 raise InputError(f"{name} is empty: expected at least one value")
             if len(set(values)) != len(values):
                 raise InputError(f"{name}={','.join(map(str, values))}: expected each value once")
-        for name in ("download", "disjoint", "white_box", "adapt", "published"):
+        for name in ("download", "disjoint", "teacher_per_seed", "white_box", "adapt", "published"):
             as_flag(name, getattr(self, name))
         for name in ("teacher_steps", "teacher_size", "steps", "threads", "jobs", "image_size"):
             if getattr(self, name) is not None:

@@ -54,8 +54,6 @@ __all__ = [
 ]
 
 TOKEN_VARIABLE = "MEKD_TEACHER_TOKEN"  # noqa: S105 (the variable's name)
-_SEED = 0
-"""One teacher for all students: it is not what a benchmark varies."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +155,7 @@ def trained_teacher(
     data: LabelledImages,
     *,
     steps: int,
+    seed: int = 0,
     device: str = "cpu",
     progress: bool = False,
     directory: Path | None = None,
@@ -167,6 +166,7 @@ def trained_teacher(
         network: a name of ``mekd_plugin.networks``.
         data: labelled training images.
         steps: how many, of the students' own default recipe.
+        seed: of its first weights, and of the order and augmentation of the images.
         device: where to train.
         progress: whether to draw a progress bar.
         directory: the cache's; default :func:`cache_directory`.
@@ -178,7 +178,7 @@ def trained_teacher(
         "labels": tensor_digest(data.labels),
         "num_classes": data.num_classes,
         "recipe": asdict(recipe),
-        "seed": _SEED,
+        "seed": seed,
         "device": device.partition(":")[0],
         "threads": torch.get_num_threads(),
         "version": __version__,
@@ -193,7 +193,7 @@ def trained_teacher(
     path = folder / f"{cached_as(network)}-{digest}.safetensors"
 
     def untrained() -> nn.Module:
-        return build(network, data.num_classes, data.image_shape, seed=_SEED)
+        return build(network, data.num_classes, data.image_shape, seed=seed)
 
     # Runs side by side want the same teacher: the first trains it, the others wait and read it.
     with FileLock(path.with_suffix(".lock")):
@@ -208,7 +208,7 @@ def trained_teacher(
             data.labels,
             num_classes=data.num_classes,
             recipe=recipe,
-            seed=_SEED,
+            seed=seed,
             device=device,
             progress=progress,
         )
@@ -263,7 +263,13 @@ def prepare_teacher(
             rows = split.teacher_indices
             labelled = LabelledImages(data.train_images[rows], data.train_labels[rows], data.num_classes)
         teacher, path = trained_teacher(
-            spec.teacher, labelled, steps=spec.teacher_steps, device=device, progress=progress, directory=cache
+            spec.teacher,
+            labelled,
+            steps=spec.teacher_steps,
+            seed=spec.teacher_seed,
+            device=device,
+            progress=progress,
+            directory=cache,
         )
         name = path.name
     else:

@@ -10,9 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from mekd_plugin.bench.benchmark import Benchmark
@@ -21,6 +23,7 @@ from mekd_plugin.bench.executors.executor import Job, teacher_jobs
 from mekd_plugin.bench.executors.local import latest_metrics
 from mekd_plugin.bench.settings import BenchConfig
 from mekd_plugin.errors import CheckpointError, InputError, NeedsNotMet, UnknownName
+from mekd_plugin.records import RunRecord
 from mekd_plugin.registry import distillers
 
 SMALL = {
@@ -185,11 +188,27 @@ def test_a_plan_asks_and_writes_nothing(tmp_path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_one_teacher_for_all_seeds_unless_the_split_is_disjoint() -> None:
+@pytest.mark.parametrize("apart", ["disjoint", "teacher_per_seed"])
+def test_one_teacher_for_all_seeds_unless_told_otherwise(apart: str) -> None:
     shared = Benchmark(BenchConfig.from_mapping({**SMALL, "seeds": "0,1"}), Path("unused")).specs
-    apart = Benchmark(BenchConfig.from_mapping({**SMALL, "seeds": "0,1", "disjoint": True}), Path("unused")).specs
+    separate = Benchmark(BenchConfig.from_mapping({**SMALL, "seeds": "0,1", apart: True}), Path("unused")).specs
     assert len(teacher_jobs(shared)) == 1
-    assert len(teacher_jobs(apart)) == 2
+    assert len(teacher_jobs(separate)) == 2
+
+
+def test_each_seed_may_have_a_teacher_of_its_own(tmp_path) -> None:
+    config = BenchConfig.from_mapping({**SMALL, "methods": "kd", "seeds": "0,1", "teacher_per_seed": True})
+    first, second = Benchmark(config, tmp_path / "own").execute(resume=False, observe=nobody).runs
+    assert {run.status for run in (first, second)} == {"finished"}
+    assert _teacher_in(first) != _teacher_in(second)
+    assert all(run.processor.endswith(torch.backends.cpu.get_cpu_capability()) for run in (first, second))
+    shared = replace(config, seeds=(0,), teacher_per_seed=False)
+    (alone,) = Benchmark(shared, tmp_path / "alone").execute(resume=False, observe=nobody).runs
+    assert alone.key == first.key and _teacher_in(alone) == _teacher_in(first)
+
+
+def _teacher_in(run: RunRecord) -> str:
+    return run.signature.split("teacher=")[1].split()[0]
 
 
 def test_the_last_whole_line_of_the_metrics(tmp_path) -> None:

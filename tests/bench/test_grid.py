@@ -53,6 +53,7 @@ def test_one_key_for_each_setting_that_decides_the_numbers() -> None:
     changes = [
         {"seed": 5}, {"steps": 7}, {"teacher_steps": 7}, {"disjoint": True}, {"hyperparameters": {"style_dim": 0}},
         {"recipe": {"batch_size": 2}}, {"device": "cuda"}, {"threads": 2}, {"version": "0"}, {"query_budget": None},
+        {"teacher_seed": 1},
     ]  # fmt: skip
     keys = {spec.key, *(replace(spec, **change).key for change in changes)}
     assert len(keys) == len(changes) + 1
@@ -70,6 +71,14 @@ def test_a_signature_is_one_line_with_every_setting() -> None:
     for part in ("method=mekd", "real_images=50", "disjoint=True", "query_budget=5000", "{'image_weight': 3}"):
         assert part in signature
     assert "\n" not in signature
+
+
+def test_a_teacher_that_is_there_is_not_trained_for_each_seed() -> None:
+    config = BenchConfig(teacher=("http://there/v2/models/x", "lenet5"), seeds=(3, 4), teacher_per_seed=True)
+    seeds = {(spec.teacher, spec.seed): spec.teacher_seed for spec in expand(config, device="cpu")}
+    assert [seeds[teacher, seed] for teacher in config.teacher for seed in config.seeds] == [0, 0, 3, 4]
+    with pytest.raises(InputError, match="teacher_per_seed: http://there/v2/models/x is there already"):
+        expand(replace(config, teacher=config.teacher[:1]), device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +140,7 @@ def test_another_file_under_the_old_name_is_another_teacher(tmp_path) -> None:
 def test_adapting_is_another_run_and_leaves_the_keys_of_those_without() -> None:
     """The key of version 0.2.0 before there was the switch, computed from the same settings."""
     plain, adapted = (expand(BenchConfig(adapt=adapt), device="cpu")[0] for adapt in (False, True))
-    later = ("adapt", "answers", "edge_dataset", "teacher_size")
+    later = ("adapt", "answers", "edge_dataset", "teacher_size", "teacher_seed")
     settings = {name: value for name, value in asdict(plain).items() if name not in later}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
     assert plain.key.endswith(digest) and adapted.key != plain.key

@@ -86,10 +86,11 @@ def execute(executor: Executor, queue: Sequence[Job], observe: Event) -> dict[Jo
 
 
 def teacher_jobs(specs: Sequence[RunSpec]) -> list[Job]:
-    """One job for each different teacher; where edge and teacher share no image, each seed has its own."""
+    """One job for each different teacher; each seed may have its own, and has where edge and teacher share no image."""
     found: dict[tuple[object, ...], Job] = {}
     for spec in specs:
-        identity = (spec.dataset, spec.image_size, spec.teacher, spec.responses, spec.seed if spec.disjoint else None)
+        split = spec.seed if spec.disjoint else None
+        identity = (spec.dataset, spec.image_size, spec.teacher, spec.responses, spec.teacher_seed, split)
         found.setdefault(identity, Job("teacher", spec))
     return list(found.values())
 
