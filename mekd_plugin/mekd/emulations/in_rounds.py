@@ -161,8 +161,9 @@ class InRounds(Emulation):
         known = self._wanted.scores
         named = Response(torch.arange(self.num_classes), "hard", self.num_classes)
         means = named.scores(hard_scale=self.hard_scale).to(known)
-        for one in known.argmax(dim=1).unique():
-            means[one] = known[known.argmax(dim=1) == one].mean(dim=0)
+        labels = known.argmax(dim=1)
+        for label in labels.unique():
+            means[label] = known[labels == label].mean(dim=0)
         return means
 
     @property
