@@ -23,6 +23,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from mekd_plugin.records import processor_name
+
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
 
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -161,7 +163,7 @@ def synchronize(device: str) -> None:
 def environment() -> dict[str, Any]:
     """What the numbers depend on besides the code."""
     return {
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "load_average": [round(value, 2) for value in os.getloadavg()],
         "python": platform.python_version(),
@@ -216,12 +218,3 @@ def _peak_mb() -> float:
         return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -79,11 +79,12 @@ class Inverse(NamedTuple):
             first C coordinates stand for class scores, the others are noise of N(0, I).
         normalisation: what makes centred scores such coordinates.
         style_dim: how many coordinates there are beside them.
-        hard_scale: the score that a hard response stands for, where ``hard_scores`` says nothing else.
-        hard_scores: ``(C, C)``, centred; row c has the scores that a hard response c stands for. A generator that was
-            conditioned on scores which no one-hot vector is like has those that it knows of each class.
+        hard_scale: the score that a hard response gives to its class, where there are no ``hard_scores``.
         drawn_for: what its first C coordinates were when it drew what was sent: ``"noise"`` of N(0, I), or
             ``"answers"`` like the teacher's to real images.
+        hard_scores: ``(C, C)``, centred: row c has the scores that a hard response c stands for. A generator that was
+            fitted to soft scores draws poorly for a one-hot vector, which is like none of them. None for one that was
+            not.
     """
 
     generator: nn.Module

@@ -83,13 +83,13 @@ class Response:
         return torch.nn.functional.one_hot(self.values, self.num_classes).to(torch.get_default_dtype())
 
     def scores(self, *, hard_scale: float = 1.0, hard_scores: Tensor | None = None) -> Tensor:
-        """Centred class scores ``(N, C)``: logits, log-probabilities, or what hard answers stand for.
+        """Centred class scores ``(N, C)``: logits, log-probabilities, or the scores that hard answers stand for.
 
         Probabilities are clamped from below at 1e-8 before the logarithm.
 
         Args:
-            hard_scale: a hard answer stands for so many times its one-hot vector;
-            hard_scores: or for the row of its class in this table, ``(C, C)``, centred.
+            hard_scale: by which a hard answer's one-hot vector is multiplied.
+            hard_scores: ``(C, C)``, centred: the scores of a hard answer of each class, in place of one-hot vectors.
         """
         if self.kind == "logits":
             return centre_scores(self.values)

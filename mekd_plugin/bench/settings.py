@@ -67,7 +67,8 @@ class BenchConfig:
     )
     teacher_steps: int = setting(2000, "Optimiser steps where the teacher is trained here.")
     teacher_per_seed: bool = setting(
-        False, "Train a teacher for each seed; default: one for all, so that intervals say nothing of other teachers."
+        False,
+        "Train a teacher for each seed; by default all have one, and intervals say nothing of other teachers.",
     )
     teacher_size: int | None = setting(
         None,

@@ -75,9 +75,9 @@ class Emulation(ABC):
 
     @property
     def hard_scores(self) -> Tensor | None:
-        """The scores that a hard response of each class stands for, ``(C, C)``; None for ``hard_scale`` and zeros.
+        """The centred scores that a hard response of each class stands for, ``(C, C)``; None for one-hot vectors.
 
-        See :class:`~mekd_plugin.distiller.Inverse`.
+        Those are scaled by ``hard_scale``; see :class:`~mekd_plugin.distiller.Inverse`.
         """
         return None
 

@@ -155,7 +155,7 @@ class InRounds(Emulation):
 
     @property
     def hard_scores(self) -> Tensor | None:
-        """The mean of the wanted scores of each class; those of a class that nothing is wanted of are one-hot."""
+        """The mean of each class's wanted scores, ``(C, C)``; a class that has none keeps its one-hot vector."""
         if self._wanted is None:
             return None
         known = self._wanted.scores

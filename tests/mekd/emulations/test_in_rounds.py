@@ -74,7 +74,7 @@ def test_everything_is_asked_before_the_student_trains_and_the_budget_is_used(na
     assert stages.index("alignment") == len(stages) - 1 and stages[-2] == "surrogate"
 
 
-def test_a_hard_answer_stands_for_scores_that_the_mixture_knows_of_its_class_also_in_another_run(tmp_path):
+def test_a_hard_answer_stands_for_the_scores_that_a_mixture_knows_of_its_class(tmp_path):
     first = run("mixture", "hard", directory=tmp_path).inverse
     kept = {"generator": str(tmp_path / "generator.safetensors"), "bank": str(tmp_path / "banks/bank")}
     named = Response(torch.arange(CLASSES), "hard", CLASSES)
