@@ -54,7 +54,7 @@ from mekd_plugin.networks.generator_files import load_generator
 from mekd_plugin.networks.generators import Generator
 from mekd_plugin.networks.latent_maps import MappedGenerator
 from mekd_plugin.prediction import predict, reference_of
-from mekd_plugin.responses import ScoreNormalisation, centre_scores
+from mekd_plugin.responses import Response, ScoreNormalisation, centre_scores
 from mekd_plugin.rows import Rows, Shard
 from mekd_plugin.transfer import WITHOUT_BUDGET, as_queries, number_of_queries
 
@@ -235,8 +235,7 @@ class MEKD(Distiller):
             self.freeze(self.generator)
         bank, size = self._bank(), 0
         if len(bank):
-            known = self.emulation.hard_scores
-            self.emulation.want(bank.response.scores(hard_scale=self.hard_scale, hard_scores=known))
+            self.emulation.want(self._scores(bank.response))
         if self.mode == "bank":
             wanted = len(bank) if self.queries is None and len(bank) else self.queries
             size = number_of_queries(teacher, "bank", wanted, otherwise=WITHOUT_BUDGET, held=len(bank))
@@ -339,7 +338,7 @@ class MEKD(Distiller):
     @torch.no_grad()
     def targets(self, rows: Rows) -> Tensor:
         """The teacher's images G(y_T / t_g, e), ``(N, channels, height, width)`` in [-1, 1], of answered rows."""
-        scores = self.inverse().scores(rows.answers())
+        scores = self._scores(rows.answers())
         generator = self._generator_on(scores)
         images: Tensor = generator(latent_from_scores(scores, self._normalisation_on(scores), rows.extra.get("style")))
         return images
@@ -360,6 +359,11 @@ class MEKD(Distiller):
             return {}
         generator = {**self.health.as_record(), **self.emulation.report()}
         return {"generator": generator, "warnings": self.health.warnings}
+
+    def _scores(self, response: Response) -> Tensor:
+        """Centred scores ``(N, C)`` as the generator knows them."""
+        known = None if response.soft else self.emulation.hard_scores
+        return response.scores(hard_scale=self.hard_scale, hard_scores=known)
 
     def _normalised(self) -> ScoreNormalisation:
         if self._normalisation is None:

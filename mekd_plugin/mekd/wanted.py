@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -29,6 +30,13 @@ class WantedAnswers:
     def __init__(self, scores: Tensor, *, choice: Choice, mixed: float, seed: int) -> None:
         self.scores, self._mixed, self._seed = scores.cpu(), mixed, seed
         self._weights = _weights(self.scores, choice)
+
+    @cached_property
+    def class_means(self) -> Tensor:
+        """The mean of the scores that name each class, ``(C, C)``; a row of NaN where none do."""
+        labels, classes = self.scores.argmax(dim=1), self.scores.shape[1]
+        sums = self.scores.new_zeros(classes, classes).index_add_(0, labels, self.scores)
+        return sums / labels.bincount(minlength=classes)[:, None]
 
     def draw(self, start: int, stop: int) -> Tensor:
         """The answers wanted of rows ``start`` to ``stop``, ``(stop - start, C)``; depends on nothing but the range."""

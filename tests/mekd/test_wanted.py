@@ -37,3 +37,10 @@ def test_a_range_gives_the_same_rows_whatever_was_drawn_before():
     wanted.draw(0, 10)
     assert torch.equal(first, wanted.draw(256, 300))
     assert not torch.equal(first, WantedAnswers(answers(), choice="random", mixed=0.5, seed=4).draw(256, 300))
+
+
+def test_the_mean_scores_of_each_class_and_nothing_for_a_class_that_none_name():
+    scores = torch.cat([answers(), torch.tensor([[7.0, 2.0, 0.0]])])
+    means = WantedAnswers(scores, choice="random", mixed=0.0, seed=0).class_means
+    assert torch.allclose(means[:2], torch.tensor([[8.8, 0.2, 0.0], [0.0, 4.1, 4.0]]), atol=1e-5)
+    assert means[2].isnan().all()

@@ -158,13 +158,9 @@ class InRounds(Emulation):
         """The mean of each class's wanted scores, ``(C, C)``; a class that has none keeps its one-hot vector."""
         if self._wanted is None:
             return None
-        known = self._wanted.scores
-        named = Response(torch.arange(self.num_classes), "hard", self.num_classes)
-        means = named.scores(hard_scale=self.hard_scale).to(known)
-        labels = known.argmax(dim=1)
-        for label in labels.unique():
-            means[label] = known[labels == label].mean(dim=0)
-        return means
+        means = self._wanted.class_means
+        one_hot = Response(torch.arange(self.num_classes), "hard", self.num_classes)
+        return torch.where(means.isnan(), one_hot.scores(hard_scale=self.hard_scale).to(means), means)
 
     @property
     def drawn_for(self) -> Literal["noise", "answers"]:

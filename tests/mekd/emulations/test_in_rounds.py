@@ -84,6 +84,13 @@ def test_a_hard_answer_stands_for_the_scores_that_a_mixture_knows_of_its_class(t
         assert not torch.allclose(scores, named.scores(hard_scale=inverse.hard_scale), atol=0.1)
 
 
+def test_a_class_that_nothing_is_wanted_of_stands_for_its_one_hot_vector():
+    made = make_emulation("mixture", "quick", {}, num_classes=3, image_shape=(1, 8, 8), seed=0, hard_scale=3.0)
+    assert made.hard_scores is None
+    made.want(torch.tensor([[2.0, -1.5, -0.5], [1.0, 0.5, -1.5], [-1.0, 2.0, -1.0]]))
+    assert torch.allclose(made.hard_scores, torch.tensor([[1.5, -0.5, -1.0], [-1.0, 2.0, -1.0], [-1.0, -1.0, 2.0]]))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_kept_generator_and_bank_serve_another_student_without_a_query(name, tmp_path):
     run(name, directory=tmp_path)
