@@ -20,6 +20,7 @@ __all__ = [
     "TeacherAnswerError",
     "TeacherChanged",
     "TeacherUnavailable",
+    "TooManyAtOnce",
     "UnknownName",
 ]
 
@@ -62,6 +63,21 @@ class RefusedForGood(Refused):
 
     No :class:`~mekd_plugin.blackbox.Retry` asks again.
     """
+
+
+class TooManyAtOnce(RefusedForGood):
+    """A service takes fewer images at a time than it was asked about, and did no work.
+
+    A function that asks a service raises it, with what the service takes; the boundary then asks about so many at a
+    time, and counts and keeps each of these requests by itself.
+
+    Attributes:
+        limit: the most images of one request, from 1.
+    """
+
+    def __init__(self, message: str, limit: int = 1) -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 class QueryBudgetExceeded(MekdError):

@@ -120,8 +120,9 @@ class RunSpec:
 
     def signature(self) -> str:
         """One line for a run that did not end, its settings as given; a finished run brings its own signature."""
-        settings = {name: value for name, value in asdict(self).items() if value not in (None, {}, False)}
-        return " ".join(f"{name}={value}" for name, value in settings.items())
+        settings = asdict(self)  # a seed of 0 equals False, and is a setting
+        told = (name for name, value in settings.items() if value is not None and value is not False and value != {})
+        return " ".join(f"{name}={settings[name]}" for name in told)
 
 
 class KeptSpec(NamedTuple):

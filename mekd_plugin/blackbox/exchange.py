@@ -21,8 +21,8 @@ from mekd_plugin.blackbox.canary import STAGE, Canary
 from mekd_plugin.blackbox.degradation import Degradation
 from mekd_plugin.blackbox.journal import Journal
 from mekd_plugin.blackbox.ledger import Ledger
-from mekd_plugin.blackbox.patience import RateLimit, Retry, TooManyAtOnce, teacher_errors
-from mekd_plugin.errors import InputError, NeedsNotMet, Refused, TeacherUnavailable
+from mekd_plugin.blackbox.patience import RateLimit, Retry, teacher_errors
+from mekd_plugin.errors import InputError, NeedsNotMet, Refused, TeacherUnavailable, TooManyAtOnce
 from mekd_plugin.responses import Kind, Response
 
 __all__ = ["Exchange"]

@@ -15,9 +15,9 @@ from mekd_plugin.blackbox.backends import Ask, Call, make_backend, place_of
 from mekd_plugin.blackbox.image_hashes import image_hashes
 from mekd_plugin.blackbox.images import plain_tensor, refuse_tracing
 from mekd_plugin.blackbox.ledger import Ledger
-from mekd_plugin.blackbox.patience import TooManyAtOnce, teacher_errors
+from mekd_plugin.blackbox.patience import teacher_errors
 from mekd_plugin.blackbox.spending import Staged
-from mekd_plugin.errors import InputError, NeedsNotMet, Refused
+from mekd_plugin.errors import InputError, NeedsNotMet, Refused, TooManyAtOnce
 
 __all__ = ["TeacherModule", "meter"]
 

@@ -22,27 +22,12 @@ from mekd_plugin.errors import (
     TeacherUnavailable,
 )
 
-__all__ = ["RateLimit", "Retry", "TooManyAtOnce", "teacher_errors", "within"]
+__all__ = ["RateLimit", "Retry", "teacher_errors", "within"]
 
 _LONGEST_WAIT = 60.0
 _LONGEST_TOLD = 3600.0  # what a service may ask to wait; a run that has to wait longer is better resumed
 _LONGEST_TURN = 86_400.0  # seconds between two batches
 T = TypeVar("T")
-
-
-class TooManyAtOnce(RefusedForGood):
-    """A service takes fewer images at a time than it was asked about, and did no work.
-
-    A function that asks a service raises it, with what the service takes; the boundary then asks about so many at a
-    time, and counts and keeps each of these requests by itself.
-
-    Attributes:
-        limit: the most images of one request, from 1.
-    """
-
-    def __init__(self, message: str, limit: int = 1) -> None:
-        super().__init__(message)
-        self.limit = limit
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,14 @@ def test_a_key_is_a_file_name() -> None:
 def test_a_signature_is_one_line_with_every_setting() -> None:
     config = BenchConfig(hyperparameters={"mekd": {"image_weight": 3}}, real_images=50, disjoint=True)
     signature = expand(config, device="cpu")[0].signature()
-    for part in ("method=mekd", "real_images=50", "disjoint=True", "query_budget=5000", "{'image_weight': 3}"):
+    for part in (
+        "method=mekd",
+        "seed=0",
+        "real_images=50",
+        "disjoint=True",
+        "query_budget=5000",
+        "{'image_weight': 3}",
+    ):
         assert part in signature
     assert "\n" not in signature
 

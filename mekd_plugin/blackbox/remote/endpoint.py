@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mekd_plugin.blackbox.patience import TooManyAtOnce
 from mekd_plugin.blackbox.remote.labels import LabelMap, labels_and_scores
 from mekd_plugin.blackbox.remote.pictures import as_levels, decoded, encoded, from_levels
 from mekd_plugin.blackbox.remote.service import Service
 from mekd_plugin.checks import as_one_of, as_range, as_whole
-from mekd_plugin.errors import InputError, MekdError, TeacherAnswerError
+from mekd_plugin.errors import InputError, MekdError, TeacherAnswerError, TooManyAtOnce
 
 __all__ = ["ImageEndpoint", "image_endpoint"]
 

@@ -18,10 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mekd_plugin.blackbox.patience import TooManyAtOnce
 from mekd_plugin.blackbox.remote.service import Rejection, Reply, Service
 from mekd_plugin.checks import as_one_of
-from mekd_plugin.errors import InputError, MekdError, RefusedForGood, TeacherAnswerError
+from mekd_plugin.errors import InputError, MekdError, RefusedForGood, TeacherAnswerError, TooManyAtOnce
 
 __all__ = ["InferenceTeacher", "TensorSpec", "open_inference_teacher"]
 

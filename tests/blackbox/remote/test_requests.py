@@ -9,9 +9,15 @@ import torch
 
 import mekd_plugin as mekd
 from mekd_plugin.blackbox import Ledger, Peers, meter
-from mekd_plugin.blackbox.patience import TooManyAtOnce
 from mekd_plugin.blackbox.remote import image_endpoint, open_inference_teacher
-from mekd_plugin.errors import QueryBudgetExceeded, Refused, RefusedForGood, TeacherChanged, TeacherUnavailable
+from mekd_plugin.errors import (
+    QueryBudgetExceeded,
+    Refused,
+    RefusedForGood,
+    TeacherChanged,
+    TeacherUnavailable,
+    TooManyAtOnce,
+)
 
 IMAGES = torch.rand(24, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
 ANSWERS = IMAGES.flatten(1)[:, :3]
