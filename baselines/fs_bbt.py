@@ -28,8 +28,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
+import scipy
 import torch
-from scipy.stats import beta as beta_distribution
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
@@ -232,9 +232,9 @@ class FSBBT(Distiller):
         """Mixtures of ``count`` pairs at random, their ratios of Beta(beta, beta) within the margins."""
         one = torch.randint(len(images), (count,), generator=rng)
         other = (one + torch.randint(1, len(images), (count,), generator=rng)) % len(images)
-        low, high = beta_distribution.cdf([self.margin, 1 - self.margin], self.beta, self.beta)
+        low, high = scipy.stats.beta.cdf([self.margin, 1 - self.margin], self.beta, self.beta)
         uniform = low + (high - low) * torch.rand(count, generator=rng, dtype=torch.float64)
-        ratio = torch.from_numpy(beta_distribution.ppf(uniform.numpy(), self.beta, self.beta)).to(images)
+        ratio = torch.from_numpy(scipy.stats.beta.ppf(uniform.numpy(), self.beta, self.beta)).to(images)
         return mixup(images[one.to(images.device)], images[other.to(images.device)], ratio)
 
     def _autoencoder(self) -> CVAE:

@@ -8,10 +8,21 @@ this package, imports ``ot`` first or sets POT's own variable (``POT_BACKEND_DIS
 from __future__ import annotations
 
 import os
+from typing import Any
 
 for _library in ("JAX", "CUPY", "TENSORFLOW"):
     os.environ.setdefault(f"POT_BACKEND_DISABLE_{_library}", "1")
 
-import ot  # noqa: E402  # POT reads these variables when it is imported
-
 __all__ = ["ot"]
+
+
+class _POT:
+    """The module ``ot``, loaded when something of it is first used: that takes a second, and most programs use none."""
+
+    def __getattr__(self, name: str) -> Any:
+        import ot  # POT reads the variables above when it is imported
+
+        return getattr(ot, name)
+
+
+ot: Any = _POT()

@@ -39,6 +39,7 @@ __all__ = ["DistillerContract", "NoHost", "ToyTeacher", "toy_images", "toy_strok
 
 CLASSES = 3
 SHAPE = (1, 8, 8)
+_UNDISTURBED: dict[tuple[type[DistillerContract], str], tuple[ToyTeacher, Distillation]] = {}
 
 
 def toy_images(count: int, seed: int) -> Tensor:
@@ -156,29 +157,28 @@ class DistillerContract:
         are asked about images such as it asks about, and have to beat the control alone.
         """
         if self._needs().pool == "none" and not self._needs().gradients:
-            taught, control = (self._agreement_on_its_own(shuffled=shuffled) for shuffled in (False, True))
+            taught, control = self._agreement_on_its_own()
             assert taught > control + 0.1, (taught, control)
             return
         held_out = toy_images(300, seed=99).to(self.device)
         truth = BlackBox(ToyTeacher().to(self.device), "logits", CLASSES).query(held_out)
         untrained = agreement(toy_student(), held_out, truth)
-        taught = agreement(self._distill(ToyTeacher()).student, held_out, truth)
+        taught = agreement(self._undisturbed()[1].student, held_out, truth)
         control = agreement(self._distill(ToyTeacher(shuffled=True)).student, held_out, truth)
         assert taught > untrained + 0.2, (taught, untrained)
         assert taught > control + 0.2, (taught, control)
 
     def test_ledger_is_what_the_teacher_saw(self) -> None:
         """Every image sent is counted, in a stage, within the budget."""
-        teacher = ToyTeacher()
-        ledger = self._distill(teacher).ledger
+        teacher, run = self._undisturbed()
+        ledger = run.ledger
         assert ledger.total == teacher.count == sum(ledger.by_stage.values())
         assert 0 < ledger.total <= self.budget
         assert ledger.distinct == len(torch.cat(teacher.asked).flatten(1).unique(dim=0))
 
     def test_sends_only_what_it_declares(self) -> None:
         """Real images are sent by a method that says so, and by no other."""
-        teacher = ToyTeacher()
-        self._distill(teacher)
+        teacher, _ = self._undisturbed()
         sent = torch.cat(teacher.asked).flatten(1).cpu()
         leaves = bool((torch.cdist(sent, toy_images(60, seed=1).flatten(1)) < 1e-4).any())
         assert leaves == (self._needs().leaves_edge == "real images")
@@ -191,7 +191,7 @@ class DistillerContract:
         settings = {"device": self.device, **self._problem()}
         foreseen = plan(toy_student(), self._boundary(teacher), self._images(), self._method(), **settings)
         assert teacher.count == 0
-        assert foreseen.queries == self._distill(ToyTeacher()).ledger.by_stage
+        assert foreseen.queries == self._undisturbed()[1].ledger.by_stage
 
     def test_needs_say_where_it_can_be_a_guest(self) -> None:
         """In somebody else's loop it gives its losses, or is refused before anything is asked."""
@@ -218,17 +218,16 @@ class DistillerContract:
         hosted.close()
 
     def test_resumes_bit_identically(self, tmp_path: Path) -> None:
-        """Stopped while asking, then while the student trains: the same weights and the same bill in the end."""
-        undisturbed = self._distill(ToyTeacher(), directory=tmp_path / "undisturbed")
-        directory = tmp_path / "disturbed"
+        """Stopped while asking, then while the student trains: the weights and the bill of a run without files."""
+        _, undisturbed = self._undisturbed()
         lives: list[dict[str, Any]] = [{"stop_after_batch": 2}, {"evaluate": _stop}]
         for life in lives:
             try:
-                self._distill(ToyTeacher(), directory=directory, resume=True, **life)
+                self._distill(ToyTeacher(), directory=tmp_path, resume=True, **life)
             except InterruptedError:
                 continue
             raise AssertionError(f"the run was not stopped by {life}")
-        resumed = self._distill(ToyTeacher(), directory=directory, resume=True)
+        resumed = self._distill(ToyTeacher(), directory=tmp_path, resume=True)
         expected = undisturbed.student.state_dict()
         for name, value in resumed.student.state_dict().items():
             assert torch.equal(value, expected[name]), name
@@ -284,8 +283,8 @@ class DistillerContract:
         world: dict[str, Any] = {"num_classes": CLASSES, "image_shape": SHAPE}
         return registry.create(self._method(), **world, **self._hyperparameters())
 
-    def _agreement_on_its_own(self, *, shuffled: bool) -> float:
-        """The mean over two seeds, on images that the method asked about under another seed."""
+    def _agreement_on_its_own(self) -> tuple[float, float]:
+        """The students' and the control's, means over two seeds, on what the method asked about under another seed."""
         found = []
         for seed in (0, 1):
             teacher = ToyTeacher()
@@ -294,9 +293,11 @@ class DistillerContract:
             chosen = torch.randperm(len(asked), generator=torch.Generator().manual_seed(seed))[:300]
             held_out = asked[chosen.to(asked.device)]
             truth = BlackBox(ToyTeacher().to(self.device), "logits", CLASSES).query(held_out)
-            student = self._distill(ToyTeacher(shuffled=shuffled), seed=seed).student
-            found.append(agreement(student, held_out, truth))
-        return sum(found) / len(found)
+            taught = self._distill(ToyTeacher(), seed=seed) if seed else self._undisturbed()[1]
+            control = self._distill(ToyTeacher(shuffled=True), seed=seed)
+            found.append([agreement(run.student, held_out, truth) for run in (taught, control)])
+        taught_mean, control_mean = torch.tensor(found).mean(dim=0).tolist()
+        return taught_mean, control_mean
 
     def _images(self) -> Tensor | None:
         return None if self._needs().pool == "none" else toy_images(60, seed=1)
@@ -324,6 +325,14 @@ class DistillerContract:
         kind = WhiteBox if needs.gradients else BlackBox
         responses = "hard" if needs.responses == "hard" else "logits"
         return kind(teacher.to(self.device), responses, CLASSES, budget=self.budget, batch_size=128)
+
+    def _undisturbed(self) -> tuple[ToyTeacher, Distillation]:
+        """A teacher, and the run that asked it: made once, since most tests look at the same one."""
+        key = type(self), repr(vars(self))
+        if key not in _UNDISTURBED:
+            teacher = ToyTeacher()
+            _UNDISTURBED[key] = teacher, self._distill(teacher)
+        return _UNDISTURBED[key]
 
     def _distill(self, teacher: ToyTeacher, *, stop_after_batch: int | None = None, **options: Any) -> Distillation:
         boundary = self._boundary(teacher)

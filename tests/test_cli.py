@@ -66,6 +66,19 @@ class TestList:
         assert done.returncode == 0, done.stderr
 
 
+def test_a_benchmark_starts_without_what_it_may_never_use() -> None:
+    """Every run of a grid is a process of its own, which these would take six seconds to start."""
+    code = (
+        "import sys, mekd_plugin.bench.commands, mekd_plugin.bench.worker\n"
+        "import mekd_plugin as mekd\n"
+        "for name in mekd.available(): mekd.registry.distillers().get(name)\n"
+        "heavy = {'ot', 'scipy.stats', 'sklearn', 'pandas', 'torchvision', 'torch._dynamo'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_python_m_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "mekd_plugin", "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip().split()[-1]) == (0, __version__), done.stderr

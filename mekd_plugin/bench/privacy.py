@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from mekd_plugin.transport.questions.membership import Membership
+from mekd_plugin.transport.questions.membership import Membership, membership
 
 __all__ = ["ATTACKED", "attack", "shrunk", "strangers_to", "what_was_sent"]
 
@@ -82,8 +81,6 @@ def attack(
     """
     if sent.shape[1:] != shrunk(as_sent(edge[:1])).shape[1:] or len(sent) == 0 or len(edge) < 2 or len(others) < 4:
         return None
-    from mekd_plugin.transport.questions.membership import membership  # loads POT, which takes a second
-
     rng = torch.Generator().manual_seed(seed)
     members = edge[torch.randperm(len(edge), generator=rng)[:ATTACKED]]
     drawn = others[torch.randperm(len(others), generator=rng)[: 2 * ATTACKED]]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from scipy import stats
+import scipy
 
 from mekd_plugin.bench.comparisons import Comparison, value_of
 from mekd_plugin.errors import InputError
@@ -75,7 +75,7 @@ def mean_interval(values: Sequence[float], *, confidence: float = 0.95) -> Inter
     if count == 2:
         return Interval(mean, min(values), max(values), 2, "seeds")
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
-    half = float(stats.t.ppf(0.5 + confidence / 2, count - 1)) * deviation / math.sqrt(count)
+    half = float(scipy.stats.t.ppf(0.5 + confidence / 2, count - 1)) * deviation / math.sqrt(count)
     return Interval(mean, mean - half, mean + half, count, "t")
 
 
@@ -87,7 +87,7 @@ def wilson_interval(share: float, trials: int, *, confidence: float = 0.95) -> I
     """
     if not 0 <= share <= 1 or trials < 1:
         raise InputError(f"share={share} of {trials} trials: expected a share in [0, 1] of at least one trial")
-    interval = stats.binomtest(round(share * trials), trials).proportion_ci(confidence, method="wilson")
+    interval = scipy.stats.binomtest(round(share * trials), trials).proportion_ci(confidence, method="wilson")
     return Interval(share, float(interval.low), float(interval.high), 1, "wilson")
 
 
@@ -140,7 +140,7 @@ def paired_difference(a: Sequence[float], b: Sequence[float], *, confidence: flo
     if spread <= 1e-12 * max(1.0, *map(abs, a), *map(abs, b)):
         same = abs(interval.mean) <= spread
         return PairedDifference(interval.mean, ends if same else None, 1.0 if same else None, count)
-    return PairedDifference(interval.mean, ends, float(stats.ttest_rel(a, b).pvalue), count)
+    return PairedDifference(interval.mean, ends, float(scipy.stats.ttest_rel(a, b).pvalue), count)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -19,6 +19,7 @@ from mekd_plugin.blackbox.answers import Precision, as_tensor, check_response, p
 from mekd_plugin.blackbox.backends import Ask, Call
 from mekd_plugin.blackbox.canary import STAGE, Canary
 from mekd_plugin.blackbox.degradation import Degradation
+from mekd_plugin.blackbox.images import never_compiled
 from mekd_plugin.blackbox.journal import Journal
 from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.blackbox.patience import RateLimit, Retry, teacher_errors
@@ -120,7 +121,7 @@ class Exchange:
             raise InputError("the teacher's num_classes is not known before its first answer: give num_classes=")
         return self.num_classes
 
-    @torch.compiler.disable  # a query is not part of a graph
+    @never_compiled
     def ask(
         self,
         images: Tensor,

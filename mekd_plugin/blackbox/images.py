@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +18,7 @@ __all__ = [
     "Outgoing",
     "check_images",
     "gradient_image",
+    "never_compiled",
     "plain_tensor",
     "quantize_images",
     "refuse_tracing",
@@ -22,6 +26,28 @@ __all__ = [
 ]
 
 _RANGE_TOLERANCE = 1e-4  # part of the width of the value range: what resampling in float32 may add
+_COMPILER = "torch._dynamo"
+Given = ParamSpec("Given")
+T = TypeVar("T")
+
+
+def never_compiled(function: Callable[Given, T]) -> Callable[Given, T]:
+    """``torch.compiler.disable``, which at once loads the compiler: that takes two seconds, and here it waits for one.
+
+    A question is not part of a graph; code that was compiled leaves its graph for the question and returns to it.
+    """
+    disabled: Callable[Given, T] | None = None
+
+    @wraps(function)
+    def call(*args: Given.args, **kwargs: Given.kwargs) -> T:
+        nonlocal disabled
+        if disabled is None:
+            if _COMPILER not in sys.modules:  # then nothing in this process is compiled
+                return function(*args, **kwargs)
+            disabled = torch.compiler.disable(function)
+        return disabled(*args, **kwargs)
+
+    return call
 
 
 def refuse_tracing() -> None:

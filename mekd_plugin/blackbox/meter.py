@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mekd_plugin.blackbox.answers import as_tensor
 from mekd_plugin.blackbox.backends import Ask, Call, make_backend, place_of
 from mekd_plugin.blackbox.image_hashes import image_hashes
-from mekd_plugin.blackbox.images import plain_tensor, refuse_tracing
+from mekd_plugin.blackbox.images import never_compiled, plain_tensor, refuse_tracing
 from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.blackbox.patience import teacher_errors
 from mekd_plugin.blackbox.spending import Staged
@@ -53,7 +53,7 @@ class TeacherModule(Staged, nn.Module):
         """None. Scripts ask ``next(teacher.parameters())`` for its device: that one is empty, on it, in its dtype."""
         return _NoParameters(*_PLACES[self]())
 
-    @torch.compiler.disable  # a query is not part of a graph
+    @never_compiled
     def forward(self, *given: Any, **named: Any) -> Tensor:
         """The teacher's answers to the images, a plain tensor on their device.
 

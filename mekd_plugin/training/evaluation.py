@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 from torch import Tensor, nn
 
 from mekd_plugin.errors import InputError
@@ -49,10 +50,8 @@ def measured_agreement(module: nn.Module, images: Tensor, response: Response) ->
 
 def agreement_of(equal: Tensor) -> Agreement:
     """The agreement of two networks that name the same class where ``equal``, bool ``(N,)`` with N at least 1."""
-    from scipy.stats import binomtest  # takes as long to load as all of training
-
     same, count = int(equal.sum()), len(equal)
-    ends = binomtest(same, count).proportion_ci(0.95, method="wilson")
+    ends = scipy.stats.binomtest(same, count).proportion_ci(0.95, method="wilson")
     return Agreement(float(equal.double().mean()), float(ends.low), float(ends.high), count)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, get_args
 
-from scipy.stats import norm
+import scipy
 
 from mekd_plugin.errors import InputError
 from mekd_plugin.transport.estimates import Estimate, join_notes
@@ -110,7 +110,7 @@ def paired_cost(x: Points, y: Points, *, order: Order = 1, confidence: float = 0
     mean, size = float(costs.mean()), (len(first), len(second))
     if len(first) == 1:
         return Estimate(mean ** (1 / order), "paired", size=size, note="one pair: no interval")
-    half = float(norm.ppf(0.5 + confidence / 2)) * float(costs.std()) / len(first) ** 0.5
+    half = float(scipy.stats.norm.ppf(0.5 + confidence / 2)) * float(costs.std()) / len(first) ** 0.5
     low, high = (max(end, 0.0) ** (1 / order) for end in (mean - half, mean + half))
     return Estimate(mean ** (1 / order), "paired", low, high, size)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor, atan2
 
 __all__ = ["angles_between", "random_angle_quantiles", "random_angle_shares"]
@@ -36,7 +36,7 @@ def random_angle_quantiles(dimension: int, probabilities: Sequence[float]) -> li
     if dimension == 1:
         return [0.0 if probability <= 0.5 else 180.0 for probability in probabilities]
     half = (dimension - 1) / 2
-    return [float(angle) for angle in np.rad2deg(np.arccos(1 - 2 * stats.beta.ppf(probabilities, half, half)))]
+    return [float(angle) for angle in np.rad2deg(np.arccos(1 - 2 * scipy.stats.beta.ppf(probabilities, half, half)))]
 
 
 def random_angle_shares(dimension: int, edges: NDArray[np.float64]) -> list[float]:
@@ -49,5 +49,5 @@ def random_angle_shares(dimension: int, edges: NDArray[np.float64]) -> list[floa
         below = 0.5 * ((edges > 0).astype(float) + (edges >= 180))
     else:
         half = (dimension - 1) / 2
-        below = stats.beta.cdf((1 - np.cos(np.deg2rad(edges))) / 2, half, half)
+        below = scipy.stats.beta.cdf((1 - np.cos(np.deg2rad(edges))) / 2, half, half)
     return [round(float(share), 12) for share in np.diff(below)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import scipy
 import torch
-from scipy.stats import t as student_t
 
 from mekd_plugin.errors import InputError
 from mekd_plugin.transport.samples import Sample, generator
@@ -23,7 +23,7 @@ def mean_interval(values: Sequence[float], confidence: float) -> tuple[float, fl
     if len(values) == 1:
         return mean, mean, mean
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    half = float(student_t.ppf(0.5 + confidence / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
+    half = float(scipy.stats.t.ppf(0.5 + confidence / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
     return mean, mean - half, mean + half
 
 

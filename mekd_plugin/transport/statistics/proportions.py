@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from scipy.stats import binomtest
+import scipy
 
 from mekd_plugin.errors import InputError
 
@@ -42,5 +42,5 @@ def proportion_of(hits: float, trials: int, *, confidence: float = 0.95) -> Prop
     """
     if trials < 1 or not 0 <= hits <= trials + 1e-6:
         raise InputError(f"{hits} hits in {trials} trials: expected 0 to {trials} hits of at least one trial")
-    ends = binomtest(min(round(hits), trials), trials).proportion_ci(confidence, method="wilson")
+    ends = scipy.stats.binomtest(min(round(hits), trials), trials).proportion_ci(confidence, method="wilson")
     return Proportion(min(hits / trials, 1.0), float(ends.low), float(ends.high), trials)

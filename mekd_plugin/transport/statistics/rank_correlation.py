@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from mekd_plugin.errors import InputError
 
@@ -80,7 +80,7 @@ def rank_correlation(
 
 
 def _spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    one, other = (rankdata(values, axis=1) - (values.shape[1] + 1) / 2 for values in (first, second))
+    one, other = (scipy.stats.rankdata(values, axis=1) - (values.shape[1] + 1) / 2 for values in (first, second))
     norms = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
     correlation: NDArray[np.float64] = (one * other).sum(axis=1) / np.where(norms > 0, norms, np.nan)
     return correlation

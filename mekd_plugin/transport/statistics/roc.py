@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import scipy
 import torch
-from scipy.stats import norm, rankdata
 from torch import Tensor
 
 from mekd_plugin.errors import InputError
@@ -86,15 +86,15 @@ def area_under_curve(positives: Points, negatives: Points, *, confidence: float 
     check_confidence(confidence)
     above, below = _scores(positives, "positives"), _scores(negatives, "negatives")
     m, n = len(above), len(below)
-    ranks = rankdata(torch.cat([above, below]).numpy())
-    beaten = (ranks[:m] - rankdata(above.numpy())) / n
-    beating = 1 - (ranks[m:] - rankdata(below.numpy())) / m
+    ranks = scipy.stats.rankdata(torch.cat([above, below]).numpy())
+    beaten = (ranks[:m] - scipy.stats.rankdata(above.numpy())) / n
+    beating = 1 - (ranks[m:] - scipy.stats.rankdata(below.numpy())) / m
     value = float(beaten.mean())
     variance = float(beaten.var(ddof=1)) / m + float(beating.var(ddof=1)) / n
     if variance == 0:
         share = proportion_of(round(value * min(m, n)), min(m, n), confidence=confidence)
         return AreaUnderCurve(value, min(share.low, value), max(share.high, value), m, n)
-    half = float(norm.ppf(0.5 + confidence / 2)) * math.sqrt(variance)
+    half = float(scipy.stats.norm.ppf(0.5 + confidence / 2)) * math.sqrt(variance)
     return AreaUnderCurve(value, max(value - half, 0.0), min(value + half, 1.0), m, n)
 
 
