@@ -157,7 +157,8 @@ def span():
 
 @pytest.mark.parametrize("method", FITTING)
 def test_every_method_that_fits_runs_by_its_name(method):
-    config = training(method, steps_per_epoch=2)
+    tiny = {"preset": "tiny"} if "tiny" in distillers().get(method).presets else {}
+    config = training(method, steps_per_epoch=2, **tiny)
     box = box_of(config)
     losses = epochs_of(box)
     assert len(losses) == 2 and torch.isfinite(torch.tensor(losses)).all()
@@ -538,7 +539,7 @@ def parts(model):
 
 # In this order: the second one learns from what the first one leaves.
 RUNS = {
-    "mekd": None,
+    "mekd": 5,
     "mekd_from_generator": 5,
     "kd_loss_from_bank": 5,
     "mekd_two_stages": None,
@@ -567,8 +568,8 @@ def test_every_config_learns_the_digits(digits, monkeypatch):
 
 @pytest.mark.slow
 def test_shuffled_answers_teach_nothing(tmp_path):
-    tried = trial("logit_mimicry", ReferenceProblem(shuffled=True), tmp_path)
-    assert tried.accuracy < 0.2 and tried.steps == 460 and tried.queries["total"] == 3000
+    tried = trial("logit_mimicry", ReferenceProblem(shuffled=True, budget=1000, steps=150), tmp_path)
+    assert tried.accuracy < 0.2 and tried.steps == 150 and tried.queries["total"] == 1000
     assert tried.last_lines[-1].startswith("test ")
 
 
