@@ -82,7 +82,6 @@ def test_a_skipped_test_fails_a_step_that_has_its_gpu():
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_one_step_in_a_call_of_the_script(tmp_path):
     """The shell script itself: it finds the package without an installation, and keeps a record."""
     command = [str(BENCHMARKS / "on_gpu.sh"), "--cpu", "--quick", "--out", str(tmp_path), "--only", "contract"]
