@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from mekd_plugin.transport.estimates import Estimate, PermutationTest, ResponseComparison, ResponseDistances
 from mekd_plugin.transport.estimators.distances import paired_cost, wasserstein
-from mekd_plugin.transport.estimators.exact import cost_matrix, exact_cost
+from mekd_plugin.transport.estimators.exact import ExactPlan, cost_matrix, exact_cost, exact_plan
 from mekd_plugin.transport.estimators.gaussian import GaussianFit, bures_wasserstein, gaussian_distance, gaussian_fit
 from mekd_plugin.transport.estimators.labelled import LabelledDistance, labelled_distance
 from mekd_plugin.transport.estimators.neighbours import distance_blocks, nearest_other
@@ -58,6 +58,7 @@ __all__ = [
     "DistanceToReal",
     "DomainDistances",
     "Estimate",
+    "ExactPlan",
     "GaussianFit",
     "GradientDirection",
     "LabelledDistance",
@@ -93,6 +94,7 @@ __all__ = [
     "distance_to_real",
     "domain_distances",
     "exact_cost",
+    "exact_plan",
     "gaussian_distance",
     "gaussian_fit",
     "gradient_direction",

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from mekd_plugin.errors import InputError
-from mekd_plugin.pot import ot
 from mekd_plugin.transport.estimates import Estimate, join_notes
-from mekd_plugin.transport.estimators.exact import Order, cost_matrix, exact_cost
+from mekd_plugin.transport.estimators.exact import Order, cost_matrix, exact_cost, exact_plan
 from mekd_plugin.transport.estimators.gaussian import gaussian_distance, gaussian_fit
 from mekd_plugin.transport.samples import Points, Sample, as_pair, generator
 
@@ -96,9 +95,9 @@ def labelled_distance(
     ]
     table = _between(parts[0], parts[1], order, between)
     cost = cost_matrix(first.points, second.points, order) + table[index_x][:, index_y] ** order
-    plan = ot.emd(first.masses(), second.masses(), cost, numItermax=10_000_000)
+    plan, total, _ = exact_plan(first.masses(), second.masses(), cost)
     moved = torch.zeros_like(table).index_put_((index_x[:, None], index_y[None, :]), plan, accumulate=True)
-    value = max(float((plan * cost).sum()), 0.0) ** (1 / order)
+    value = total ** (1 / order)
     subsampled = f"on {len(first)} and {len(second)} of the points, drawn at random"
     note = subsampled if max(size) > LABELLED_POINTS else ""
     return LabelledDistance(

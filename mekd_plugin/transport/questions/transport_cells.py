@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from mekd_plugin.errors import InputError
-from mekd_plugin.pot import ot
-from mekd_plugin.transport.estimators.exact import cost_matrix
+from mekd_plugin.transport.estimators.exact import cost_matrix, exact_plan
 from mekd_plugin.transport.estimators.neighbours import distance_blocks
 from mekd_plugin.transport.samples import Points, as_labels, as_points, as_sample, draw, generator
 from mekd_plugin.transport.statistics.proportions import Proportion, proportion_of
@@ -128,16 +127,9 @@ def transport_cells(
         raise InputError("a prototype of weight 0: leave it out; a cell without mass does not exist")
     places = targets.points.to(points)
     sample = draw(as_sample(points), most, generator(seed))
-    _, log = ot.emd(
-        sample.masses(),
-        targets.masses().to(points.device),
-        cost_matrix(sample.points, places, 2),
-        numItermax=10_000_000,
-        log=True,
-    )
-    if log["warning"] is not None:
-        raise InputError(f"transport to the prototypes failed: {log['warning']}; take fewer latents (most)")
-    potentials = log["v"] - log["v"].mean()
+    masses = sample.masses(), targets.masses().to(points.device)
+    _, cost, potentials = exact_plan(*masses, cost_matrix(sample.points, places, 2))
+    potentials = potentials - potentials.mean()
     divided = [
         torch.stack([(distances.square() - potentials).argmin(dim=1), distances.argmin(dim=1)])
         for _, distances in distance_blocks(points, places)
@@ -147,6 +139,6 @@ def transport_cells(
         cells=cells,
         nearest=nearest,
         potentials=potentials,
-        w2=max(float(log["cost"]), 0.0) ** 0.5,
+        w2=cost**0.5,
         solved_on=len(sample),
     )

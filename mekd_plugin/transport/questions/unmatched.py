@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mekd_plugin.errors import InputError
 from mekd_plugin.pot import ot
-from mekd_plugin.transport.estimators.exact import EXACT_POINTS, Order, cost_matrix
+from mekd_plugin.transport.estimators.exact import EXACT_POINTS, Order, cost_matrix, unit_of
 from mekd_plugin.transport.samples import Points, as_pair
 
 __all__ = ["Unmatched", "unmatched"]
@@ -74,11 +74,11 @@ def unmatched(
         raise InputError(f"{len(first)} and {len(second)} points: expected at most {EXACT_POINTS}; draw some of them")
     # POT's partial solver makes parts of its problem on the CPU, whatever the device of the rest
     cost = cost_matrix(first.points, second.points, order).cpu()
-    masses_x, masses_y = first.masses().cpu(), second.masses().cpu()
+    masses_x, masses_y, unit = first.masses().cpu(), second.masses().cpu(), unit_of(cost)
     if share is not None:
-        plan = ot.partial.partial_wasserstein(masses_x, masses_y, cost, m=share * (1 - 1e-12))
+        plan = ot.partial.partial_wasserstein(masses_x, masses_y, cost / unit, m=share * (1 - 1e-12))
     elif reach is not None:
-        plan = ot.partial.partial_wasserstein_lagrange(masses_x, masses_y, cost, reg_m=reach**order)
+        plan = ot.partial.partial_wasserstein_lagrange(masses_x, masses_y, cost / unit, reg_m=reach**order / unit)
     moved = float(plan.sum())
     left_x = (1 - plan.sum(1) / masses_x).clamp(0, 1)
     left_y = (1 - plan.sum(0) / masses_y).clamp(0, 1)
