@@ -32,9 +32,9 @@ T = TypeVar("T")
 
 
 def never_compiled(function: Callable[Given, T]) -> Callable[Given, T]:
-    """``torch.compiler.disable``, which at once loads the compiler: that takes two seconds, and here it waits for one.
+    """``torch.compiler.disable``, but that the compiler, which takes two seconds to load, is not loaded for it.
 
-    A question is not part of a graph; code that was compiled leaves its graph for the question and returns to it.
+    A question is part of no graph: compiled code leaves its graph for the question, and goes on with it afterwards.
     """
     disabled: Callable[Given, T] | None = None
 
