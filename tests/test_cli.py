@@ -55,26 +55,30 @@ class TestList:
         assert listing["mekd"]["leaves_edge"] == "synthetic images"
         assert listing["kd"]["gradients"] is False
 
-    def test_no_torch(self) -> None:
-        code = (
-            "import sys; from typer.testing import CliRunner; from mekd_plugin import cli\n"
-            "assert CliRunner().invoke(cli.app, ['list']).exit_code == 0\n"
-            "heavy = {'torch', 'numpy', 'matplotlib', 'scipy'} & set(sys.modules)\n"
-            "assert not heavy, heavy"
-        )
-        done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+
+LISTING = """
+from typer.testing import CliRunner
+from mekd_plugin import cli
+assert CliRunner().invoke(cli.app, ["list"]).exit_code == 0
+"""
+GRID = """
+import mekd_plugin as mekd, mekd_plugin.bench.commands, mekd_plugin.bench.worker
+for name in mekd.available():
+    mekd.registry.distillers().get(name)
+"""
 
 
-def test_a_benchmark_starts_without_what_it_may_never_use() -> None:
-    """Every run of a grid is a process of its own, which these would take six seconds to start."""
-    code = (
-        "import sys, mekd_plugin.bench.commands, mekd_plugin.bench.worker\n"
-        "import mekd_plugin as mekd\n"
-        "for name in mekd.available(): mekd.registry.distillers().get(name)\n"
-        "heavy = {'ot', 'scipy.stats', 'sklearn', 'pandas', 'torchvision', 'torch._dynamo'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
-    )
+@pytest.mark.parametrize(
+    ("code", "heavy"),
+    [
+        (LISTING, {"torch", "numpy", "matplotlib", "scipy"}),
+        (GRID, {"ot", "scipy.stats", "sklearn", "pandas", "torchvision", "torch._dynamo"}),
+    ],
+    ids=["the list", "a benchmark and its workers, with every method"],
+)
+def test_nothing_is_loaded_that_may_never_be_used(code: str, heavy: set[str]) -> None:
+    """Every run of a grid is a process of its own, for which all of this would be loaded again."""
+    code += f"import sys\nassert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -58,10 +58,18 @@ def unit_of(cost: Tensor) -> float:
 
 
 def exact_plan(masses_x: Tensor, masses_y: Tensor, cost: Tensor) -> ExactPlan:
-    """The cheapest plan between two sets of masses, ``(N,)`` and ``(M,)``, at ``cost`` ``(N, M)``.
+    """The cheapest plan between two sets of masses, by POT's network simplex.
+
+    Args:
+        masses_x: ``(N,)`` float64, positive, of sum 1.
+        masses_y: ``(M,)``, likewise.
+        cost: ``(N, M)`` float64, not negative, in any unit: that of the plan's cost and potentials.
 
     Raises:
         InputError: the solver stopped before it converged.
+
+    Source: Bonneel, van de Panne, Paris, Heidrich, *Displacement Interpolation Using Lagrangian Mass Transport*,
+    SIGGRAPH Asia 2011.
     """
     unit = unit_of(cost)
     cost = cost / unit  # in the place of the first one, whose memory is free unless the caller keeps it

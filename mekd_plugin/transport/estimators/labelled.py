@@ -70,7 +70,7 @@ def labelled_distance(
         seed: of the subsample.
 
     Raises:
-        InputError: points or labels that do not fit, an unknown ``between``.
+        InputError: points or labels that do not fit, an unknown ``between``, or a solver that did not converge.
 
     Source: Alvarez-Melis, Fusi, *Geometric Dataset Distances via Optimal Transport*, NeurIPS 2020, equation 5.
 
