@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -193,7 +193,7 @@ class Benchmark:
         return asked
 
     def execute(self, *, resume: bool, observe: Event) -> Results:
-        """Do what is still to be done, and write the report.
+        """Do what is still to be done, and write the report: of what is done by then, where it is stopped.
 
         Raises:
             InputError: ``out`` cannot be written, or holds results and ``resume`` is false; or a setting that no run
@@ -215,10 +215,20 @@ class Benchmark:
                 blank = blank_record(spec, self.methods, status="not applicable", error=ruled_out[spec.key])
                 store.write(blank)
         pending = [spec for spec in pending if spec.key not in ruled_out]
+        told = dict[str, str]()
+        try:
+            self._do(pending, store, told, observe)
+        except KeyboardInterrupt:
+            self._report(store, told, declarations)
+            raise
+        return self._report(store, told, declarations)
+
+    def _do(self, pending: Sequence[RunSpec], store: Store, told: dict[str, str], observe: Event) -> None:
+        """Prepare the teachers and do the runs; ``told`` gains why a run failed, by its key."""
         executor = self._executor(store)
         try:
             failed = execute(executor, teacher_jobs(pending), observe)
-            ready, told = [], dict[str, str]()
+            ready = []
             for spec in pending:
                 reason = next((failed[job] for job in failed if same_teacher(job.spec, spec)), None)
                 if reason is None:
@@ -232,8 +242,11 @@ class Benchmark:
             told |= {job.spec.key: reason for job, reason in execute(executor, ready, observe).items()}
         finally:
             executor.stop()
+
+    def _report(self, store: Store, told: Mapping[str, str], declarations: Declarations) -> Results:
         results = self._results(store, told, declarations)
-        write_report(store, results)
+        if results.runs:
+            write_report(store, results)
         return results
 
     def _executor(self, store: Store) -> Executor:

@@ -249,6 +249,26 @@ def test_a_killed_benchmark_goes_on_to_the_same_numbers(tmp_path, undisturbed, h
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
+def test_a_stopped_benchmark_reports_what_is_done(tmp_path) -> None:
+    begun = []
+
+    def stop_at_the_second(event: str, job: Job | None, error: str | None) -> None:
+        if event == "start" and job is not None and job.task == "run":
+            begun.append(job.spec.label)
+            if len(begun) == 2:
+                raise KeyboardInterrupt
+
+    config = BenchConfig.from_mapping({**SMALL, "methods": "kd,ml", "jobs": 1})
+    with pytest.raises(KeyboardInterrupt):
+        Benchmark(config, tmp_path).execute(resume=False, observe=stop_at_the_second)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [(run["label"], run["status"]) for run in results["runs"]] == [("kd", "finished")]
+    assert "| kd |" in (tmp_path / "table.md").read_text() and (tmp_path / "report.html").exists()
+    resumed = Benchmark(config, tmp_path).execute(resume=True, observe=nobody)
+    assert [(run.label, run.status) for run in resumed.runs] == [("kd", "finished"), ("logit_mimicry", "finished")]
+    assert resumed.runs[0].to_json() == results["runs"][0], "what was finished is not done again"
+
+
 def _wait_until(condition: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
     for _ in range(1200):
         if condition() or process.poll() is not None:
