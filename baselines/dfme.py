@@ -133,13 +133,14 @@ class DFME(SyntheticSteps):
 
         def step(batch: Rows, update: Update, query: Query) -> dict[str, Tensor]:
             latents, size = batch.images, len(batch)
-            raw = generator.before_tanh(latents)
+            raw = generator.before_tanh(latents).float()
             with torch.no_grad():
                 directions = F.normalize(torch.randn(many, *raw.shape, device=raw.device).flatten(2), dim=2)
                 directions = directions.view(many, *raw.shape)
                 points = shown(torch.cat([raw.unsqueeze(0), raw + self.epsilon * directions]).flatten(0, 1))
                 response = query(points)
-                with evaluating(clone):
+                # In half precision the difference of two points so near would be rounding and nothing else.
+                with evaluating(clone), torch.autocast(raw.device.type, enabled=False):
                     distances = score_distance(clone(points), response.scores()).view(1 + many, size)
                 slope = forward_difference(distances[0], distances[1:], directions, self.epsilon) / size
                 replay.keep(points[:size], response[:size])

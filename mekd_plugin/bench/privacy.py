@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mekd_plugin.training.loop import stage_seed
 from mekd_plugin.transport.questions.membership import Membership, membership
 
 __all__ = ["ATTACKED", "attack", "shrunk", "strangers_to", "what_was_sent"]
@@ -70,7 +71,7 @@ def attack(
     """The membership attack of :func:`mekd_plugin.transport.membership`, calibrated by half of ``others``.
 
     Args:
-        sent: ``(M, channels, height, width)`` of what was sent.
+        sent: ``(M, channels, height, width)``, all that was sent: of a sample the attack finds less.
         edge: ``(N, channels, height, width)``, what the edge holds.
         others: ``(H, channels, height, width)`` of the same distribution that it does not hold.
         seed: of the draws of at most 2,000 images a group.
@@ -82,7 +83,10 @@ def attack(
     if sent.shape[1:] != shrunk(as_sent(edge[:1])).shape[1:] or len(sent) == 0 or len(edge) < 2 or len(others) < 4:
         return None
     rng = torch.Generator().manual_seed(seed)
-    members = edge[torch.randperm(len(edge), generator=rng)[:ATTACKED]]
+    order = torch.randperm(len(edge), generator=rng)
+    if len(edge) > ATTACKED:  # methods send images in this order: those attacked would be those sent first
+        order = torch.randperm(len(edge), generator=torch.Generator().manual_seed(stage_seed(seed, "membership")))
+    members = edge[order[:ATTACKED]]
     drawn = others[torch.randperm(len(others), generator=rng)[: 2 * ATTACKED]]
     held_out, reference = drawn.tensor_split(2)
     members, held_out, reference = (shrunk(as_sent(group)) for group in (members, held_out, reference))
@@ -101,7 +105,7 @@ def what_was_sent(
     """``{"images", "sample", "membership"}`` for a run's record, JSON; None where nothing was seen on its way.
 
     Args:
-        sent: a sample of the images sent.
+        sent: the images sent, in half precision as well, or a sample of them.
         seen: how many it was drawn from.
         edge: as for :func:`attack`.
         others: as for :func:`attack`.
@@ -110,5 +114,5 @@ def what_was_sent(
     """
     if len(sent) == 0:
         return None
-    found = attack(sent, edge, others, seed=seed, as_sent=as_sent)
+    found = attack(sent.float(), edge, others, seed=seed, as_sent=as_sent)
     return {"images": seen, "sample": len(sent), "membership": None if found is None else found.as_record()}

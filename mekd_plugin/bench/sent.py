@@ -100,7 +100,7 @@ class SentImages:
 
 
 class SentSample:
-    """A uniform sample of the images that were sent, each of them as likely to be in it.
+    """The images that were sent, for an attack; of very many a uniform sample, each as likely to be in it.
 
     Reservoir sampling (Vitter 1985, algorithm R); what is drawn depends on how many were seen and on nothing else. Kept
     in half precision and no larger than 32 x 32, and written once a minute and when :meth:`write` is called: of a run
@@ -108,28 +108,36 @@ class SentSample:
 
     Args:
         path: the ``.npz`` file; an undamaged one that is already there is continued.
-        size: of the sample.
+        size: images that it holds at most: 50,000 in colour take 300 MB.
     """
 
-    def __init__(self, path: Path, size: int = 5000) -> None:
+    def __init__(self, path: Path, size: int = 50_000) -> None:
         self._path, self._size = path, size
         self.seen = self._kept = 0
-        self._images: list[Tensor] = []
+        self._held = torch.zeros(0, 0, 0, 0, dtype=torch.float16)  # grows by doubling
+        self._count = 0
+        self._mixed = False
         self._written = time.monotonic()
         if path.exists():
             try:
                 with np.load(path, allow_pickle=False) as kept:
-                    images = torch.from_numpy(kept["images"]).half()
-                    self.seen, self._images = int(kept["seen"]), list(images)
+                    images, seen = torch.from_numpy(kept["images"]).half(), int(kept["seen"])
+                if images.dim() != 4 or len(images) != min(seen, size):
+                    raise ValueError(f"{seen} images seen and {tuple(images.shape)} kept")
+                self._held, self._count, self.seen = images, len(images), seen
                 self._kept = self.seen
             except _DAMAGED:
-                self.seen, self._images = 0, []
+                self.seen = 0
 
     @property
     def images(self) -> Tensor:
-        """``(n, channels, height, width)`` float32; n is 0 where nothing was sent, or images of several shapes."""
-        shapes = {image.shape for image in self._images}
-        return torch.stack(self._images).float() if len(shapes) == 1 else torch.zeros(0, 0, 0, 0)
+        """``(n, channels, height, width)`` float16; n is 0 where nothing was sent, or images of several shapes."""
+        return self._held[:0] if self._mixed else self._held[: self._count]
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is all that was seen, and no sample of it."""
+        return self.seen <= self._size
 
     def see(self, images: Tensor) -> None:
         """Look at a batch ``(n, channels, height, width)``."""
@@ -142,25 +150,31 @@ class SentSample:
             slot = number if number < self._size else int(torch.randint(number + 1, (1,), generator=rng))
             if slot < self._size:
                 chosen[slot] = place
-        if chosen:
+        if chosen and not self._mixed:
             rows = torch.tensor(list(chosen.values()), device=images.device)
             kept = shrunk(images.detach()[rows].float()).half().cpu()
-            for slot, image in zip(chosen, kept, strict=True):
-                if slot < len(self._images):
-                    self._images[slot] = image
-                else:
-                    self._images.append(image)
+            self._mixed = self._count > 0 and kept.shape[1:] != self._held.shape[1:]
+            if not self._mixed:
+                self._keep(torch.tensor(list(chosen)), kept)
         self.seen += len(images)
         if time.monotonic() - self._written > _SECONDS_BETWEEN_SAMPLES:
             self.write()
 
+    def _keep(self, slots: Tensor, images: Tensor) -> None:
+        needed = max(self._count, int(slots.max()) + 1)
+        if needed > len(self._held):
+            larger = images.new_empty(min(max(2 * needed, 1000), self._size), *images.shape[1:])
+            larger[: self._count] = self._held[: self._count] if self._count else larger[:0]
+            self._held = larger
+        self._held[slots] = images
+        self._count = needed
+
     def write(self) -> None:
         """Keep the sample; nothing is written where nothing was sent since it was last kept."""
-        images = self.images
-        if len(images) == 0 or self.seen == self._kept:
+        if len(self.images) == 0 or self.seen == self._kept:
             return
         stream = io.BytesIO()
-        np.savez(stream, images=images.half().numpy(), seen=np.array(self.seen))
+        np.savez(stream, images=self.images.numpy(), seen=np.array(self.seen))
         write_atomically(self._path, stream.getvalue())
         self._written, self._kept = time.monotonic(), self.seen
 

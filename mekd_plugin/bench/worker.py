@@ -236,14 +236,20 @@ def perform(
 
 
 def _unseen(spec: RunSpec, sample: SentSample, record: RunRecord) -> list[str]:
-    """A warning where images left that the sample was not drawn from."""
+    """Warnings where images left that the sample does not hold."""
     answered = record.queries.total - record.queries.uncertain
-    if spec.white_box or sample.seen >= answered:
-        return []
-    return [
-        f"the run was interrupted: what it sent was measured on {sample.seen:,} of {answered:,} images; `mekd "
-        "diagnose` looks at all that the student learnt from"
-    ]
+    told = []
+    if not spec.white_box and sample.seen < answered:
+        told.append(
+            f"the run was interrupted: what it sent was measured on {sample.seen:,} of {answered:,} images; `mekd "
+            "diagnose` looks at all that the student learnt from"
+        )
+    if not sample.complete:
+        told.append(
+            f"what it sent was measured on a sample of {len(sample.images):,} of {sample.seen:,} images: an attack with "
+            "all of them may find more"
+        )
+    return told
 
 
 def do(job: Job, place: Place, methods: Mapping[str, Method] | None = None, note: Note | None = None) -> str | None:

@@ -11,7 +11,9 @@ joint mixture).
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,23 @@ __all__ = ["MixtureGenerator"]
 
 _LARGEST_TABLE = 50_000_000  # numbers: 200 MB
 _ANSWER_FLOOR = 0.01  # variance of every normalised score in every component: an answer is hardly noise
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _in_full_precision(
+    method: Callable[Concatenate[MixtureGenerator, P], R],
+) -> Callable[Concatenate[MixtureGenerator, P], R]:
+    """Autocast is off in ``method``: covariances whose entries are rounded to bfloat16 have no Cholesky factor."""
+
+    @wraps(method)
+    def call(self: MixtureGenerator, *args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.autocast(self.means.device.type, enabled=False):
+            return method(self, *args, **kwargs)
+
+    return call
 
 
 class MixtureGenerator(nn.Module):
@@ -88,6 +107,7 @@ class MixtureGenerator(nn.Module):
         self.normalisation = normalisation.to("cpu")
 
     @torch.no_grad()
+    @_in_full_precision
     def look_at(self, images: Tensor, seed: int) -> None:
         """Take the principal components of ``images`` ``(N, channels, height, width)``, N above q, and first means."""
         flat = images.flatten(1).to(self.centre)
@@ -115,11 +135,13 @@ class MixtureGenerator(nn.Module):
         spread = spread + 0.01 * found.var(dim=0).mean() * torch.eye(self.coordinates, device=spread.device)
         self.covariances[:, : self.coordinates, : self.coordinates] = spread
 
+    @_in_full_precision
     def encode(self, images: Tensor) -> Tensor:
         """Principal components ``(N, q)`` of images."""
         return (images.flatten(1).to(self.basis) - self.centre) @ self.basis.T
 
     @torch.no_grad()
+    @_in_full_precision
     def improve(self, points: Tensor, answers: Tensor | None, floor: float) -> Tensor:
         """One step of expectation-maximisation; returns the mean log-likelihood before it, a scalar.
 
@@ -153,6 +175,7 @@ class MixtureGenerator(nn.Module):
         return likelihood.logsumexp(dim=1).mean()
 
     @torch.no_grad()
+    @_in_full_precision
     def invert(self, points: Tensor, answers: Tensor, rng: torch.Generator) -> Tensor:
         """Latents ``(N, C + q + 1)`` from which it draws these very points.
 
@@ -183,11 +206,16 @@ class MixtureGenerator(nn.Module):
         """``count`` answers ``(count, C)`` as it was fitted to them, normalised, on the CPU."""
         q = self.coordinates
         component = torch.multinomial(self.log_weights.exp().cpu(), count, replacement=True, generator=rng)
-        lower = torch.linalg.cholesky(self.covariances[:, q:, q:].cpu())[component]
+        lower = torch.linalg.cholesky(self.covariances[:, q:, q:].cpu())
         noise = torch.randn(count, self.num_classes, generator=rng)
-        return self.means[:, q:].cpu()[component] + torch.einsum("nij,nj->ni", lower, noise)
+        few = max(1, _LARGEST_TABLE // self.num_classes**2)
+        parts = zip(component.split(few), noise.split(few), strict=True)
+        spread = torch.cat([torch.einsum("nij,nj->ni", lower[chosen], part) for chosen, part in parts])
+        return self.means[:, q:].cpu()[component] + spread
 
+    @_in_full_precision
     def forward(self, latent: Tensor) -> Tensor:
+        latent = latent.to(self.means.dtype)
         parts, c, q = self._prepare(), self.num_classes, self.coordinates
         answers, noise, pick = latent[:, :c], latent[:, c : c + q], latent[:, c + q :]
         away = answers[:, None] - parts["answer_means"]

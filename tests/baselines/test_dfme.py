@@ -57,6 +57,30 @@ def test_an_iteration_counts_each_question(directions):
     assert stage.steps * method.questions <= 10_000 < (stage.steps + 1) * method.questions
 
 
+def test_the_slope_is_felt_out_in_full_precision():
+    """Under autocast too: two points so near have the same scores in half precision, but for rounding."""
+
+    def gradient(half: bool) -> torch.Tensor:
+        teacher = BlackBox(ToyTeacher(), "logits", CLASSES, budget=10_000)
+        torch.manual_seed(0)
+        method = DFME(batch_size=64, **WORLD)
+        stage = next(method.stages(teacher, torch.empty(0, *SHAPE), toy_student()))
+        found = []
+
+        def update(losses):
+            if "generator" in losses:
+                weights = list(stage.players["generator"].module.parameters())
+                found.extend(torch.autograd.grad(losses["generator"], weights))
+
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            batch = stage.rows.batch(0, stage.batch_size, Shard())
+            stage.step(batch, update, lambda images: teacher.query(images, stage="play"))
+        return torch.cat([part.flatten().float() for part in found])
+
+    assert torch.cosine_similarity(gradient(True), gradient(False), dim=0) > 0.9
+
+
 def test_a_budget_of_fewer_than_ten_iterations_is_refused():
     method = DFME(**WORLD)
     assert method.fewest_queries(0) == 10 * 16 * 7

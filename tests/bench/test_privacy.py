@@ -25,6 +25,18 @@ def test_sent_copies_are_found_and_new_images_are_not() -> None:
     assert json.loads(json.dumps(new)) == new
 
 
+def test_whether_an_image_was_sent_is_not_whether_it_is_attacked() -> None:
+    """Half of the edge is sent, in the order of the seed's own permutation, as `kd` sends it: all of seed 0's members
+    would be among it."""
+    edge, others = images(6000, 0, side=2), images(3000, 1, side=2)
+    for seed in range(2):
+        order = torch.randperm(len(edge), generator=torch.Generator().manual_seed(seed))
+        found = attack(edge[order[:3000]], edge, others, seed=seed)
+        assert found is not None
+        copied = float((found.uncalibrated.value - 0.5) * 2)
+        assert 0.2 < copied < 0.8, "half of the members were sent"
+
+
 def test_where_no_attack_by_pixels_is_possible() -> None:
     edge, others = images(10, 0), images(10, 1)
     assert attack(images(10, 2, side=16), edge, others, seed=0) is None

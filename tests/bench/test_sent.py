@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from mekd_plugin.bench.privacy import what_was_sent
 from mekd_plugin.bench.sent import SentImages, SentSample
 
 
@@ -103,6 +104,22 @@ def test_a_resumed_sample_is_that_of_an_undisturbed_run(tmp_path) -> None:
     for start in range(12, 24, 4):
         second.see(numbered(start, start + 4))
     assert second.seen == 24 and torch.equal(second.images, whole.images)
+
+
+def test_copies_are_found_however_many_images_are_sent(tmp_path) -> None:
+    """What `kd` sends, of which an attack on a sample of 5,000 would find a quarter."""
+    edge = torch.randn(10_000, 1, 2, 2, generator=torch.Generator().manual_seed(0)).half().float()
+    others = torch.randn(2000, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+    sample = SentSample(tmp_path / "a.npz")
+    for part in torch.cat([edge, edge]).split(4096):
+        sample.see(part)
+    assert sample.complete and sample.seen == len(sample.images) == 20_000
+    found = what_was_sent(sample.images, sample.seen, edge, others, seed=0)
+    assert found is not None and found["membership"]["auc"]["value"] > 0.999
+    sample.write()
+    again = SentSample(tmp_path / "a.npz")
+    assert again.seen == 20_000 and torch.equal(again.images, sample.images)
+    assert not SentSample(tmp_path / "a.npz", size=100).seen, "a sample of another size is begun again"
 
 
 def test_a_sample_is_written_only_where_there_is_something_new(tmp_path) -> None:

@@ -34,6 +34,19 @@ def fitted(answers: bool) -> MixtureGenerator:
     return mixture
 
 
+def test_half_precision_around_it_changes_nothing():
+    """Covariances that autocast rounds have no Cholesky factor, and that shows only on larger images."""
+    images, scores = two_blobs()
+    plain = fitted(answers=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = fitted(answers=True)
+        drawn = inside(latents(50, scores[:50]))
+        back = inside.invert(inside.encode(images[:50]), scores[:50], torch.Generator().manual_seed(0))
+    assert all(torch.equal(inside.state_dict()[name], value) for name, value in plain.state_dict().items())
+    assert torch.equal(drawn, plain(latents(50, scores[:50])))
+    assert torch.equal(back, plain.invert(plain.encode(images[:50]), scores[:50], torch.Generator().manual_seed(0)))
+
+
 def latents(count: int, scores: torch.Tensor | None = None) -> torch.Tensor:
     rng = torch.Generator().manual_seed(1)
     noise = torch.randn(count, 7, generator=rng)
@@ -51,6 +64,13 @@ def test_it_draws_both_kinds_as_often_as_there_are_of_them():
     real = two_blobs()[0]
     assert torch.allclose(images.mean(0), real.mean(0), atol=0.05)
     assert torch.allclose(images.std(0), real.std(0), atol=0.05)
+
+
+def test_answers_of_many_classes_are_drawn_in_parts(monkeypatch):
+    mixture = fitted(answers=True)
+    whole = mixture.sample_answers(500, torch.Generator().manual_seed(0))
+    monkeypatch.setattr("mekd_plugin.networks.mixtures._LARGEST_TABLE", 4 * 7)
+    assert torch.allclose(mixture.sample_answers(500, torch.Generator().manual_seed(0)), whole)
 
 
 def test_given_an_answer_it_draws_the_image_that_goes_with_it():

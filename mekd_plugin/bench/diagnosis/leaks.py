@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import torch
+
 from mekd_plugin.bench.diagnosis.findings import Finding
 from mekd_plugin.bench.diagnosis.subject import Subject
 from mekd_plugin.bench.privacy import attack, shrunk
 
 __all__ = ["membership"]
 
-_SENT = 5000
+_PART = 1000
 
 
 def membership(subject: Subject) -> Finding:
@@ -17,7 +19,8 @@ def membership(subject: Subject) -> Finding:
     Raises:
         CheckpointError: nothing is kept of what was sent.
     """
-    sent = shrunk(subject.require_rows().images[:_SENT])
+    parts = subject.require_rows().images.split(_PART)  # in a file that memory may not hold
+    sent = torch.cat([shrunk(part) for part in parts])
     found = attack(sent, subject.edge, subject.held_out, seed=subject.seed)
     question = "Does what was sent say which images stayed at home?"
     if found is None:

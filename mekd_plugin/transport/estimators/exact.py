@@ -40,7 +40,11 @@ def cost_matrix(x: Tensor, y: Tensor, order: Order) -> Tensor:
     point is at distance 0 from its copy; points are moved to their median first, which keeps the rounding small.
     """
     centre = x.double().median(dim=0).values
-    x, y = x.double() - centre, y.double() - centre
+    return centred_cost(x.double() - centre, y.double() - centre, order)
+
+
+def centred_cost(x: Tensor, y: Tensor, order: Order) -> Tensor:
+    """:func:`cost_matrix` of float64 points that lie about 0 already."""
     squared: Tensor = ot.dist(x, y, metric="sqeuclidean")
     rounding = 1e-14 * (x.square().sum(1)[:, None] + y.square().sum(1))
     squared = squared.masked_fill_(squared <= rounding, 0.0)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mekd_plugin.errors import InputError
-from mekd_plugin.transport.estimators.exact import cost_matrix
+from mekd_plugin.transport.estimators.exact import centred_cost
 
 __all__ = ["distance_blocks", "nearest_other"]
 
@@ -24,10 +24,12 @@ def distance_blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
         x: ``(N, d)``.
         y: ``(M, d)`` on the same device.
     """
+    centre = y.double().median(dim=0).values
+    y = y.double() - centre
     rows = max(1, _BLOCK_ENTRIES // len(y))
     for start in range(0, len(x), rows):
         block = slice(start, min(start + rows, len(x)))
-        yield block, cost_matrix(y, x[block], 1).T
+        yield block, centred_cost(y, x[block].double() - centre, 1).T
 
 
 def nearest_other(x: Tensor, k: int = 1) -> Tensor:
