@@ -274,7 +274,7 @@ def teacher(
 @app.command(epilog="Example: mekd diagnose mekd-results --points 500")
 def diagnose(
     directory: Annotated[Path, typer.Argument(help="A finished run, or a benchmark: its first seed.")],
-    points: Annotated[int, typer.Option(help="Images of each kind to look at.", min=20)] = 1000,
+    points: Annotated[int, typer.Option(help="Images of each kind to look at.", min=20, max=5000)] = 1000,
     budget: Annotated[int, typer.Option(help="Questions a diagnosis may ask; 0: no limit.", min=0)] = 10_000,
 ) -> None:
     """Put the questions of optimal transport to a finished run; writes diagnostics.json, figures and a page."""

@@ -246,8 +246,8 @@ def _unseen(spec: RunSpec, sample: SentSample, record: RunRecord) -> list[str]:
         )
     if not sample.complete:
         told.append(
-            f"what it sent was measured on a sample of {len(sample.images):,} of {sample.seen:,} images: an attack with "
-            "all of them may find more"
+            f"what it sent was measured on a sample of {len(sample.images):,} of {sample.seen:,} images: an attack "
+            "with all of them may find more"
         )
     return told
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import mekd_plugin as mekd
 from mekd_plugin.bench.diagnosis.command import ask, write
 from mekd_plugin.bench.diagnosis.monitor import Monitor
 from mekd_plugin.bench.diagnosis.subject import Subject, open_run, siblings
+from mekd_plugin.bench.run_spec import RunSpec
 from mekd_plugin.cli import app
 from mekd_plugin.errors import CheckpointError, InputError, QueryBudgetExceeded
 from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
@@ -98,6 +101,50 @@ def test_a_budget_bounds_the_diagnosis(bench):
     folder = next(path for path in (out / "runs").iterdir() if "kd-" in path.name)
     with pytest.raises(QueryBudgetExceeded, match="held-out images"):
         ask(open_run(folder, points=50, budget=10))
+
+
+def test_what_was_found_before_the_budget_ended_is_written(bench, tmp_path):
+    out, _ = bench
+    folder = next(path for path in (out / "runs").iterdir() if "mekd" in path.name)
+    copy = tmp_path / "runs" / folder.name
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("diagn*", "figures"))
+    done = CliRunner().invoke(app, ["diagnose", str(copy), "--points", "50", "--budget", "120"])
+    assert isinstance(done.exception, QueryBudgetExceeded)
+    kept = json.loads((copy / "diagnostics.json").read_text())
+    assert "responses" in kept["findings"] and "domains" not in kept["findings"]
+    assert (copy / "diagnosis.html").exists()
+
+
+def test_more_images_than_transport_takes_are_refused_before_anything_is_asked(bench):
+    out, _ = bench
+    folder = next(path for path in (out / "runs").iterdir() if "mekd" in path.name)
+    with pytest.raises(InputError, match="points=5001: expected 1 to 5,000"):
+        open_run(folder, points=5001)
+    done = CliRunner().invoke(app, ["diagnose", str(folder), "--points", "5001"])
+    assert done.exit_code == 2 and "5000" in done.output
+
+
+def test_beside_a_run_stand_those_that_differ_in_the_method_alone(bench, tmp_path):
+    """A variant under its own label, also of the run's own method; no other split, teacher, preset or recipe."""
+    out, _ = bench
+    folder = next(path for path in (out / "runs").iterdir() if "mekd" in path.name)
+    spec = RunSpec.of_run(folder).spec
+    others = {
+        "mekd_other": {"label": "mekd_other", "hyperparameters": {"image_weight": 2.0}},
+        "kd": {"label": "kd", "method": "kd", "hyperparameters": {}},
+        "kd_cold": {"label": "kd_cold", "method": "kd", "hyperparameters": {"temperature": 1.0}},
+        "split": {"label": "kd", "method": "kd", "real_images": 41},
+        "disjoint": {"label": "kd", "method": "kd", "disjoint": not spec.disjoint},
+        "teacher": {"label": "kd", "method": "kd", "teacher_seed": 7},
+        "steps": {"label": "kd", "method": "kd", "steps": 1},
+        "seed": {"label": "kd", "method": "kd", "seed": 5},
+    }
+    for name, changed in {"own": {}, **others}.items():
+        place = tmp_path / name
+        place.mkdir()
+        replace(spec, **changed).keep(place, None)
+        (place / "student.safetensors").touch()
+    assert sorted(name for name, _ in siblings(tmp_path / "own")) == ["kd", "kd_cold", "mekd_other"]
 
 
 def test_a_place_without_a_run_is_named(tmp_path, bench):

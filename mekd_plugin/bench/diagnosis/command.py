@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -35,16 +35,18 @@ def ask(subject: Subject, *, observe: Callable[[str], None] = lambda name: None)
     """Every question that can be put to the subject: two about any student, four more where there is a generator, and
     one where what was sent is kept.
     """
+    return list(_answers(subject, observe))
+
+
+def _answers(subject: Subject, observe: Callable[[str], None]) -> Iterator[Finding]:
     questions = [
         *_OF_A_STUDENT,
         *(_OF_A_GENERATOR if subject.inverse is not None else ()),
         *(_OF_WHAT_WAS_SENT if subject.rows is not None else ()),
     ]
-    found = []
     for question in questions:
         observe(f"{subject.name}: {question.__name__}")
-        found.append(question(subject))
-    return found
+        yield question(subject)
 
 
 def write(subject: Subject, findings: Sequence[Finding], directory: Path) -> list[Path]:
@@ -78,8 +80,12 @@ def diagnose(directory: Path, *, points: int, budget: int | None, console: Conso
     for folder in folders:
         with console.status(f"opening {folder.name}") as status:
             subject = open_run(folder, points=points, budget=budget)
-            findings = ask(subject, observe=status.update)
-            paths = write(subject, findings, folder)
+            findings: list[Finding] = []
+            try:
+                for finding in _answers(subject, status.update):
+                    findings.append(finding)
+            finally:  # what was found before a question failed was paid for
+                paths = write(subject, findings, folder) if findings else []
         console.print(f"\n{subject.name}", style="bold", highlight=False)
         for one in findings:
             console.print(f"- {one.question} {one.sentence}", highlight=False, markup=False)

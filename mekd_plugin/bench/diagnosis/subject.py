@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +21,13 @@ from mekd_plugin.blackbox.bank import Bank
 from mekd_plugin.blackbox.ledger import Ledger
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Distiller, Inverse
-from mekd_plugin.errors import CheckpointError
+from mekd_plugin.errors import CheckpointError, InputError
 from mekd_plugin.networks import build, load_weights
 from mekd_plugin.prediction import predict_with_features
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows
 from mekd_plugin.training.run import host
+from mekd_plugin.transport.estimators.exact import EXACT_POINTS
 
 __all__ = ["Subject", "open_run", "siblings"]
 
@@ -43,8 +45,9 @@ class Subject:
         held_out: other images of the same distribution.
         rows: what the student learnt from, answered; None where nothing is kept.
         snapshots: the student's weights over its training, by step.
-        others: further students by name, each with its snapshots: those of other methods on the same images.
-        points: images of each kind that are looked at.
+        others: further students by name, each with its snapshots: those of other methods, or settings, on the same
+            images.
+        points: images of each kind that are looked at, 1 to 5,000, between which transport is still solved exactly.
         seed: the seed of what is drawn.
         place: the copy of the run that ``rows`` may be mapped to.
     """
@@ -61,6 +64,10 @@ class Subject:
     points: int = 1000
     seed: int = 0
     place: TemporaryDirectory[str] | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.points <= EXACT_POINTS:
+            raise InputError(f"points={self.points}: expected 1 to {EXACT_POINTS:,}")
 
     @property
     def ledger(self) -> Ledger:
@@ -215,7 +222,7 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
     guest.close()
     source = guest.stage.rows
     return Subject(
-        name=f"{spec.method} on {spec.dataset}, seed {spec.seed}",
+        name=f"{_label(spec)} on {spec.dataset}, seed {spec.seed}",
         method=guest.method,
         student=student,
         teacher=boundary(budget),
@@ -233,20 +240,8 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
 
 
 def siblings(directory: Path) -> Iterator[tuple[str, Path]]:
-    """Finished runs of other methods beside a run, on the same images, teacher, student and seed: method and place."""
+    """Finished runs beside a run that differ in the method and its settings alone: their label in tables, and place."""
     spec, _ = RunSpec.of_run(directory).located()
-    shared = (
-        "dataset",
-        "image_size",
-        "teacher",
-        "student",
-        "responses",
-        "query_budget",
-        "real_images",
-        "seed",
-        "answers",
-        "teacher_size",
-    )
     for folder in sorted(directory.parent.iterdir()):
         if (
             folder == directory
@@ -255,9 +250,19 @@ def siblings(directory: Path) -> Iterator[tuple[str, Path]]:
         ):
             continue
         other, _ = RunSpec.of_run(folder).located()
-        alike = all(getattr(other, name) == getattr(spec, name) for name in shared)
-        if alike and other.method != spec.method:
-            yield other.method, folder
+        if _label(other) != _label(spec) and replace(other, **_of_the_method(spec)) == spec:
+            yield _label(other), folder
+
+
+def _label(spec: RunSpec) -> str:
+    """What tables call the run."""
+    return spec.label or spec.method
+
+
+def _of_the_method(spec: RunSpec) -> dict[str, Any]:
+    """The settings that may differ where two methods had the same images, teacher, student, seed and recipe."""
+    names = ("label", "method", "method_digest", "hyperparameters", "pool_dataset", "white_box", "adapt")
+    return {name: getattr(spec, name) for name in names}
 
 
 def _copied(directory: Path, place: TemporaryDirectory[str]) -> Path:

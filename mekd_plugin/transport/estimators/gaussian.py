@@ -19,17 +19,21 @@ _BLOCK = 8192
 
 @dataclass(frozen=True, eq=False)
 class GaussianFit:
-    """Mean ``(d,)`` and covariance ``(d, d)`` of a sample, float64; the covariance divides by N."""
+    """The first two moments of a sample, float64.
+
+    Attributes:
+        mean: ``(d,)``.
+        factor: ``(r, d)``, r at most d, whose product ``factor.T @ factor`` is the covariance: of few points in many
+            coordinates it is much the smaller.
+    """
 
     mean: Tensor
-    covariance: Tensor
+    factor: Tensor
 
     @cached_property
-    def root(self) -> Tensor:
-        """The symmetric square root of the covariance; eigenvalues that rounding made negative count as 0."""
-        values, vectors = torch.linalg.eigh(self.covariance)
-        root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-        return root
+    def covariance(self) -> Tensor:
+        """``(d, d)``; it divides by N."""
+        return self.factor.T @ self.factor
 
 
 def gaussian_fit(sample: Sample) -> GaussianFit:
@@ -37,28 +41,31 @@ def gaussian_fit(sample: Sample) -> GaussianFit:
     masses, dimension = sample.masses(), sample.points.shape[1]
     blocks = list(zip(sample.points.split(_BLOCK), masses.split(_BLOCK), strict=True))
     mean = torch.zeros(dimension, dtype=torch.float64, device=masses.device)
-    covariance = torch.zeros(dimension, dimension, dtype=torch.float64, device=masses.device)
     for points, mass in blocks:
         mean += mass @ points.double()
+    factor = torch.zeros(0, dimension, dtype=torch.float64, device=masses.device)
     for points, mass in blocks:
-        centred = points.double() - mean
-        covariance += centred.T @ (centred * mass[:, None])
-    return GaussianFit(mean, covariance)
+        factor = torch.cat([factor, (points.double() - mean) * mass.sqrt()[:, None]])
+        if len(factor) > dimension:
+            factor = torch.linalg.qr(factor, mode="r").R
+    return GaussianFit(mean, factor)
 
 
 def gaussian_distance(x: GaussianFit, y: GaussianFit) -> float:
     r"""W2 between two Gaussians:
 
-    .. math:: W_2^2 = \|m_x - m_y\|^2 + tr\, C_x + tr\, C_y - 2 \|C_x^{1/2} C_y^{1/2}\|_*
+    .. math:: W_2^2 = \|m_x - m_y\|^2 + tr\, C_x + tr\, C_y - 2 \|F_x F_y^T\|_*
 
-    with the nuclear norm, which stays accurate where covariances are singular (constant columns, fewer points than
-    coordinates). ``ot.gaussian`` takes roots of eigenvalues that rounding makes negative there, and answers NaN.
+    with :math:`C = F^T F` and the nuclear norm, which is that of :math:`C_x^{1/2} C_y^{1/2}`, since the roots are the
+    factors up to a rotation from the left. It stays accurate where covariances are singular (constant columns, fewer
+    points than coordinates). ``ot.gaussian`` takes roots of eigenvalues that rounding makes negative there, and answers
+    NaN.
 
     Source: Gelbrich, *On a formula for the L2 Wasserstein metric between measures on Euclidean and Hilbert spaces*,
     1990.
     """
-    overlap = torch.linalg.matrix_norm(x.root @ y.root, ord="nuc")
-    traces = x.covariance.trace() + y.covariance.trace()
+    overlap = torch.linalg.matrix_norm(x.factor @ y.factor.T, ord="nuc")
+    traces = x.factor.square().sum() + y.factor.square().sum()
     shape = float(traces - 2 * overlap)
     # Two equal covariances leave rounding errors, which a root would magnify.
     shape = shape if shape > 1e-13 * float(traces) else 0.0

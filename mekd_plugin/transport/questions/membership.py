@@ -94,8 +94,8 @@ def membership(
     0.5 as often as it claims. An attack that fails proves no privacy: a stronger one may not.
 
     Args:
-        sent: ``(M, ...)`` images that left, or their features: all of them, since the nearest may be any; of a sample the
-            attack finds less.
+        sent: ``(M, ...)`` images that left, or their features: all of them, since the nearest may be any; of a sample
+            the attack finds less.
         members: ``(N, ...)`` images that the sender holds, N at least 2.
         others: ``(H, ...)`` of the same distribution that it does not hold, H at least 2.
         reference: ``(R, ...)`` further ones that it does not hold, for calibration.

@@ -16,7 +16,8 @@ from scipy.spatial.distance import cdist
 from scipy.stats import wasserstein_distance
 
 from mekd_plugin.errors import InputError
-from mekd_plugin.transport import bures_wasserstein, paired_cost, wasserstein
+from mekd_plugin.transport import bures_wasserstein, gaussian_fit, paired_cost, wasserstein
+from mekd_plugin.transport.samples import as_sample
 
 POINTS = arrays(np.float64, st.tuples(st.integers(1, 6), st.just(2)), elements=st.floats(-100, 100, width=32))
 
@@ -100,6 +101,25 @@ def test_gaussians_against_their_closed_form_and_pot():
     fits = [(z.mean(0), torch.cov(z.T, correction=0)) for z in (x, y)]
     expected = ot.gaussian.bures_wasserstein_distance(fits[0][0], fits[1][0], fits[0][1], fits[1][1])
     assert bures_wasserstein(x, y).value == pytest.approx(float(expected))
+
+
+def test_gaussians_of_few_points_in_many_coordinates():
+    """Their covariances, 3,000 times 3,000, are never made; the closed form of two points each says what to expect."""
+    x, y = torch.zeros(2, 3000), torch.zeros(2, 3000)
+    x[:, 0], y[:, 1] = torch.tensor([-1.0, 1.0]), torch.tensor([-2.0, 2.0])  # variances 1 and 4, in directions apart
+    assert bures_wasserstein(x, y).value == pytest.approx(math.sqrt(1 + 4))
+    assert bures_wasserstein(x, 3 * x).value == pytest.approx(2)
+    assert gaussian_fit(as_sample(x)).factor.shape == (2, 3000)
+    many, wide = normal(50, 30), normal(20, 30, seed=1)  # one with more points than coordinates, one with fewer
+    covariances = [torch.cov(points.T, correction=0) for points in (many, wide)]
+    roots = []
+    for covariance in covariances:
+        values, vectors = torch.linalg.eigh(covariance)
+        roots.append((vectors * values.clamp_min(0).sqrt()) @ vectors.T)
+    overlap = torch.linalg.matrix_norm(roots[0] @ roots[1], ord="nuc")
+    shift = (many.mean(0) - wide.mean(0)).square().sum()
+    expected = float(shift + covariances[0].trace() + covariances[1].trace() - 2 * overlap) ** 0.5
+    assert bures_wasserstein(many, wide).value == pytest.approx(expected)
 
 
 def test_gaussians_with_constant_columns():
