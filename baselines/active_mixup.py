@@ -41,6 +41,7 @@ from mekd_plugin.views import mixup
 __all__ = ["ActiveMixup", "least_sure_mixtures"]
 
 _LOWEST, _HIGHEST = 0.3, 0.7
+_PART = 1024
 
 
 def least_sure_mixtures(student: nn.Module, one: Tensor, other: Tensor, ratios: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,14 +158,22 @@ class ActiveMixup(Distiller):
         step = (_HIGHEST - _LOWEST) / self.ratios
         grid = _LOWEST + step * (torch.arange(self.ratios)[:, None] + torch.rand(1, len(pairs), generator=rng))
         grid = grid.to(images)
-        one, other = (images[part.to(images.device)] for part in (pairs // len(images), pairs % len(images)))
-        if looks and count:
-            ratio, answers = least_sure_mixtures(student, one, other, grid)
+        if looks and count:  # a part at a time: the images of all pairs would be many times those there are
+            parts = zip(pairs.split(_PART), grid.split(_PART, dim=1), strict=True)
+            found = [least_sure_mixtures(student, *_both(images, part), ratios) for part, ratios in parts]
+            ratio, answers = (torch.cat(column) for column in zip(*found, strict=True))
             chosen = by_confidence(answers, count)
         else:
             rows = torch.arange(len(pairs), device=images.device)
             ratio, chosen = grid[torch.randint(self.ratios, (len(pairs),), generator=rng).to(rows), rows], rows[:count]
-        return pairs[chosen.cpu()], mixup(one[chosen], other[chosen], ratio[chosen])
+        taken = pairs[chosen.cpu()]
+        return taken, mixup(*_both(images, taken), ratio[chosen])
+
+
+def _both(images: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
+    """The first and the second images of pairs, by their numbers."""
+    first, second = pairs // len(images), pairs % len(images)
+    return images[first.to(images.device)], images[second.to(images.device)]
 
 
 def _pairs(images: int, asked: Tensor, fewest: int, most: int, rng: torch.Generator) -> Tensor:

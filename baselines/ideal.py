@@ -33,6 +33,7 @@ from torch.nn import functional as F
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_flag, as_number, as_one_of
 from mekd_plugin.distiller import Needs, Query, Stage, Student, Training, Update
+from mekd_plugin.errors import InputError
 from mekd_plugin.functional import answer_loss
 from mekd_plugin.rows import ImageRows, Rows
 from mekd_plugin.synthetic import SyntheticRounds, mean_class_entropy
@@ -104,6 +105,12 @@ class Ideal(SyntheticRounds):
         self.balance: str = as_one_of("balance", balance, ("batch", "each image"))
         self.temperature = as_number("temperature", temperature, above=0)
         self.smoothing = as_number("smoothing", smoothing, at_least=0, below=1)
+        images = self.queries or WITHOUT_BUDGET
+        if self.ask_views and images < 2 * self.rounds:
+            raise InputError(
+                f"queries={images}: with ask_views that many images are made, in {self.rounds} rounds of at least two: "
+                f"expected at least {2 * self.rounds}, or take fewer rounds"
+            )
         if self.ask_views:
             self.needs = replace(self.needs, queries="every step", in_step=True)
 

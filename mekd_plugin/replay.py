@@ -17,11 +17,11 @@ from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_number, as_whole
 from mekd_plugin.distiller import Player, Query, Stage, Training, Update
 from mekd_plugin.responses import Kind, Response
-from mekd_plugin.rows import NoiseRows, Rows, Shard, ShuffledIndices
+from mekd_plugin.rows import NoiseRows, Rows, RowSource, Shard, ShuffledIndices
 from mekd_plugin.synthetic import SyntheticDistiller
 from mekd_plugin.transfer import WITHOUT_BUDGET, number_of_queries
 
-__all__ = ["Replay", "Step", "SyntheticSteps", "covered"]
+__all__ = ["FirstRows", "Replay", "Step", "SyntheticSteps", "covered"]
 
 Step = Callable[[Rows, Update, Query], dict[str, Tensor]]
 """What :class:`~mekd_plugin.distiller.Training` does at each step."""
@@ -79,6 +79,26 @@ class Replay(nn.Module):
         if self._order is None or self._order.count != len(rows):
             self._order = ShuffledIndices(len(rows), self.seed)
         return rows[self._order.batch(step, size, shard, self.images.device)]
+
+
+class FirstRows:
+    """A source whose first rows stay in ``kept``, from which the health of what made them can be read.
+
+    Args:
+        source: answered rows.
+        kept: a player of the stage, so that a run that goes on has those of its beginning.
+    """
+
+    def __init__(self, source: RowSource, kept: Replay) -> None:
+        self._source, self._kept = source, kept
+
+    def batch(self, step: int, size: int, shard: Shard) -> Rows:
+        rows = self._source.batch(step, size, shard)
+        room = self._kept.capacity - step * len(rows)
+        if room > 0:
+            first = rows[torch.arange(min(room, len(rows)), device=rows.images.device)]
+            self._kept.keep(first.images, first.answers())
+        return rows
 
 
 def covered(teacher: BlackBox, count: int) -> bool:

@@ -1,19 +1,15 @@
-"""Rows of generated images: their value range, which of them to learn from more often, the first ones to be judged."""
+"""Rows of generated images: their value range, and which of them to learn from more often."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from mekd_plugin.prediction import reference_of
 from mekd_plugin.responses import Response
-from mekd_plugin.rows import Rows, RowSource, Shard
+from mekd_plugin.rows import Rows
 
-__all__ = ["FirstRows", "balancing_weights", "generated_rows", "moved_to", "to_range"]
-
-_ROWS_FOR_HEALTH = 1000
+__all__ = ["balancing_weights", "generated_rows", "moved_to", "to_range"]
 
 
 def to_range(images: Tensor, given: tuple[float, float], wanted: tuple[float, float]) -> Tensor:
@@ -33,24 +29,6 @@ def moved_to(module: nn.Module, like: Tensor) -> nn.Module:
 def generated_rows(generator: nn.Module, latent: Tensor, num_classes: int, span: tuple[float, float]) -> Rows:
     """The images of latents ``(N, C + style_dim)`` in the value range ``span``, with the column ``style``."""
     return Rows(to_range(generator(latent), (-1.0, 1.0), span), extra={"style": latent[:, num_classes:]})
-
-
-class FirstRows:
-    """A source that remembers the first rows that passed, from which the generator's health can be read."""
-
-    def __init__(self, source: RowSource) -> None:
-        self._source, self.kept = source, list[Rows]()
-
-    def batch(self, step: int, size: int, shard: Shard) -> Rows:
-        rows = self._source.batch(step, size, shard)
-        if sum(map(len, self.kept)) < _ROWS_FOR_HEALTH:
-            self.kept.append(rows)
-        return rows
-
-    def rows(self) -> Rows:
-        answers = [rows.answers() for rows in self.kept]
-        values = torch.cat([answer.values for answer in answers])
-        return Rows(torch.cat([rows.images for rows in self.kept]), replace(answers[0], values=values))
 
 
 def balancing_weights(response: Response, *, most: float = 4.0) -> Tensor:

@@ -35,12 +35,12 @@ from torch import Tensor, nn
 from mekd_plugin.blackbox.bank import Bank, FreshQueries
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_flag, as_number, as_one_of, as_whole
-from mekd_plugin.distiller import Asking, Distiller, Inverse, Needs, Stage, Student
+from mekd_plugin.distiller import Asking, Distiller, Inverse, Needs, Player, Stage, Student
 from mekd_plugin.errors import InputError
 from mekd_plugin.functional import kd_divergence
 from mekd_plugin.mekd.alignment import image_distance, latent_from_scores
 from mekd_plugin.mekd.emulations.emulation import Emulation, make_emulation
-from mekd_plugin.mekd.generated import FirstRows, balancing_weights, generated_rows, moved_to
+from mekd_plugin.mekd.generated import balancing_weights, generated_rows, moved_to
 from mekd_plugin.mekd.health import Health, generator_health
 from mekd_plugin.mekd.surrogate import (
     Surrogate,
@@ -54,11 +54,14 @@ from mekd_plugin.networks.generator_files import load_generator
 from mekd_plugin.networks.generators import Generator
 from mekd_plugin.networks.latent_maps import MappedGenerator
 from mekd_plugin.prediction import predict, reference_of
+from mekd_plugin.replay import FirstRows, Replay
 from mekd_plugin.responses import Response, ScoreNormalisation, centre_scores
 from mekd_plugin.rows import Rows, Shard
 from mekd_plugin.transfer import WITHOUT_BUDGET, as_queries, number_of_queries
 
 __all__ = ["MEKD"]
+
+_ROWS_FOR_HEALTH = 1000
 
 _HARD_CONFIDENCE = 0.95
 
@@ -243,10 +246,11 @@ class MEKD(Distiller):
             yield from self.emulation.stages(teacher, images, bank, size)
             self._freeze()
         if self.mode == "fresh":
-            fresh = FirstRows(FreshQueries(teacher, self._draw_fresh, stage="alignment"))
-            yield self.align("alignment", fresh, student)
-            if fresh.kept:
-                self.health = generator_health(fresh.rows(), images, self.emulation.advice)
+            first = Replay(_ROWS_FOR_HEALTH, self.image_shape, teacher.responses, self.num_classes, seed=self.seed)
+            fresh = FirstRows(FreshQueries(teacher, self._draw_fresh, stage="alignment"), first)
+            yield self.align("alignment", fresh, student, players={**self.players(), "first_rows": Player(first, None)})
+            if len(first):
+                self.health = generator_health(first.rows(), images, self.emulation.advice)
             return
         bank.drawn_with(self.emulation.digest())
         yield Asking("bank", bank, self._draw, size)

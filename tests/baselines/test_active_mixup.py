@@ -54,6 +54,13 @@ def asked(*, student=0, budget=120, images=30, **settings):
     return torch.cat(teacher.asked).flatten(1)
 
 
+def test_pairs_are_looked_at_in_parts(monkeypatch):
+    """All pairs' images at once would take 25 GB for 50,000 questions about small ones in colour."""
+    whole = asked()
+    monkeypatch.setattr("mekd_plugin.baselines.active_mixup._PART", 7)
+    assert torch.allclose(asked(), whole)
+
+
 def test_the_second_selection_changes_when_the_first_student_does():
     first, again, other = asked(), asked(), asked(student=1)
     assert torch.equal(first, again)

@@ -9,6 +9,7 @@ from mekd_plugin.baselines.ideal import Ideal, generation_loss
 from mekd_plugin import distill
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Asking, Training
+from mekd_plugin.errors import InputError
 from mekd_plugin.functional import cross_entropy_labels, kd_divergence
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows, Shard
@@ -84,3 +85,5 @@ def test_the_public_codes_way_asks_about_every_view():
     result = distill(toy_student(), box, None, "ideal", recipe=recipe, progress=False, image_shape=SHAPE, **settings)
     assert result.ledger.by_stage == {"student_1": 3 * 8, "student_2": 3 * 8} and teacher.count == 48
     assert Ideal(ask_views=True, **WORLD).needs.in_step
+    with pytest.raises(InputError, match="queries=3: with ask_views"):
+        Ideal(ask_views=True, rounds=2, queries=3, **WORLD)

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from mekd_plugin import distill
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.distiller import Asking, Training
 from mekd_plugin.errors import InputError
@@ -11,6 +12,8 @@ from mekd_plugin.mekd.method import MEKD
 from mekd_plugin.networks.generators import Generator
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Rows, Shard
+from mekd_plugin.testing import CLASSES, ToyTeacher, toy_images, toy_student
+from mekd_plugin.training.recipe import Recipe
 
 SHAPE = (1, 8, 8)
 OF_A_GAN = {"emulation": "gan", "surrogate": None}
@@ -130,6 +133,31 @@ def test_the_paper_preset_is_the_papers():
     generator = emulation.new_generator()
     assert generator.latent_dim == 10
     assert [layer.eps for layer in generator.modules() if isinstance(layer, torch.nn.BatchNorm2d)] == [0.8] * 3
+
+
+def test_a_run_that_asks_anew_reports_the_same_where_it_was_stopped(tmp_path):
+    """Its first rows, by which the generator is judged, came before the stop; they stay with the checkpoint."""
+
+    def run(folder, stop=None, resume=False):
+        def evaluate(student):
+            if stop is not None:
+                raise KeyboardInterrupt
+            return {"seen": 1.0}
+
+        return distill(
+            toy_student(), BlackBox(ToyTeacher(), "logits", CLASSES), toy_images(60, seed=1), "mekd", preset="paper",
+            emulation_settings={"steps": 4, "generator_width": 4, "discriminator_width": 4},
+            recipe=Recipe(steps=45, batch_size=32), progress=False, directory=folder, resume=resume,
+            checkpoint_steps=10, evaluate=evaluate, evaluate_steps=[] if stop is None else [stop],
+        )  # fmt: skip
+
+    whole = run(tmp_path / "whole").report
+    assert whole["generator"]["class_shares"] and "confidence" in whole["generator"]
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "stopped", stop=25)
+    assert run(tmp_path / "stopped", resume=True).report == whole
+    (tmp_path / "whole" / "report.json").unlink()  # killed between the last step and the report
+    assert run(tmp_path / "whole", resume=True).report == whole
 
 
 def test_needs_are_those_of_the_settings():
