@@ -17,7 +17,8 @@ Departures:
   second time, to which Adam is nearly blind;
 - the play ends where the budget does: an iteration costs ``batch_size (m + 1 + student_updates)`` questions. A budget
   of fewer than ten iterations is refused, since the generator would not have learnt anything;
-- preset ``quick``: batches of 16 in place of 256, for budgets of thousands in place of 20 million, and higher rates.
+- preset ``quick``: batches of 16 in place of 256, for budgets of thousands in place of 20 million, a higher rate of
+  the generator and a lower one of the student's copy.
 """
 
 from __future__ import annotations

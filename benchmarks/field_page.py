@@ -1,6 +1,6 @@
 """The page of a whole field of methods: the query frontier of each panel, its table, and what was declared beforehand.
 
-    python benchmarks/field_page.py results/field_digits --title "The field, on digits" --out docs/FIELD.md
+    python benchmarks/field_page.py DIR [MORE ...] --title "The field, on digits" --out PAGE.md
 
 The numbers are those of the records; nothing is asked and nothing is trained. Figures go to a folder ``figures`` beside
 the page, as PNG and SVG.

@@ -36,7 +36,7 @@ app = typer.Typer(
     help="Black-box knowledge distillation: a teacher that can only be asked, and a meter on it.",
 )
 # A file or a pipe has no width of its own, and a table in it should not be cut.
-console = Console(width=None if sys.stdout.isatty() else 160)
+console = Console(width=None if sys.stdout.isatty() else 160, emoji=False)
 INTERRUPTED = 130
 
 
@@ -87,7 +87,7 @@ def bench(
     compare: Annotated[
         list[str] | None,
         typer.Option(
-            help="A:B or A:B:METRIC, rows to compare seed by seed; at most four, declared beforehand.",
+            help="ROW:OTHER or ROW:OTHER:METRIC, rows to compare seed by seed; at most four, declared beforehand.",
             rich_help_panel="Method",
         ),
     ] = None,
@@ -411,7 +411,9 @@ def main() -> None:
             _say_how_to_resume()
         raise
     except MekdError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
+        Console(stderr=True, emoji=False).print(
+            f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False
+        )
         sys.exit(2)
 
 

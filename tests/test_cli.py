@@ -43,6 +43,17 @@ def test_version() -> None:
     assert call("--version").strip() == __version__
 
 
+def test_no_word_between_colons_becomes_a_picture() -> None:
+    """Rich takes ``:B:`` for the name of an emoji, in help and in messages."""
+    names = list(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+    pages = [call(name, "--help") for name in names]
+    assert "ROW:OTHER:METRIC" in "".join(pages)
+    assert not re.search("[\U0001f000-\U0001faff]", "".join(pages))
+    with cli.console.capture() as printed:
+        cli.console.print("a:b:c")
+    assert printed.get() == "a:b:c\n"
+
+
 class TestList:
     def test_names_and_aliases(self) -> None:
         listing = {row["name"]: row for row in json.loads(call("list", "--json"))}

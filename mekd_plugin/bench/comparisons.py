@@ -27,7 +27,7 @@ GENERATOR = (
 )
 """Numbers of a record's ``generator``: what an audit finds, and what a generator's health is told by."""
 
-_FORM = "A:B, A:B:METRIC, or {a: LABEL, b: LABEL, metric: student_accuracy}"
+_FORM = "ROW:OTHER, ROW:OTHER:METRIC, or {a: LABEL, b: LABEL, metric: student_accuracy}"
 _PARTS: Mapping[str, type] = {"queries": Queries, "seconds": Seconds}
 
 

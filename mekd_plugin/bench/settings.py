@@ -104,7 +104,7 @@ class BenchConfig:
     )
     comparisons: tuple[Comparison, ...] = field(
         default=(),
-        metadata={"help": "Rows to compare seed by seed, declared beforehand: A:B, or {a: , b: , metric: }."},
+        metadata={"help": "Rows to compare seed by seed, declared beforehand: ROW:OTHER, or {a: , b: , metric: }."},
     )
     audit: int = setting(0, "Questions about each finished generator, outside the budget: is it the teacher's inverse?")
     pool_dataset: str | None = setting(None, "Images of another domain, for methods that ask about those.")

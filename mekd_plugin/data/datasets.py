@@ -92,7 +92,7 @@ def load(name: str, root: str | Path | None = None, download: bool = False, imag
     """A data set, training and test images, float32 in memory (245 MB for MNIST).
 
     Images of Tiny ImageNet and of folders that take more than 1 GiB are decoded once into a file below ``$MEKD_CACHE``
-    (5.4 GB for Tiny ImageNet as it is, 1.4 GB at ``image_size=32``) and mapped from there, so that they take memory
+    (4.9 GB for Tiny ImageNet as it is, 1.2 GB at ``image_size=32``) and mapped from there, so that they take memory
     only as far as they are looked at.
 
     Args:

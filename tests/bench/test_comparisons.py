@@ -143,10 +143,10 @@ def test_ways_to_write_them(given) -> None:
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        (["mekd"], InputError, "comparison 'mekd': expected A:B, A:B:METRIC"),
-        (["a:b:c:d"], InputError, "comparison 'a:b:c:d': expected A:B"),
-        ([{"a": "mekd"}], InputError, "comparison {'a': 'mekd'}: expected A:B"),
-        ([3], InputError, "comparison 3: expected A:B"),
+        (["mekd"], InputError, "comparison 'mekd': expected ROW:OTHER, ROW:OTHER:METRIC"),
+        (["a:b:c:d"], InputError, "comparison 'a:b:c:d': expected ROW:OTHER"),
+        ([{"a": "mekd"}], InputError, "comparison {'a': 'mekd'}: expected ROW:OTHER"),
+        ([3], InputError, "comparison 3: expected ROW:OTHER"),
         (["kd:kd"], InputError, "comparison of kd with itself"),
         (["mekd:kd", "kd:mekd"], InputError, "comparison kd:mekd of student_accuracy is there twice"),
         ([f"kd:x{index}" for index in range(5)], InputError, "5 comparisons: expected at most 4"),
