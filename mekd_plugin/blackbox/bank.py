@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -279,36 +279,44 @@ class Bank:
         other._count, other._seed, other._weights = len(self), self._seed, self._weights
         return other
 
-    def joined(self, scores: Tensor, others: Rows) -> Bank:
-        """These rows, and ``others`` that a surrogate answered, as one bank in memory; this one stays as it is.
+    def joined(self, scores: Tensor, others: Iterable[Rows], count: int) -> Bank:
+        """These rows, and others that a surrogate answered, as one bank; this one stays as it is.
+
+        A column above the memory limit is mapped to a file beside this bank's, where it has a directory; the system
+        removes it with the last use.
 
         Args:
             scores: what the teacher's answers to these rows stand for, ``(len, C)``.
-            others: answered by scores; a further column of the bank stays if they have it too.
+            others: answered by scores, a part at a time; a further column of the bank stays if they have it too.
+            count: how many they are in all.
 
         Raises:
             InputError: the bank is empty, or images or answers do not fit together.
         """
         own = self.rows()
         place = own.images.device  # a column on the disk stays on the CPU when the others move
-        others, scores = others.to(place), scores.to(place)
-        added = others.answers().scores()
-        if own.images.shape[1:] != others.images.shape[1:] or scores.shape != (len(self), added.shape[1]):
-            raise InputError(
-                f"rows of {tuple(others.images.shape[1:])} with {added.shape[1]} scores cannot join {len(self)} rows "
-                f"of {tuple(own.images.shape[1:])} with scores of shape {tuple(scores.shape)}"
-            )
-        columns = {
-            name: torch.cat([own.extra[name].to(place), others.extra[name]])
-            for name in others.extra
-            if name in own.extra
-        }
-        columns |= {_IMAGES: torch.cat([own.images, others.images]), _RESPONSE: torch.cat([scores, added])}
-        joined, count = Bank(self.name), len(self) + len(others)
+        begin, total, joined = len(self), len(self) + count, Bank(self.name)
+        joined._columns = self._columns.beside()
         joined._columns.to(place)
-        joined._columns.write(0, count, columns, ("logits", scores.shape[1]))
-        joined._columns.finish(count, Fill(count))
-        joined._count, joined._asked = count, self.asked
+        for part in others:
+            added = part.answers().scores()
+            if own.images.shape[1:] != part.images.shape[1:] or scores.shape != (len(self), added.shape[1]):
+                raise InputError(
+                    f"rows of {tuple(part.images.shape[1:])} with {added.shape[1]} scores cannot join {len(self)} rows "
+                    f"of {tuple(own.images.shape[1:])} with scores of shape {tuple(scores.shape)}"
+                )
+            shared = [name for name in part.extra if name in own.extra]
+            answers = ("logits", added.shape[1])
+            if begin == len(self):
+                first = {name: own.extra[name] for name in shared}
+                joined._columns.write(0, total, {**first, _IMAGES: own.images, _RESPONSE: scores}, answers)
+            further = {name: part.extra[name] for name in shared}
+            joined._columns.write(begin, total, {**further, _IMAGES: part.images, _RESPONSE: added}, answers)
+            begin += len(part)
+        if begin != total:
+            raise InputError(f"{begin - len(self)} rows came to join, and {count} were announced")
+        joined._columns.finish(total, Fill(total))
+        joined._count, joined._asked = total, self.asked
         return joined
 
     def order(self, seed: int, weights: Tensor | None = None) -> Self:

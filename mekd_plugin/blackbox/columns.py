@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,7 @@ class Columns:
     def __init__(self, memory_limit: int) -> None:
         self._memory_limit = memory_limit
         self._directory: Path | None = None
+        self._scratch: Path | None = None
         self._device: torch.device | str = "cpu"
         self._columns: dict[str, _Column] = {}
         self._unfinished: dict[str, _Column] = {}
@@ -106,6 +108,12 @@ class Columns:
     def let_go(self) -> None:
         """Leave the directory as it is from here on: further columns are kept in memory."""
         self._directory = None
+
+    def beside(self) -> Columns:
+        """Empty ones that keep nothing: a large column of theirs lies in a file that goes with its last use."""
+        other = Columns(self._memory_limit)
+        other._scratch = self._directory
+        return other
 
     def replaced(self, name: str, tensor: Tensor, answers: tuple[Kind, int]) -> Columns:
         """The same columns with another one in place of ``name``, in memory."""
@@ -228,10 +236,13 @@ class Columns:
         """Room for ``count`` entries shaped as those of ``like``: in memory, or in a mapped file."""
         shape = (count, *like.shape[1:])
         size = count * like[:1].numel() * like.element_size()
-        if self._directory is None or size <= self._memory_limit:
+        if size <= self._memory_limit or (self._directory is None and self._scratch is None):
             return _Column(torch.empty(shape, dtype=like.dtype), drawn)
-        path = self._path(name)
         dtype = _storable(name, like[:0]).numpy().dtype
+        if self._directory is None:
+            mapped = _mapped_without_name(self._scratch, shape, dtype)
+            return _Column(torch.from_numpy(mapped).view(like.dtype), drawn, mapped=mapped)
+        path = self._path(name)
         try:
             mapped = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
             if hasattr(os, "posix_fallocate"):
@@ -313,6 +324,20 @@ class Columns:
     def _path(self, name: str) -> Path:
         """File of a column that is being written; ``_number`` keeps it apart from the one it may replace."""
         return (self._directory or Path()) / f"{name}-{self._number}.npy"
+
+
+def _mapped_without_name(directory: Path | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Room in a file of ``directory`` that has no name there: the system removes it with its last use."""
+    size = math.prod(shape) * dtype.itemsize
+    try:
+        with TemporaryFile(dir=directory) as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)  # as for a file with a name
+            else:
+                file.truncate(size)
+            return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
+    except OSError as error:
+        raise cannot_write(directory or Path(), error) from error
 
 
 def _storable(name: str, tensor: Tensor) -> Tensor:

@@ -62,6 +62,7 @@ from mekd_plugin.transfer import WITHOUT_BUDGET, as_queries, number_of_queries
 __all__ = ["MEKD"]
 
 _ROWS_FOR_HEALTH = 1000
+_MOST_AT_HOME = 64_000  # more than that the student of preset "quick" does not draw
 
 _HARD_CONFIDENCE = 0.95
 
@@ -100,7 +101,8 @@ class MEKD(Distiller):
         consistency: weight of its consistency on real images, at least 0; None lets the number of answers decide, see
             :func:`~mekd_plugin.mekd.surrogate.consistency_for`.
         home_share: share of the student's rows that the surrogate answered, in [0, 1).
-        home_views: how many views of each real image there are among them, at least 1.
+        home_views: how many views of each real image there are among them, at least 1; of many images fewer, so
+            that there are no more than 64,000, or one of each.
         **world: see :class:`Distiller`.
 
     Raises:
@@ -303,16 +305,22 @@ class MEKD(Distiller):
         scores = response.scores()
         if not response.soft:
             scores = softened(response, centre_scores(predict(surrogate, own.images).clone()))
-        home = rows_at_home(surrogate, images, self.home_views, seed=self.seed, fill=self._range[0])
-        rng = torch.Generator().manual_seed(self.seed)
-        style = torch.randn(len(home), self.emulation.style_dim, generator=rng)
-        home = replace(home, extra={"style": style}).to(own.images.device)
+        views = min(self.home_views, max(1, _MOST_AT_HOME // len(images)))
+        count, rng = views * len(images), torch.Generator().manual_seed(self.seed)
+        style = torch.randn(count, self.emulation.style_dim, generator=rng)
+
+        def home() -> Iterator[Rows]:
+            begin = 0
+            for part in rows_at_home(surrogate, images, views, seed=self.seed, fill=self._range[0]):
+                yield replace(part, extra={"style": style[begin : begin + len(part)]})
+                begin += len(part)
+
         weights = torch.ones(len(own)) if weights is None else weights.cpu()
         share = self.home_share
         weights = torch.cat([
-            (1 - share) * weights / weights.sum(), torch.full((len(home),), share / len(home))
+            (1 - share) * weights / weights.sum(), torch.full((count,), share / count)
         ])  # fmt: skip
-        return bank.joined(scores, home), weights
+        return bank.joined(scores, home(), count), weights
 
     def _bank(self) -> Bank:
         if self.bank is None:

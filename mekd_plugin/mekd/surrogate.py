@@ -11,7 +11,7 @@ as the example for a stronger view of it).
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Self
 
 import torch
@@ -39,6 +39,7 @@ _LEARNING_RATE, _WEIGHT_DECAY = 3e-3, 5e-3
 _TEMPERATURE = 4.0
 _FEW = 50  # hard answers a class
 _BATCH = 128
+_PART = 256 * 2**20  # bytes of images that are shown to it at a time
 
 
 class Surrogate(nn.Module):
@@ -181,7 +182,7 @@ def consistency_for(wanted: float | None, answers: Response, size: int) -> float
 
 
 @torch.no_grad()
-def rows_at_home(surrogate: Surrogate, images: Tensor, views: int, *, seed: int, fill: float) -> Rows:
+def rows_at_home(surrogate: Surrogate, images: Tensor, views: int, *, seed: int, fill: float) -> Iterator[Rows]:
     """Real images and views of them with the surrogate's answers: rows that nobody outside has seen.
 
     Args:
@@ -191,18 +192,22 @@ def rows_at_home(surrogate: Surrogate, images: Tensor, views: int, *, seed: int,
         seed: of the views.
         fill: what a view shows beyond the image's border.
 
-    Returns:
-        ``views * N`` rows, their answers as logits.
+    Yields:
+        ``views * N`` rows in all, their answers as logits; no more at a time than take 256 MB.
     """
     rng = torch.Generator().manual_seed(seed * 1_000_003 + views)
     reach = 0.1 * images.shape[-1]
-    turned = [
-        affine(images.cpu(), degrees=15, scale=(0.85, 1.15), translate=reach, fill=fill, rng=rng).to(images)
-        for _ in range(views - 1)
-    ]
-    shown = torch.cat([images, *turned])
-    answers = centre_scores(predict(surrogate, shown).clone())
-    return Rows(shown, Response(answers, "logits", answers.shape[1]))
+    most = max(1, _PART // (images[0].numel() * images.element_size()))  # images at a time
+    together = max(1, most // len(images))
+    for view in range(0, views, together):
+        for part in images.split(most):
+            shown = torch.cat([
+                part if number == 0 else
+                affine(part.cpu(), degrees=15, scale=(0.85, 1.15), translate=reach, fill=fill, rng=rng).to(images)
+                for number in range(view, min(view + together, views))
+            ])  # fmt: skip
+            answers = centre_scores(predict(surrogate, shown).clone())
+            yield Rows(shown, Response(answers, "logits", answers.shape[1]))
 
 
 def softened(response: Response, scores: Tensor) -> Tensor:

@@ -101,13 +101,24 @@ def test_an_unknown_network_is_named():
 
 def test_rows_at_home_are_the_real_images_and_views_of_them_with_the_surrogates_answers():
     images, surrogate = toy_images(10, seed=0), Surrogate(toy_student()).eval()
-    rows = rows_at_home(surrogate, images, 3, seed=0, fill=-1.0)
+    (rows,) = rows_at_home(surrogate, images, 3, seed=0, fill=-1.0)
     assert len(rows) == 30 and torch.equal(rows.images[:10], images)
     assert not torch.equal(rows.images[10:20], rows.images[20:])
     expected = surrogate(rows.images)
     found = rows.answers().scores()
     assert torch.allclose(found, expected - expected.mean(1, keepdim=True), atol=1e-5)
-    assert torch.equal(rows_at_home(surrogate, images, 3, seed=0, fill=-1.0).images, rows.images)
+    (again,) = rows_at_home(surrogate, images, 3, seed=0, fill=-1.0)
+    assert torch.equal(again.images, rows.images)
+
+
+@pytest.mark.parametrize("most, parts", [(20, [20, 10]), (10, [10] * 3), (4, [4, 4, 2] * 3)])
+def test_rows_at_home_of_many_images_come_in_parts(monkeypatch, most, parts):
+    images, surrogate = toy_images(10, seed=0), Surrogate(toy_student()).eval()
+    monkeypatch.setattr("mekd_plugin.mekd.surrogate._PART", most * images[0].numel() * 4)
+    found = list(rows_at_home(surrogate, images, 3, seed=0, fill=-1.0))
+    assert list(map(len, found)) == parts
+    shown = torch.cat([rows.images for rows in found])
+    assert torch.equal(shown[:10], images) and len(shown.flatten(1).unique(dim=0)) == 30
 
 
 def test_softened_scores_keep_the_class_that_the_teacher_named():
@@ -118,13 +129,44 @@ def test_softened_scores_keep_the_class_that_the_teacher_named():
 
 def test_a_joined_bank_holds_both_and_leaves_the_first_as_it_is():
     bank = filled(50)
-    home = rows_at_home(Surrogate(toy_student()).eval(), toy_images(10, seed=0), 2, seed=0, fill=-1.0)
+    (home,) = rows_at_home(Surrogate(toy_student()).eval(), toy_images(10, seed=0), 2, seed=0, fill=-1.0)
     scores = bank.response.scores()
-    joined = bank.joined(scores, home)
+    joined = bank.joined(scores, [home[:15], home[15:]], 20)
     assert len(joined) == 70 and len(bank) == 50 == bank.asked == joined.asked
     assert torch.equal(joined.images[50:], home.images) and torch.equal(joined.response.values[:50], scores)
     with pytest.raises(InputError, match=r"rows of \(1, 8, 8\) with 3 scores cannot join 50 rows"):
-        bank.joined(scores[:10], home)
+        bank.joined(scores[:10], [home], 20)
+    with pytest.raises(InputError, match="20 rows came to join, and 21 were announced"):
+        bank.joined(scores, [home], 21)
+
+
+def test_a_large_joined_bank_lies_in_a_file_without_a_name(tmp_path):
+    bank, teacher = Bank("bank", memory_limit=1000), BlackBox(ToyTeacher(), "logits", CLASSES)
+    bank.keep(tmp_path)
+    bank.fill(teacher, lambda begin, end: Rows(toy_images(50, seed=1)[begin:end]), 50, stage="bank")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    (home,) = rows_at_home(Surrogate(toy_student()).eval(), toy_images(10, seed=0), 2, seed=0, fill=-1.0)
+    scores = bank.response.scores()
+    small, joined = filled(50).joined(scores, [home], 20), bank.joined(scores, [home], 20)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before, "no file of that name, nor another bank"
+    assert torch.equal(joined.images[:50], bank.images) and torch.equal(joined.images[50:], small.images[50:])
+    joined.add_column("target", lambda rows: 2 * rows.images)
+    batch = joined.order(0).batch(0, 16, Shard())
+    assert torch.equal(batch.extra["target"], 2 * batch.images)
+
+
+def test_of_many_images_fewer_views_stay_at_home(monkeypatch):
+    monkeypatch.setattr("mekd_plugin.mekd.method._MOST_AT_HOME", 130)
+    seen = []
+    real = Bank.joined
+    monkeypatch.setattr(Bank, "joined", lambda self, *rest: seen.append(rest[2]) or real(self, *rest))
+    for images in (60, 300):
+        teacher = BlackBox(ToyTeacher(), "logits", CLASSES, budget=60)
+        recipe = mekd.Recipe(steps=4, batch_size=8)
+        mekd.distill(
+            toy_student(), teacher, toy_images(images, seed=1), "mekd", preset="tiny", recipe=recipe, progress=False
+        )
+    assert seen == [120, 300]
 
 
 @pytest.mark.parametrize("kind, size, expected", [("hard", 150, 1.0), ("hard", 151, 0.0), ("logits", 20, 0.0)])
