@@ -36,9 +36,10 @@ from mekd_plugin.distiller import Needs, Player, Query, Student, Update
 from mekd_plugin.functional import kd_divergence
 from mekd_plugin.mekd.generated import moved_to, to_range
 from mekd_plugin.modes import evaluating
-from mekd_plugin.replay import Replay, Step, SyntheticSteps
+from mekd_plugin.replay import Replay
 from mekd_plugin.rows import Rows
 from mekd_plugin.synthetic import mean_class_entropy
+from mekd_plugin.synthetic_steps import Step, SyntheticSteps
 
 __all__ = ["DAFL", "generator_losses"]
 
@@ -72,7 +73,7 @@ class DAFL(SyntheticSteps):
         activation_weight: alpha, at least 0.
         evenness_weight: beta, at least 0.
         temperature: t, positive.
-        **settings: see :class:`~mekd_plugin.replay.SyntheticSteps`.
+        **settings: see :class:`~mekd_plugin.synthetic_steps.SyntheticSteps`.
 
     Raises:
         InputError: a value cannot be used.

@@ -40,9 +40,10 @@ from mekd_plugin.errors import InputError
 from mekd_plugin.mekd.generated import to_range
 from mekd_plugin.modes import evaluating
 from mekd_plugin.networks.generators import NoiseGenerator, sample_latent
-from mekd_plugin.replay import Replay, Step, SyntheticSteps
+from mekd_plugin.replay import Replay
 from mekd_plugin.responses import centre_scores
 from mekd_plugin.rows import Rows
+from mekd_plugin.synthetic_steps import Step, SyntheticSteps
 
 __all__ = ["DFME", "forward_difference", "score_distance"]
 
@@ -79,7 +80,7 @@ class DFME(SyntheticSteps):
         epsilon: by how much, before tanh; positive.
         student_updates: of the copy, on fresh images each, for one of the generator; at least 1.
         student_rate: of the copy's SGD with momentum 0.9, positive.
-        **settings: see :class:`~mekd_plugin.replay.SyntheticSteps`.
+        **settings: see :class:`~mekd_plugin.synthetic_steps.SyntheticSteps`.
 
     Raises:
         InputError: a value cannot be used.

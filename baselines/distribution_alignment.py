@@ -44,7 +44,7 @@ class DistributionAlignment(TransferSetDistiller):
 
     needs = Needs(responses="soft", leaves_edge="real images")
     reference: ClassVar = "Wang et al., *Adversarial Learning of Portable Student Networks*, AAAI 2018"
-    presets: ClassVar = {"quick": {}, "paper": {"critic_learning_rate": 1e-2}}
+    presets: ClassVar = {"quick": {}, "paper": {"critic_learning_rate": 1e-2}, "tiny": {}}
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ class KD(TransferSetDistiller):
 
     needs = Needs(responses="either", leaves_edge="real images")
     reference: ClassVar = "Hinton et al., *Distilling the Knowledge in a Neural Network*, 2015"
-    presets: ClassVar = {"quick": {}, "paper": {"temperature": 5.0, "smoothing": 0.0}}
+    presets: ClassVar = {"quick": {}, "paper": {"temperature": 5.0, "smoothing": 0.0}, "tiny": {}}
 
     def __init__(
         self, *, temperature: float = 4.0, smoothing: float = 0.05, queries: int | None = None, **world: Any

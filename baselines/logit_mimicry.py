@@ -31,7 +31,7 @@ class LogitMimicry(TransferSetDistiller):
 
     needs = Needs(responses="soft", leaves_edge="real images")
     reference: ClassVar = "Ba & Caruana, *Do Deep Nets Really Need to be Deep?*, NeurIPS 2014"
-    presets: ClassVar = {"quick": {}, "paper": {}}
+    presets: ClassVar = {"quick": {}, "paper": {}, "tiny": {}}
 
     def losses(self, student: Student, rows: Rows) -> dict[str, Tensor]:
         return {"loss": logit_mse(student(rows.images), rows.answers().scores())}

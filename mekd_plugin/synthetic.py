@@ -2,7 +2,7 @@
 
 :class:`SyntheticRounds` trains a generator by the student as it stands, which costs no query; asks about its images,
 each once; and trains the student on all answers so far; then again. Methods whose generator learns by asking stand on
-:class:`~mekd_plugin.replay.SyntheticSteps`. How a generator is trained is the method's own.
+:class:`~mekd_plugin.synthetic_steps.SyntheticSteps`. How a generator is trained is the method's own.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ LEVELS = {
     "mekd_plugin.sealing": 0,
     "mekd_plugin.responses": 0,
     "mekd_plugin.rows": 0,
+    "mekd_plugin.replay": 0,
     "mekd_plugin.modes": 0,
     "mekd_plugin.prediction": 0,
     "mekd_plugin.adaptation": 0,
@@ -40,7 +41,7 @@ LEVELS = {
     "mekd_plugin.rounds": 2.75,
     "mekd_plugin.mekd": 3,
     "mekd_plugin.synthetic": 3.2,
-    "mekd_plugin.replay": 3.3,
+    "mekd_plugin.synthetic_steps": 3.3,
     "baselines": 3.5,  # one of them is MEKD's own bank under another loss
     "mekd_plugin.training": 4,
     "mekd_plugin.testing": 5,

@@ -30,6 +30,11 @@ def test_ours_come_in_by_entry_points() -> None:
     assert {"mekd", "kd", "logit_mimicry", "distribution_alignment"} <= set(available())
 
 
+@pytest.mark.parametrize("name", [entry.name for entry in distillers().entries() if entry.owner.startswith("mekd")])
+def test_each_of_ours_has_the_three_presets(name: str) -> None:
+    assert {"quick", "paper", "tiny"} <= set(distillers().get(name).presets)
+
+
 def test_aliases_stand_for_canonical_names() -> None:
     registry = distillers()
     assert registry.canonical("ml") == "logit_mimicry"

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.replay import Replay, covered
+from mekd_plugin.replay import Replay
 from mekd_plugin.responses import Response
 from mekd_plugin.rows import Shard
+from mekd_plugin.synthetic_steps import covered
 from mekd_plugin.testing import CLASSES, ToyTeacher
 
 

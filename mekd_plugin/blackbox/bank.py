@@ -16,7 +16,7 @@ from mekd_plugin.blackbox.columns import Columns, Fill, Origin
 from mekd_plugin.blackbox.teacher import BlackBox
 from mekd_plugin.checks import as_path, as_whole
 from mekd_plugin.errors import CheckpointError, InputError, NeedsNotMet, QueryBudgetExceeded
-from mekd_plugin.responses import Response
+from mekd_plugin.responses import Kind, Response
 from mekd_plugin.rows import Rows, Shard, ShuffledIndices, WeightedIndices, check_weights
 
 __all__ = ["Bank", "FreshQueries"]
@@ -306,7 +306,7 @@ class Bank:
                     f"of {tuple(own.images.shape[1:])} with scores of shape {tuple(scores.shape)}"
                 )
             shared = [name for name in part.extra if name in own.extra]
-            answers = ("logits", added.shape[1])
+            answers: tuple[Kind, int] = ("logits", added.shape[1])
             if begin == len(self):
                 first = {name: own.extra[name] for name in shared}
                 joined._columns.write(0, total, {**first, _IMAGES: own.images, _RESPONSE: scores}, answers)
