@@ -19,6 +19,7 @@ ATTACKED = 2000
 """Images of each group that an attack looks at, at most."""
 
 _SIDE = 32
+_PART = 256
 
 
 def shrunk(images: Tensor) -> Tensor:
@@ -86,10 +87,11 @@ def attack(
     order = torch.randperm(len(edge), generator=rng)
     if len(edge) > ATTACKED:  # methods send images in this order: those attacked would be those sent first
         order = torch.randperm(len(edge), generator=torch.Generator().manual_seed(stage_seed(seed, "membership")))
-    members = edge[order[:ATTACKED]]
-    drawn = others[torch.randperm(len(others), generator=rng)[: 2 * ATTACKED]]
-    held_out, reference = drawn.tensor_split(2)
-    members, held_out, reference = (shrunk(as_sent(group)) for group in (members, held_out, reference))
+    drawn = torch.randperm(len(others), generator=rng)[: 2 * ATTACKED]
+    groups = ((edge, order[:ATTACKED]), *((others, half) for half in drawn.tensor_split(2)))
+    members, held_out, reference = (  # a part at a time, since shrunk they are small
+        torch.cat([shrunk(as_sent(images[part])) for part in rows.split(_PART)]) for images, rows in groups
+    )
     return membership(sent, members, held_out, reference=reference, seed=seed)
 
 

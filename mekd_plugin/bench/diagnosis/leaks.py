@@ -21,7 +21,8 @@ def membership(subject: Subject) -> Finding:
     """
     parts = subject.require_rows().images.split(_PART)  # in a file that memory may not hold
     sent = torch.cat([shrunk(part) for part in parts])
-    found = attack(sent, subject.edge, subject.held_out, seed=subject.seed)
+    others = subject.held_out if subject.strangers is None else subject.strangers
+    found = attack(sent, subject.edge, others, seed=subject.seed)
     question = "Does what was sent say which images stayed at home?"
     if found is None:
         return Finding("membership", question, "What was sent has another shape than the edge's images.", {}, {})

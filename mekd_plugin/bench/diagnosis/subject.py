@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mekd_plugin.bench.audit import draw_images, latents_of
+from mekd_plugin.bench.privacy import Selected, strangers_to
 from mekd_plugin.bench.run_inputs import Place, edge_of, learnt_by_teacher, load_data, recipe_of
 from mekd_plugin.bench.run_spec import RunSpec
 from mekd_plugin.bench.teachers import patience_for, prepare_teacher
@@ -43,6 +44,8 @@ class Subject:
         teacher: asked for the diagnosis only, on a ledger of its own.
         edge: the images that the method had, ``(N, channels, height, width)`` in the teacher's value range.
         held_out: other images of the same distribution.
+        strangers: images of the distribution from which the edge's own were drawn, and that it does not hold, for the
+            attack on what was sent; None takes ``held_out``.
         rows: what the student learnt from, answered; None where nothing is kept.
         snapshots: the student's weights over its training, by step.
         others: further students by name, each with its snapshots: those of other methods, or settings, on the same
@@ -64,6 +67,7 @@ class Subject:
     points: int = 1000
     seed: int = 0
     place: TemporaryDirectory[str] | None = None
+    strangers: Selected | Tensor | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.points <= EXACT_POINTS:
@@ -228,6 +232,7 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
         teacher=boundary(budget),
         edge=split.images,
         held_out=data.test_images,
+        strangers=strangers_to(split.indices, data.train_images, data.test_images),
         rows=source.rows()[: source.asked] if isinstance(source, Bank) else None,
         snapshots={step: network(path) for step, path in _snapshots(directory)},
         others={

@@ -33,6 +33,7 @@ from mekd_plugin.rows import Rows
 __all__ = ["FAR", "InRounds", "RoundSettings"]
 
 _ATTEMPTS = 50
+_TYPICAL = 5000
 _PART = 1000  # images whose distances to all others are in memory at a time
 FAR = 7_919_000_003  # beyond any bank's rows: another attempt draws other numbers
 
@@ -132,7 +133,13 @@ class InRounds(Emulation):
         yield from self.begin(teacher, images, bank, size)
         real = self._real = to_range(images, span, (-1.0, 1.0))
         if settings.apart:
-            self._least = settings.apart * _typical_distance(real)
+            typical = _typical_distance(real)
+            if typical == 0:
+                raise InputError(
+                    f"emulation.apart={settings.apart}: more than half of the {len(real)} images have an exact copy, "
+                    "so there is no distance to keep; leave the copies out, or apart at 0"
+                )
+            self._least = settings.apart * typical
         for round_ in range(1, settings.rounds):
             yield Asking("bank", bank, partial(self._draw, span=span), self._rows_by(round_, size), grows=True)
             surrogate = Surrogate(self._new_surrogate(round_))
@@ -237,9 +244,12 @@ class InRounds(Emulation):
 
 
 def _typical_distance(images: Tensor) -> float:
-    """The median, over images, of the root mean square distance to the nearest other one."""
+    """The median, over at most 5,000 images, of the root mean square distance to the nearest other one."""
     points = images.flatten(1)
+    some = points
+    if len(points) > _TYPICAL:
+        some = points[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:_TYPICAL]]
     nearest: Tensor = torch.cat([
-        torch.cdist(part, points).topk(2, largest=False).values[:, 1] for part in points.split(_PART)
+        torch.cdist(part, points).topk(2, largest=False).values[:, 1] for part in some.split(_PART)
     ])  # fmt: skip
     return float(nearest.median()) / math.sqrt(points.shape[1])

@@ -227,6 +227,16 @@ def test_fresh_questions_and_a_surrogate_do_not_go_together():
         MEKD(num_classes=3, image_shape=(1, 8, 8), surrogate=True)
 
 
+def test_a_distance_to_keep_needs_images_that_differ():
+    teacher = mekd.BlackBox(ToyTeacher(), "logits", CLASSES, budget=300)
+    copies = toy_images(10, seed=1).repeat(4, 1, 1, 1)
+    with pytest.raises(InputError, match=r"apart=0.5: more than half of the 40 images have an exact copy"):
+        mekd.distill(
+            toy_student(), teacher, copies, "mekd", emulation_settings={**FAST["mixture"], "apart": 0.5}, progress=False
+        )
+    assert teacher.ledger.total == 0
+
+
 def test_a_generator_of_another_emulation_is_not_adopted(tmp_path):
     run("mixture", directory=tmp_path)
     kept = {"generator": str(tmp_path / "generator.safetensors"), "bank": str(tmp_path / "banks/bank")}
