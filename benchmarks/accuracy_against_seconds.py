@@ -17,6 +17,7 @@ from statistics import mean
 import matplotlib.pyplot as plt
 
 import mekd_plugin as mekd
+from mekd_plugin.files import writable_directory
 
 
 def points(records: list[dict]) -> dict[str, list[tuple[float, float, int]]]:
@@ -48,9 +49,8 @@ def main() -> None:
             axes.plot([s for s, _, _ in found], [100 * a for _, a, _ in found], marker=marker, label=label)
         axes.set(xscale="log", xlabel="processor seconds of a run", ylabel="test accuracy, %")
         axes.legend(loc="lower right")
-        figure.savefig(
-            (options.out or options.results[0]) / "accuracy_against_seconds.png", dpi=150, bbox_inches="tight"
-        )
+        folder = writable_directory(options.out or options.results[0])
+        figure.savefig(folder / "accuracy_against_seconds.png", dpi=150, bbox_inches="tight")
 
 
 if __name__ == "__main__":
