@@ -38,7 +38,7 @@ from mekd_plugin.checks import as_number, as_whole
 from mekd_plugin.distiller import Needs, Player, Query, Student, Update
 from mekd_plugin.errors import InputError
 from mekd_plugin.mekd.generated import to_range
-from mekd_plugin.modes import evaluating
+from mekd_plugin.modes import evaluating, full_precision
 from mekd_plugin.networks.generators import NoiseGenerator, sample_latent
 from mekd_plugin.replay import Replay
 from mekd_plugin.responses import centre_scores
@@ -142,7 +142,7 @@ class DFME(SyntheticSteps):
                 points = shown(torch.cat([raw.unsqueeze(0), raw + self.epsilon * directions]).flatten(0, 1))
                 response = query(points)
                 # In half precision the difference of two points so near would be rounding and nothing else.
-                with evaluating(clone), torch.autocast(raw.device.type, enabled=False):
+                with evaluating(clone), full_precision(raw.device):
                     distances = score_distance(clone(points), response.scores()).view(1 + many, size)
                 slope = forward_difference(distances[0], distances[1:], directions, self.epsilon) / size
                 replay.keep(points[:size], response[:size])

@@ -117,13 +117,10 @@ def adaptation(
     as_one_of("affinity", affinity, _KINDS)
     k, group = as_whole("k", k, at_least=1), as_whole("group", group, at_least=1)
     weight = as_number("weight", weight, at_least=0)
-    try:
-        logits, features = predict_with_features(student, images)
-    except RuntimeError as error:
-        raise InputError(
-            f"the student cannot take images of {images.dtype} and shape {tuple(images.shape)} ({error}): expected a "
-            "batch like those that it learnt from"
-        ) from error
+    dtype = next(student.parameters(), images).dtype
+    if images.dtype == torch.float64 != dtype:
+        raise InputError(f"images are {images.dtype}, the student's weights {dtype}: hand in images.float()")
+    logits, features = predict_with_features(student, images)
     if logits.dim() != 2 or len(logits) != len(images) or not bool(logits.isfinite().all()):
         raise InputError(
             f"the student's logits have shape {tuple(logits.shape)} for {len(images)} images: expected finite numbers, "

@@ -1,4 +1,4 @@
-"""Training and evaluation mode of a module, part by part; and whether a run is only rehearsed."""
+"""Training and evaluation mode of a module, part by part; full precision; and whether a run is only rehearsed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 
+import torch
 from torch import nn
 
-__all__ = ["evaluating", "in_rehearsal", "mode_kept", "rehearsing"]
+__all__ = ["evaluating", "full_precision", "in_rehearsal", "mode_kept", "rehearsing"]
 
 _REHEARSAL = ContextVar("rehearsal", default=False)
 
@@ -30,6 +31,13 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     with mode_kept(module):
         module.eval()
         yield
+
+
+def full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """No autocast on ``device``; a device that knows none, such as ``"meta"``, has nothing to be switched off."""
+    if not torch.amp.is_autocast_available(device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 @contextlib.contextmanager

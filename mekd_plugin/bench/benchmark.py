@@ -205,7 +205,7 @@ class Benchmark:
             self.check()  # a grid that is refused leaves no directory behind
         store = Store(self.out, resume=resume)
         pending = self.pending(store)
-        if not pending and known is not None:
+        if not pending and known is not None and known.runs == self._records(store, {}):
             return known
         ruled_out = self.check()
         declarations = Declarations(self.out)
@@ -219,9 +219,13 @@ class Benchmark:
         try:
             self._do(pending, store, told, observe)
         except KeyboardInterrupt:
-            self._report(store, told, declarations)
+            results = self._results(store, told, declarations)
+            if results.runs:  # no comparison: what was declared is about all seeds
+                write_report(store, replace(results, comparisons=[]), stopped=True)
             raise
-        return self._report(store, told, declarations)
+        results = self._results(store, told, declarations)
+        write_report(store, results)
+        return results
 
     def _do(self, pending: Sequence[RunSpec], store: Store, told: dict[str, str], observe: Event) -> None:
         """Prepare the teachers and do the runs; ``told`` gains why a run failed, by its key."""
@@ -242,12 +246,6 @@ class Benchmark:
             told |= {job.spec.key: reason for job, reason in execute(executor, ready, observe).items()}
         finally:
             executor.stop()
-
-    def _report(self, store: Store, told: Mapping[str, str], declarations: Declarations) -> Results:
-        results = self._results(store, told, declarations)
-        if results.runs:
-            write_report(store, results)
-        return results
 
     def _executor(self, store: Store) -> Executor:
         if self.methods:

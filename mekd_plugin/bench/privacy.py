@@ -13,17 +13,20 @@ from torch.nn import functional as F
 from mekd_plugin.training.loop import stage_seed
 from mekd_plugin.transport.questions.membership import Membership, membership
 
-__all__ = ["ATTACKED", "attack", "shrunk", "strangers_to", "what_was_sent"]
+__all__ = ["ATTACKED", "MOST_SENT", "attack", "shrunk", "strangers_to", "what_was_sent"]
 
 ATTACKED = 2000
 """Images of each group that an attack looks at, at most."""
+
+MOST_SENT = 50_000
+"""Images sent that an attack looks at, at most: in half precision and colour they take 300 MB."""
 
 _SIDE = 32
 _PART = 256
 
 
 def shrunk(images: Tensor) -> Tensor:
-    """Images no larger than 32 x 32: what an attack by pixels needs, and a few thousand of them fit into memory."""
+    """Images no larger than 32 x 32: what an attack by pixels needs, and tens of thousands of them fit into memory."""
     height, width = images.shape[2:]
     if max(height, width) <= _SIDE:
         return images

@@ -56,6 +56,8 @@ _CAPTIONS = {
 }
 
 
+STOPPED = "The benchmark was stopped: runs that are not in these tables are still to be done."
+
 _LONGEST_NAME = 80
 """Characters of a panel's name in the names of its figures."""
 
@@ -73,14 +75,20 @@ class _Section(NamedTuple):
     published: Published | None = None
 
 
-def write_report(store: Store, results: Results) -> list[Path]:
-    """Write ``results.json``, ``table.md``, ``table.csv``, ``table.tex``, ``figures/*.png`` and ``*.svg``, and
-    ``report.html``; returns their paths.
+def write_report(store: Store, results: Results, *, stopped: bool = False) -> list[Path]:
+    """Write ``table.md``, ``table.csv``, ``table.tex``, ``figures/*.png`` and ``*.svg``, ``report.html``, and last
+    ``results.json``, which says that all are there; returns their paths.
+
+    Args:
+        store: where.
+        results: of all runs, or of those that are done where the benchmark was ``stopped``, which the pages then say.
+        stopped: whether it was.
     """
-    paths = [store.write_results(results)]
+    paths: list[Path] = []
     parts = panels(results.summary, results.comparisons)
     published = bool(results.config.get("published"))
-    tables = {"md": markdown(parts, published=published), "csv": as_csv(results.summary), "tex": as_latex(parts)}
+    told = f"**{STOPPED}**\n\n" if stopped else ""
+    tables = {"md": told + markdown(parts, published=published), "csv": as_csv(results.summary), "tex": as_latex(parts)}
     for suffix, text in tables.items():
         paths.append(store.out / f"table.{suffix}")
         write_atomically(paths[-1], text.encode())
@@ -111,8 +119,8 @@ def write_report(store: Store, results: Results) -> list[Path]:
     paths.append(store.out / "report.html")
     files = [store.directory(record.key) / SECTION for record in results.runs]
     diagnoses = [path.read_text() for path in files if path.is_file()]
-    write_atomically(paths[-1], render(results, sections, diagnoses).encode())
-    return paths
+    write_atomically(paths[-1], render(results, sections, diagnoses, stopped=stopped).encode())
+    return [*paths, store.write_results(results)]
 
 
 def templates() -> Environment:
@@ -126,7 +134,7 @@ def templates() -> Environment:
     )
 
 
-def render(results: Results, sections: list[_Section], diagnoses: Sequence[str] = ()) -> str:
+def render(results: Results, sections: list[_Section], diagnoses: Sequence[str] = (), *, stopped: bool = False) -> str:
     """The page, with everything it needs inside."""
     return (
         templates()
@@ -141,6 +149,7 @@ def render(results: Results, sections: list[_Section], diagnoses: Sequence[str] 
             settings=_lines(results.config),
             environment=_lines(results.environment),
             runs=results.runs,
+            stopped=STOPPED if stopped else "",
             finished=sum(run.status == "finished" for run in results.runs),
         )
     )

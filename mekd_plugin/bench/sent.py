@@ -1,4 +1,4 @@
-"""What a run really sent, seen where it leaves, whatever the method: some pictures for the report, and a sample."""
+"""What a run really sent, seen where it leaves, whatever the method: pictures for the report, and images to attack."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mekd_plugin.bench.privacy import shrunk
+from mekd_plugin.bench.privacy import MOST_SENT, shrunk
 from mekd_plugin.blackbox.backends import Declared
 from mekd_plugin.files import write_atomically
 
@@ -33,7 +33,7 @@ class SentImages:
         path: the ``.npz`` file; an undamaged one that is already there is continued.
         num_classes: C.
         value_range: that of the images.
-        sample: keeps a sample of all images, too; None keeps none.
+        sample: keeps the images for an attack, too; None keeps none.
     """
 
     def __init__(
@@ -108,10 +108,10 @@ class SentSample:
 
     Args:
         path: the ``.npz`` file; an undamaged one that is already there is continued.
-        size: images that it holds at most: 50,000 in colour take 300 MB.
+        size: images that it holds at most.
     """
 
-    def __init__(self, path: Path, size: int = 50_000) -> None:
+    def __init__(self, path: Path, size: int = MOST_SENT) -> None:
         self._path, self._size = path, size
         self.seen = self._kept = 0
         self._held = torch.zeros(0, 0, 0, 0, dtype=torch.float16)  # grows by doubling
@@ -122,8 +122,10 @@ class SentSample:
             try:
                 with np.load(path, allow_pickle=False) as kept:
                     images, seen = torch.from_numpy(kept["images"]).half(), int(kept["seen"])
-                if images.dim() != 4 or len(images) != min(seen, size):
+                if images.dim() != 4 or len(images) > min(seen, size):
                     raise ValueError(f"{seen} images seen and {tuple(images.shape)} kept")
+                if len(images) < min(seen, size):  # begun as a smaller sample, which it stays
+                    self._size = len(images)
                 self._held, self._count, self.seen = images, len(images), seen
                 self._kept = self.seen
             except _DAMAGED:

@@ -282,8 +282,8 @@ class Bank:
     def joined(self, scores: Tensor, others: Iterable[Rows], count: int) -> Bank:
         """These rows, and others that a surrogate answered, as one bank; this one stays as it is.
 
-        A column above the memory limit is mapped to a file beside this bank's, where it has a directory; the system
-        removes it with the last use.
+        On the CPU a column above the memory limit is mapped to a file in this bank's directory, where it has one; the
+        system removes it with the last use.
 
         Args:
             scores: what the teacher's answers to these rows stand for, ``(len, C)``.
@@ -296,7 +296,8 @@ class Bank:
         own = self.rows()
         place = own.images.device  # a column on the disk stays on the CPU when the others move
         begin, total, joined = len(self), len(self) + count, Bank(self.name)
-        joined._columns = self._columns.beside()
+        if place.type == "cpu":
+            joined._columns = self._columns.beside()
         joined._columns.to(place)
         for part in others:
             added = part.answers().scores()

@@ -61,7 +61,7 @@ from mekd_plugin.transfer import WITHOUT_BUDGET, as_queries, number_of_queries
 
 __all__ = ["MEKD"]
 
-_ROWS_FOR_HEALTH = 1000
+_ROWS_FOR_HEALTH, _BYTES_FOR_HEALTH = 1000, 64 * 2**20
 _MOST_AT_HOME = 64_000  # more than that the student of preset "quick" does not draw
 
 _HARD_CONFIDENCE = 0.95
@@ -248,7 +248,10 @@ class MEKD(Distiller):
             yield from self.emulation.stages(teacher, images, bank, size)
             self._freeze()
         if self.mode == "fresh":
-            first = Replay(_ROWS_FOR_HEALTH, self.image_shape, teacher.responses, self.num_classes, seed=self.seed)
+            room = max(1, _BYTES_FOR_HEALTH // (4 * math.prod(self.image_shape)))
+            first = Replay(
+                min(_ROWS_FOR_HEALTH, room), self.image_shape, teacher.responses, self.num_classes, seed=self.seed
+            )
             fresh = FirstRows(FreshQueries(teacher, self._draw_fresh, stage="alignment"), first)
             yield self.align("alignment", fresh, student, players={**self.players(), "first_rows": Player(first, None)})
             if len(first):

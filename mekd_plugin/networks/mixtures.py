@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mekd_plugin.errors import InputError
+from mekd_plugin.modes import full_precision
 from mekd_plugin.responses import ScoreNormalisation
 
 __all__ = ["MixtureGenerator"]
@@ -27,18 +28,18 @@ _LARGEST_TABLE = 50_000_000  # numbers: 200 MB
 _ANSWER_FLOOR = 0.01  # variance of every normalised score in every component: an answer is hardly noise
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 def _in_full_precision(
-    method: Callable[Concatenate[MixtureGenerator, P], R],
-) -> Callable[Concatenate[MixtureGenerator, P], R]:
+    method: Callable[Concatenate[MixtureGenerator, _P], _R],
+) -> Callable[Concatenate[MixtureGenerator, _P], _R]:
     """Autocast is off in ``method``: covariances whose entries are rounded to bfloat16 have no Cholesky factor."""
 
     @wraps(method)
-    def call(self: MixtureGenerator, *args: P.args, **kwargs: P.kwargs) -> R:
-        with torch.autocast(self.means.device.type, enabled=False):
+    def call(self: MixtureGenerator, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with full_precision(self.means.device):
             return method(self, *args, **kwargs)
 
     return call

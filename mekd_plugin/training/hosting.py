@@ -226,6 +226,8 @@ class Hosted:
                 {
                     name: TrainedPlayer.prepare(player, processes.device, channels_last=recipe.channels_last)
                     for name, player in self._stage.players.items()
+                    if player.optimizer
+                    is not None  # what only keeps rows serves stages after, which a host has none of
                 }
             )
 

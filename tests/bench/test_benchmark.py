@@ -258,15 +258,22 @@ def test_a_stopped_benchmark_reports_what_is_done(tmp_path) -> None:
             if len(begun) == 2:
                 raise KeyboardInterrupt
 
-    config = BenchConfig.from_mapping({**SMALL, "methods": "kd,ml", "jobs": 1})
+    config = BenchConfig.from_mapping({**SMALL, "methods": "kd,ml", "jobs": 1, "comparisons": ["kd:ml"]})
     with pytest.raises(KeyboardInterrupt):
         Benchmark(config, tmp_path).execute(resume=False, observe=stop_at_the_second)
     results = json.loads((tmp_path / "results.json").read_text())
     assert [(run["label"], run["status"]) for run in results["runs"]] == [("kd", "finished")]
-    assert "| kd |" in (tmp_path / "table.md").read_text() and (tmp_path / "report.html").exists()
+    partial = (tmp_path / "results.json").read_bytes()
+    for page in ("table.md", "report.html"):
+        assert "The benchmark was stopped" in (tmp_path / page).read_text()
+    assert "| kd |" in (tmp_path / "table.md").read_text() and results["comparisons"] == []
     resumed = Benchmark(config, tmp_path).execute(resume=True, observe=nobody)
     assert [(run.label, run.status) for run in resumed.runs] == [("kd", "finished"), ("logit_mimicry", "finished")]
     assert resumed.runs[0].to_json() == results["runs"][0], "what was finished is not done again"
+    assert "The benchmark was stopped" not in (tmp_path / "table.md").read_text()
+    (tmp_path / "results.json").write_bytes(partial)  # as where the resumed one was killed before its report
+    again = Benchmark(config, tmp_path).execute(resume=True, observe=nobody)
+    assert again.runs == resumed.runs
 
 
 def _wait_until(condition: Callable[[], object], process: subprocess.Popen[bytes]) -> None:

@@ -111,8 +111,12 @@ def test_what_was_found_before_the_budget_ended_is_written(bench, tmp_path):
     done = CliRunner().invoke(app, ["diagnose", str(copy), "--points", "50", "--budget", "120"])
     assert isinstance(done.exception, QueryBudgetExceeded)
     kept = json.loads((copy / "diagnostics.json").read_text())
-    assert "responses" in kept["findings"] and "domains" not in kept["findings"]
+    assert "responses" in kept["findings"] and "domains" not in kept["findings"] and "budget" in kept["unfinished"]
     assert (copy / "diagnosis.html").exists()
+    whole = {"findings": "of an earlier diagnosis"}
+    (copy / "diagnostics.json").write_text(json.dumps(whole))
+    CliRunner().invoke(app, ["diagnose", str(copy), "--points", "50", "--budget", "120"])
+    assert json.loads((copy / "diagnostics.json").read_text()) == whole, "a whole one is not replaced by a part"
 
 
 def test_more_images_than_transport_takes_are_refused_before_anything_is_asked(bench):

@@ -49,12 +49,16 @@ def _answers(subject: Subject, observe: Callable[[str], None]) -> Iterator[Findi
         yield question(subject)
 
 
-def write(subject: Subject, findings: Sequence[Finding], directory: Path) -> list[Path]:
-    """Write ``diagnostics.json``, ``figures/diagnosis-*.png`` and ``diagnosis.html`` into ``directory``."""
+def write(subject: Subject, findings: Sequence[Finding], directory: Path, *, unfinished: str = "") -> list[Path]:
+    """Write ``diagnostics.json``, ``figures/diagnosis-*.png`` and ``diagnosis.html`` into ``directory``.
+
+    ``unfinished`` says why there are no further findings, in ``diagnostics.json``, where not all questions were put.
+    """
     folder = writable_directory(directory)
     content = {
         "subject": subject.name,
         "queries": subject.ledger.as_record(),
+        **({"unfinished": unfinished} if unfinished else {}),
         "findings": {one.name: {"question": one.question, "sentence": one.sentence, **one.record} for one in findings},
     }
     paths = [folder / "diagnostics.json"]
@@ -84,8 +88,13 @@ def diagnose(directory: Path, *, points: int, budget: int | None, console: Conso
             try:
                 for finding in _answers(subject, status.update):
                     findings.append(finding)
-            finally:  # what was found before a question failed was paid for
-                paths = write(subject, findings, folder) if findings else []
+            except (
+                BaseException
+            ) as error:  # what was found by then was paid for; a whole diagnosis is not replaced by it
+                if findings and not (folder / "diagnostics.json").exists():
+                    write(subject, findings, folder, unfinished=str(error) or type(error).__name__)
+                raise
+            paths = write(subject, findings, folder)
         console.print(f"\n{subject.name}", style="bold", highlight=False)
         for one in findings:
             console.print(f"- {one.question} {one.sentence}", highlight=False, markup=False)

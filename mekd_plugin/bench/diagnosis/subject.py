@@ -70,8 +70,7 @@ class Subject:
     strangers: Selected | Tensor | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.points <= EXACT_POINTS:
-            raise InputError(f"points={self.points}: expected 1 to {EXACT_POINTS:,}")
+        _check_points(self.points)
 
     @property
     def ledger(self) -> Ledger:
@@ -169,8 +168,9 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
         budget: questions that the diagnosis may ask.
 
     Raises:
-        CheckpointError: it holds no finished run.
+        CheckpointError: it holds no finished run. InputError: ``points`` is out of range.
     """
+    _check_points(points)
     kept = RunSpec.of_run(directory)
     spec, data_root = kept.located()
     student_file = directory / "student.safetensors"
@@ -245,7 +245,9 @@ def open_run(directory: Path, *, points: int = 1000, budget: int | None = None) 
 
 
 def siblings(directory: Path) -> Iterator[tuple[str, Path]]:
-    """Finished runs beside a run that differ in the method and its settings alone: their label in tables, and place."""
+    """Finished runs beside a run that differ in the method and its settings alone: the label that tables use, and the
+    directory.
+    """
     spec, _ = RunSpec.of_run(directory).located()
     for folder in sorted(directory.parent.iterdir()):
         if (
@@ -257,6 +259,11 @@ def siblings(directory: Path) -> Iterator[tuple[str, Path]]:
         other, _ = RunSpec.of_run(folder).located()
         if _label(other) != _label(spec) and replace(other, **_of_the_method(spec)) == spec:
             yield _label(other), folder
+
+
+def _check_points(points: int) -> None:
+    if not 1 <= points <= EXACT_POINTS:
+        raise InputError(f"points={points}: expected 1 to {EXACT_POINTS:,}")
 
 
 def _label(spec: RunSpec) -> str:

@@ -130,7 +130,6 @@ class InRounds(Emulation):
     def stages(self, teacher: BlackBox, images: Tensor, bank: Bank, size: int) -> Iterator[Stage]:
         """Those of :meth:`begin`; then ``bank``, ``surrogate_1``, the conditioning one, and so on, round by round."""
         settings, span = self.settings, teacher.value_range
-        yield from self.begin(teacher, images, bank, size)
         real = self._real = to_range(images, span, (-1.0, 1.0))
         if settings.apart:
             typical = _typical_distance(real)
@@ -140,6 +139,7 @@ class InRounds(Emulation):
                     "so there is no distance to keep; leave the copies out, or apart at 0"
                 )
             self._least = settings.apart * typical
+        yield from self.begin(teacher, images, bank, size)
         for round_ in range(1, settings.rounds):
             yield Asking("bank", bank, partial(self._draw, span=span), self._rows_by(round_, size), grows=True)
             surrogate = Surrogate(self._new_surrogate(round_))
