@@ -4,7 +4,8 @@
     python benchmarks/accuracy_against_seconds.py results/races/seconds/* --out results/races/seconds
 
 Seconds are those of the run's process on one processor core, both stages and the questions together; the figure is
-``accuracy_against_seconds.png`` under ``--out``, the table goes to standard output.
+``accuracy_against_seconds.png`` under ``--out``, the table goes to standard output. Full lines: no real image left the
+edge; dotted and hollow: real images, or mixtures of them, did.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def main() -> None:
     parser.add_argument("results", type=Path, nargs="+", help="directories that `mekd bench` wrote")
     parser.add_argument("--out", type=Path, help="directory of the figure; default: the first of the results")
     options = parser.parse_args()
-    lines = points([record for directory in options.results for record in mekd.load_records(directory)])
+    records = [record for directory in options.results for record in mekd.load_records(directory)]
+    lines, leaves = points(records), {record["label"]: record["leaves_edge"] for record in records}
     print("| Row | Processor seconds | Accuracy % | Seeds |\n|---|---:|---:|---:|")
     for label, found in lines.items():
         for seconds, accuracy, seeds in found:
@@ -46,7 +48,9 @@ def main() -> None:
     with mekd.plotting.figure_style():
         figure, axes = plt.subplots(figsize=(6.4, 3.8))
         for (label, found), marker in zip(lines.items(), "osD^vPX*", strict=False):
-            axes.plot([s for s, _, _ in found], [100 * a for _, a, _ in found], marker=marker, label=label)
+            real = leaves[label] in ("real images", "mixtures")
+            style = {"linestyle": ":", "markerfacecolor": plt.rcParams["axes.facecolor"]} if real else {}
+            axes.plot([s for s, _, _ in found], [100 * a for _, a, _ in found], marker=marker, label=label, **style)
         axes.set(xscale="log", xlabel="processor seconds of a run", ylabel="test accuracy, %")
         axes.legend(loc="lower right")
         folder = writable_directory(options.out or options.results[0])

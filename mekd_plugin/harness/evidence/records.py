@@ -20,6 +20,10 @@ from mekd_plugin.version import __version__
 
 __all__ = ["METHODS", "record", "render"]
 
+_OF_THE_FIRST_VERSION = (
+    'There `mekd` was the paper\'s GAN without a surrogate: `emulation="gan", surrogate=None` today.'
+)
+
 METHODS = ("mekd", "logit_mimicry", "distribution_alignment")
 
 
@@ -117,6 +121,7 @@ def _section(content: Mapping[str, Any]) -> list[str]:
     lines = [
         f"Version {content['version']}, mekd-plugin {content['mekd']}, torch {content['torch']}; "
         f"teacher {_percent([content['teacher_accuracy']])}, shuffled answers {_percent([content['shuffled']])}.",
+        *([_OF_THE_FIRST_VERSION] if content["mekd"].startswith("0.1.") else []),
         "",
         "| method | accuracy | ours | steps | queries by stage |",
         "|---|---:|---:|---:|---|",
