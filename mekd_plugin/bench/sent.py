@@ -166,7 +166,8 @@ class SentSample:
         needed = max(self._count, int(slots.max()) + 1)
         if needed > len(self._held):
             larger = images.new_empty(min(max(2 * needed, 1000), self._size), *images.shape[1:])
-            larger[: self._count] = self._held[: self._count] if self._count else larger[:0]
+            if self._count:
+                larger[: self._count] = self._held[: self._count]
             self._held = larger
         self._held[slots] = images
         self._count = needed

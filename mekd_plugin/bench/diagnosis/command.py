@@ -88,9 +88,8 @@ def diagnose(directory: Path, *, points: int, budget: int | None, console: Conso
             try:
                 for finding in _answers(subject, status.update):
                     findings.append(finding)
-            except (
-                BaseException
-            ) as error:  # what was found by then was paid for; a whole diagnosis is not replaced by it
+            except BaseException as error:
+                # What was found by then was paid for; a whole diagnosis is not replaced by it.
                 if findings and not (folder / "diagnostics.json").exists():
                     write(subject, findings, folder, unfinished=str(error) or type(error).__name__)
                 raise
