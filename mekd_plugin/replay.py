@@ -79,6 +79,6 @@ class FirstRows:
         rows = self._source.batch(step, size, shard)
         room = self._kept.capacity - step * len(rows)
         if room > 0:
-            first = rows[torch.arange(min(room, len(rows)), device=rows.images.device)]
+            first = rows[torch.arange(min(room, len(rows)), device=rows.images.device)].to(self._kept.images.device)
             self._kept.keep(first.images, first.answers())
         return rows

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from mekd_plugin.blackbox.teacher import BlackBox
-from mekd_plugin.replay import Replay
+from mekd_plugin.replay import FirstRows, Replay
 from mekd_plugin.responses import Response
-from mekd_plugin.rows import Shard
+from mekd_plugin.rows import Rows, Shard
 from mekd_plugin.synthetic_steps import covered
 from mekd_plugin.testing import CLASSES, ToyTeacher
 
@@ -46,3 +46,15 @@ def test_a_budget_reaches_as_far_as_it_does(budget, count, within):
     teacher = BlackBox(ToyTeacher(), "logits", CLASSES, budget=budget)
     teacher.query(torch.zeros(60, 1, 8, 8))
     assert covered(teacher, count) == within
+
+
+def test_first_rows_are_kept_on_the_device_of_what_keeps_them():
+    """Rows come from where they were drawn; the player may lie on another device."""
+
+    class Source:
+        def batch(self, step, size, shard):
+            return Rows(torch.ones(size, 1, 2, 2), Response(torch.zeros(size, 3), "logits", 3))
+
+    kept = Replay(10, (1, 2, 2), "logits", 3, seed=0).to("meta")
+    assert len(FirstRows(Source(), kept).batch(0, 4, Shard())) == 4
+    assert kept.images.device.type == "meta"

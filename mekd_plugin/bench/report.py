@@ -56,7 +56,7 @@ _CAPTIONS = {
 }
 
 
-STOPPED = "The benchmark was stopped: runs that are not in these tables are still to be done."
+_STOPPED = "The benchmark was stopped: runs that are not in these tables are still to be done."
 
 _LONGEST_NAME = 80
 """Characters of a panel's name in the names of its figures."""
@@ -87,7 +87,7 @@ def write_report(store: Store, results: Results, *, stopped: bool = False) -> li
     paths: list[Path] = []
     parts = panels(results.summary, results.comparisons)
     published = bool(results.config.get("published"))
-    told = f"**{STOPPED}**\n\n" if stopped else ""
+    told = f"**{_STOPPED}**\n\n" if stopped else ""
     tables = {"md": told + markdown(parts, published=published), "csv": as_csv(results.summary), "tex": as_latex(parts)}
     for suffix, text in tables.items():
         paths.append(store.out / f"table.{suffix}")
@@ -149,7 +149,7 @@ def render(results: Results, sections: list[_Section], diagnoses: Sequence[str] 
             settings=_lines(results.config),
             environment=_lines(results.environment),
             runs=results.runs,
-            stopped=STOPPED if stopped else "",
+            stopped=_STOPPED if stopped else "",
             finished=sum(run.status == "finished" for run in results.runs),
         )
     )
